@@ -1,0 +1,1 @@
+"""The ``invsolve`` command."""

@@ -1,0 +1,102 @@
+"""``invsolve colorize``: colours for a grey photograph."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from invsolve.cli import options
+from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
+from invsolve.cli.files import check_writable, open_picture, output_path, provenance, read_picture
+from invsolve.cli.inpaint import channels_last, score
+from invsolve.cli.results import ResultPaths, print_json, say_results, say_scores, std_picture, write_results
+from invsolve.errors import InputError
+
+
+def colorize(
+    picture: Annotated[
+        Path, typer.Argument(metavar="PICTURE", help="PNG or JPEG; of a colour picture only the grey is used.", show_default=False)
+    ],
+    truth: options.Truth = None,
+    samples: options.Samples = 1,
+    seed: options.Seed = 0,
+    steps: options.Steps = 50,
+    rule: options.Rule = "proximal",
+    sampler: options.Sampler = "renoising",
+    model: options.Model = "photos",
+    output: options.Output = None,
+    force: options.Force = False,
+    as_json: options.Json = False,
+    device: options.Device = "auto",
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Give a grey photograph plausible colours.
+
+    The result's Rec. 601 grey is the input's, within one level. Colours are one sample of many that fit.
+
+    Examples:
+
+      invsolve colorize old-photo.jpg
+
+      invsolve colorize grey.png --samples 8 --truth colour.png
+    """
+    Verbosity.level = -1 if quiet else verbose
+    grey = np.asarray(open_picture(picture).convert("L"))
+    reference = None
+    if truth is not None:
+        reference = read_picture(truth, "colour picture")
+        if reference.shape != (*grey.shape, 3):
+            raise InputError(f"--truth has shape {reference.shape}, wanted {(*grey.shape, 3)}", hint="give the same picture in colour")
+    paths = ResultPaths.plan(output_path(output, picture, "colorize"), samples)
+    check_writable(paths.all, force=force)
+
+    with clean_stdout():
+        from invsolve.colorization import colorize, round_keeping_luma
+        from invsolve.pretrained.loading import find_prior, load_prior
+
+        unit = grey.astype(np.float32) / 255
+        prior = load_prior(model, device)
+        say(f"{picture.name}: {grey.shape[1]} x {grey.shape[0]} pixels, on {prior.device}")
+        started = time.perf_counter()
+        with progress_bar() as bar:
+            task = bar.add_task("colorizing", total=1.0)
+            posterior = colorize(
+                unit, prior, samples=samples, seed=seed, steps=steps, rule=rule, sampler=sampler,
+                progress=lambda done: bar.update(task, completed=done), device=prior.device,
+            )  # fmt: skip
+        seconds = time.perf_counter() - started
+        pictures = [round_keeping_luma(channels_last(x[0])) for x in posterior.samples]
+        mean = round_keeping_luma(channels_last(posterior.mean[0]))
+        facts = provenance(
+            task="colorize", input=str(picture), model=prior.card.name, model_sha256=prior.card.sha256,
+            seed=seed, samples=samples, device=str(prior.device), **posterior.settings,
+        )  # fmt: skip
+        write_results(paths, pictures, mean, std_picture(channels_last(posterior.std[0])), facts)
+        say_results(paths, seconds, posterior.network_calls)
+        scores: dict[str, dict[str, float]] = {}
+        if reference is not None:
+            from invsolve.baselines import ColourTable
+            from invsolve.metrics import ciede2000, mean_chroma
+
+            candidates = {"grey": np.repeat(grey[..., None], 3, axis=2)}
+            table = find_prior(model) / "colour-table.json"
+            if table.is_file():
+                candidates["colour table"] = round_keeping_luma(ColourTable.load(table).colorize(unit.astype(np.float64)))
+            candidates["invsolve sample"] = pictures[0]
+            if samples > 1:
+                candidates[f"mean of {samples}"] = mean
+            for name, candidate in candidates.items():
+                colour = {"ciede2000": ciede2000(reference / 255, candidate / 255), "chroma": mean_chroma(candidate / 255)}
+                scores[name] = {**score(reference, candidate), **colour}
+            scores["truth"] = {"chroma": mean_chroma(reference / 255)}
+            say_scores(scores)
+    if as_json:
+        print_json(
+            {**facts, "output": str(paths.result), "outputs": [str(p) for p in paths.all],
+             "seconds": round(seconds, 3), "network_calls": posterior.network_calls, "scores": scores}
+        )  # fmt: skip

@@ -1,0 +1,134 @@
+"""``invsolve inpaint``: fill the missing pixels of a photograph."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import typer
+
+from invsolve.cli import options
+from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
+from invsolve.cli.files import check_writable, output_path, provenance, read_mask, read_picture
+from invsolve.cli.results import ResultPaths, print_json, say_results, say_scores, std_picture, write_results
+from invsolve.errors import InputError
+
+
+def inpaint(
+    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="PNG or JPEG, grey or RGB, any size.", show_default=False)],
+    mask: Annotated[
+        Path, typer.Option(metavar="FILE", help="White = missing; same size as the picture.", rich_help_panel="Problem")
+    ],
+    invert_mask: Annotated[bool, typer.Option("--invert-mask", help="Black = missing.", rich_help_panel="Problem")] = False,
+    noise: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=1.0, metavar="STD", rich_help_panel="Problem",
+            help="Noise of the known pixels, as a share of the full range (0.05 = 13 grey levels); they are denoised too.",
+        ),
+    ] = 0.0,
+    truth: options.Truth = None,
+    samples: options.Samples = 1,
+    seed: options.Seed = 0,
+    steps: options.Steps = 50,
+    rule: options.Rule = "proximal",
+    sampler: options.Sampler = "renoising",
+    model: options.Model = "photos",
+    output: options.Output = None,
+    force: options.Force = False,
+    as_json: options.Json = False,
+    device: options.Device = "auto",
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Fill the missing pixels of a photograph.
+
+    Known pixels come back bit for bit. The result is one sample: one picture that fits, not the only one.
+
+    Examples:
+
+      invsolve inpaint photo.png --mask scratches.png
+
+      invsolve inpaint photo.jpg --mask hole.png --samples 8 -o repaired/
+    """  # fmt: skip
+    Verbosity.level = -1 if quiet else verbose
+    pixels = read_picture(picture)
+    missing = read_mask(mask, invert=invert_mask)
+    reference = read_truth(truth, pixels.shape) if truth else None
+    paths = ResultPaths.plan(output_path(output, picture, "inpaint"), samples)
+    check_writable(paths.all, force=force)
+
+    with clean_stdout():
+        from invsolve.inpainting import check_inpainting, inpaint
+        from invsolve.pretrained.loading import load_prior
+
+        unit = pixels.astype(np.float32) / 255
+        check_inpainting(unit, missing)
+        prior = load_prior(model, device)
+        say(f"{picture.name}: {missing.mean():.1%} of {pixels.shape[1]} x {pixels.shape[0]} pixels missing, on {prior.device}")
+        started = time.perf_counter()
+        with progress_bar() as bar:
+            task = bar.add_task("inpainting", total=1.0)
+            posterior = inpaint(
+                unit, missing, prior, samples=samples, seed=seed, steps=steps, noise=noise, rule=rule,
+                sampler=sampler, progress=lambda done: bar.update(task, completed=done), device=prior.device,
+            )  # fmt: skip
+        seconds = time.perf_counter() - started
+
+        def finish(image: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
+            rounded = to_pixels(image).reshape(pixels.shape)
+            if noise == 0:
+                rounded[~missing] = pixels[~missing]
+            return rounded
+
+        pictures = [finish(channels_last(x[0])) for x in posterior.samples]
+        mean = finish(channels_last(posterior.mean[0]))
+        facts = provenance(
+            task="inpaint", input=str(picture), mask=str(mask), model=prior.card.name, model_sha256=prior.card.sha256,
+            seed=seed, samples=samples, device=str(prior.device), **posterior.settings,
+        )  # fmt: skip
+        write_results(paths, pictures, mean, std_picture(channels_last(posterior.std[0])), facts)
+        say_results(paths, seconds, posterior.network_calls)
+        scores: dict[str, dict[str, float]] = {}
+        if reference is not None:
+            from invsolve.baselines import biharmonic
+
+            candidates = {"biharmonic": to_pixels(biharmonic(unit, missing)), "invsolve sample": pictures[0]}
+            if samples > 1:
+                candidates[f"mean of {samples}"] = mean
+            scores = {name: score(reference, candidate) for name, candidate in candidates.items()}
+            say_scores(scores)
+    if as_json:
+        print_json(
+            {**facts, "output": str(paths.result), "outputs": [str(p) for p in paths.all],
+             "seconds": round(seconds, 3), "network_calls": posterior.network_calls, "scores": scores}
+        )  # fmt: skip
+
+
+def channels_last(image: Any) -> npt.NDArray[np.floating]:
+    """(C, H, W) tensor -> (H, W, C) array."""
+    return np.asarray(image.permute(1, 2, 0).numpy())
+
+
+def to_pixels(image: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
+    """[0, 1] -> 8 bits, clipped."""
+    return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+
+
+def read_truth(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """The undamaged picture, of the same size and kind."""
+    truth = read_picture(path, "undamaged picture")
+    if truth.shape != shape:
+        raise InputError(f"--truth has shape {truth.shape}, the picture {shape}", hint="give the same picture, undamaged")
+    return truth
+
+
+def score(truth: npt.NDArray[np.uint8], estimate: npt.NDArray[np.uint8]) -> dict[str, float]:
+    """PSNR in dB and SSIM of 8-bit pictures over the whole picture."""
+    from invsolve.metrics import psnr, ssim
+
+    a, b = truth / 255.0, estimate.reshape(truth.shape) / 255.0
+    return {"psnr": psnr(a, b, data_range=1.0), "ssim": ssim(a, b, data_range=1.0)}

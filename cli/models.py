@@ -1,0 +1,25 @@
+"""``invsolve models``: which priors there are and what they know."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def models(
+    name: Annotated[str | None, typer.Argument(help="Show this prior's whole card.")] = None,
+) -> None:
+    """List the shipped priors, or show one prior's card.
+
+    Example: invsolve models photos
+    """
+    from invsolve.pretrained.card import Card
+    from invsolve.pretrained.loading import CARD, find_prior, shipped_priors
+
+    if name is not None:
+        typer.echo(Card.read(find_prior(name) / CARD).to_json(), nl=False)
+        return
+    for shipped in shipped_priors():
+        card = Card.read(find_prior(shipped) / CARD)
+        typer.echo(f"{card.name:10} {card.units}; {card.knows}")

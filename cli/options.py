@@ -1,0 +1,33 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_INPUT, _SAMPLER, _OUTPUT, _RUN = "Problem", "Sampler", "Output", "Run"
+
+Model = Annotated[str, typer.Option(help="A shipped prior or a folder that `invsolve train` wrote.", rich_help_panel=_SAMPLER)]
+Samples = Annotated[
+    int, typer.Option("--samples", "-n", min=1, help="Posterior samples; all are written.", rich_help_panel=_SAMPLER)
+]
+Seed = Annotated[int, typer.Option(min=0, help="Sample j uses seed + j.", rich_help_panel=_SAMPLER)]
+Steps = Annotated[int, typer.Option(min=1, help="Noise levels.", rich_help_panel=_SAMPLER)]
+Rule = Annotated[str, typer.Option(help="proximal, annealed or replacement.", rich_help_panel=_SAMPLER)]
+Sampler = Annotated[str, typer.Option(help="renoising, ancestral or langevin.", rich_help_panel=_SAMPLER)]
+Truth = Annotated[
+    Path | None,
+    typer.Option(help="The undamaged picture: prints PSNR and SSIM beside a classical baseline's.", rich_help_panel=_INPUT),
+]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Result file (.png, .jpg) or existing folder.", rich_help_panel=_OUTPUT)
+]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite existing results.", rich_help_panel=_OUTPUT)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel=_OUTPUT)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="INVSOLVE_DEVICE", rich_help_panel=_RUN)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.", rich_help_panel=_RUN)]
+Verbose = Annotated[
+    int, typer.Option("--verbose", "-v", count=True, help="Settings and noise levels; -vv tracebacks.", rich_help_panel=_RUN)
+]

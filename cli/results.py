@@ -1,0 +1,87 @@
+"""From a Posterior to files, a line to read and a JSON object."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from invsolve.cli.console import say
+from invsolve.cli.files import Picture, encode_picture, write_all
+
+STD_WHITE = 0.25
+"""Standard deviation drawn as white in the std map, in units of the full grey range."""
+
+
+@dataclass(frozen=True)
+class ResultPaths:
+    """Names of everything one run writes."""
+
+    result: Path
+    samples: list[Path]
+    mean: Path | None
+    std: Path | None
+
+    @classmethod
+    def plan(cls, result: Path, count: int) -> ResultPaths:
+        """One sample is the result itself; of several, all are written, with mean and std map."""
+        if count == 1:
+            return cls(result, [], None, None)
+
+        def beside(part: str) -> Path:
+            return result.with_name(f"{result.stem}.{part}{result.suffix}")
+
+        samples = [beside(f"sample-{j}") for j in range(1, count)]
+        return cls(result, samples, beside("mean"), beside("std"))
+
+    @property
+    def all(self) -> list[Path]:
+        return [self.result, *self.samples, *(path for path in (self.mean, self.std) if path)]
+
+
+def std_picture(std: npt.NDArray[np.floating]) -> Picture:
+    """(H, W, C) standard deviation as grey: black 0, white STD_WHITE or more."""
+    overall = np.sqrt((std**2).mean(axis=2))
+    return np.rint(np.clip(overall / STD_WHITE, 0, 1) * 255).astype(np.uint8)
+
+
+def write_results(paths: ResultPaths, samples: list[Picture], mean: Picture, std: Picture, facts: dict[str, Any]) -> None:
+    """Encode and write the whole set; ``samples`` (H, W[, 3 or 4]) in order of their seeds."""
+    files = {}
+    for number, (path, picture) in enumerate(zip([paths.result, *paths.samples], samples, strict=True)):
+        files[path] = encode_picture(picture, path, {**facts, "seed": facts["seed"] + number})
+    if paths.mean and paths.std:
+        files[paths.mean] = encode_picture(mean, paths.mean, {**facts, "content": "mean of the samples"})
+        content = f"standard deviation, white = {STD_WHITE}"
+        files[paths.std] = encode_picture(std, paths.std, {**facts, "content": content})
+    write_all(files)
+
+
+def say_results(paths: ResultPaths, seconds: float, calls: int) -> None:
+    """Where the pictures are, and what they are."""
+    say(f"wrote {paths.result} ({seconds:.1f} s, {calls} network calls)")
+    if paths.mean and paths.std:
+        say(
+            f"it is one sample of {1 + len(paths.samples)}; the others: {paths.samples[0].name} ...; "
+            f"{paths.mean.name}: their mean, closest to the truth but smoother; "
+            f"{paths.std.name}: where they differ (white: {STD_WHITE:g} of the range)"
+        )
+    else:
+        say("it is one sample of the possible pictures; --samples 8 writes more, their mean and where they differ", level=1)
+
+
+def say_scores(scores: dict[str, dict[str, float]]) -> None:
+    """A line per method, the best PSNR last to be read."""
+    for method, figures in scores.items():
+        say(f"{method:>16}: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
+
+
+def print_json(facts: dict[str, Any]) -> None:
+    """The run's JSON object, alone on stdout."""
+    sys.stdout.write(json.dumps(facts) + "\n")
+    sys.stdout.flush()

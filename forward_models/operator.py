@@ -1,0 +1,210 @@
+"""Linear operators: shapes, exact adjoint, composition, stacking, norm, pseudo-inverse and proximal map.
+
+A subclass writes ``_apply`` and ``_adjoint`` (and, where it has a closed form, ``_prox``, ``_pinv``, ``_norm``);
+everything else follows. A physical model is a *composition* of operators, not a new class.
+
+>>> import torch
+>>> from invsolve.forward_models import Grayscale, Mask
+>>> masked_grey = Mask(torch.tensor([[[1.0, 0.0]]])) @ Grayscale((3, 1, 2))
+>>> masked_grey(torch.ones(1, 3, 1, 2))
+tensor([[[[1., 0.]]]])
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from invsolve.errors import InputError
+from invsolve.forward_models.conjugate_gradient import conjugate_gradient
+
+Shape = tuple[int, ...]
+
+
+class LinearOperator:
+    """y = A x for batches: ``x`` (B, *input_shape) -> ``y`` (B, *output_shape), real, any floating dtype.
+
+    Parameters
+    ----------
+    input_shape, output_shape : shapes without the batch axis.
+    """
+
+    def __init__(self, input_shape: Sequence[int], output_shape: Sequence[int]) -> None:
+        self.input_shape: Shape = tuple(input_shape)
+        self.output_shape: Shape = tuple(output_shape)
+        self._cached_norm: float | None = None
+
+    # -- written by subclasses ------------------------------------------------------------------------------------
+    def _apply(self, x: Tensor) -> Tensor:
+        raise TypeError(f"{type(self).__name__} does not define _apply")
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        raise TypeError(f"{type(self).__name__} does not define _adjoint")
+
+    def _prox(self, z: Tensor, y: Tensor, rho: Tensor) -> Tensor:
+        """Default: conjugate gradients on (A'A + rho) x = A'y + rho z, started at z."""
+        return conjugate_gradient(lambda x: self._adjoint(self._apply(x)) + rho * x, self._adjoint(y) + rho * z, z)
+
+    def _pinv(self, y: Tensor) -> Tensor:
+        """Default: conjugate gradients on A'A x = A'y started at 0, which stays in the row space."""
+        start = torch.zeros_like(self._adjoint(y))
+        return conjugate_gradient(lambda x: self._adjoint(self._apply(x)), self._adjoint(y), start, steps=200)
+
+    def _norm(self) -> float:
+        return power_iteration(self)
+
+    # -- the public interface -------------------------------------------------------------------------------------
+    def __call__(self, x: Tensor) -> Tensor:
+        """A x. ``x`` (B, *input_shape)."""
+        self._check(x, self.input_shape, "input")
+        return self._apply(x)
+
+    @property
+    def T(self) -> LinearOperator:
+        """The adjoint A'."""
+        return Adjoint(self)
+
+    @property
+    def norm(self) -> float:
+        """Largest singular value."""
+        if self._cached_norm is None:
+            self._cached_norm = self._norm()
+        return self._cached_norm
+
+    def prox(self, z: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
+        """``argmin_x 1/2 |A x - y|^2 + rho/2 |x - z|^2``.
+
+        Parameters
+        ----------
+        z : (B, *input_shape).
+        y : (B, *output_shape).
+        rho : positive, a number or one per image (B,).
+        """
+        self._check(z, self.input_shape, "input")
+        self._check(y, self.output_shape, "output")
+        weight = torch.as_tensor(rho, dtype=z.dtype, device=z.device)
+        return self._prox(z, y, weight.reshape(-1, *(1,) * len(self.input_shape)))
+
+    def pinv(self, y: Tensor) -> Tensor:
+        """The least-norm least-squares solution A^+ y. ``y`` (B, *output_shape)."""
+        self._check(y, self.output_shape, "output")
+        return self._pinv(y)
+
+    def __matmul__(self, other: LinearOperator) -> LinearOperator:
+        return Composition(self, other)
+
+    def __rmul__(self, factor: float) -> LinearOperator:
+        return Scaled(self, factor)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.input_shape} -> {self.output_shape})"
+
+    def _check(self, x: Tensor, shape: Shape, side: str) -> None:
+        if tuple(x.shape[1:]) != shape:
+            raise InputError(
+                f"{self!r}: {side} has shape {tuple(x.shape)}", hint=f"wanted (batch, {', '.join(map(str, shape))})"
+            )
+
+
+class Adjoint(LinearOperator):
+    """A' as an operator of its own; ``A.T.T`` behaves as ``A``."""
+
+    def __init__(self, operator: LinearOperator) -> None:
+        super().__init__(operator.output_shape, operator.input_shape)
+        self.operator = operator
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return self.operator._adjoint(x)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.operator._apply(y)
+
+    def _norm(self) -> float:
+        return self.operator.norm
+
+    @property
+    def T(self) -> LinearOperator:
+        return self.operator
+
+
+class Composition(LinearOperator):
+    """(A @ B) x = A (B x)."""
+
+    def __init__(self, outer: LinearOperator, inner: LinearOperator) -> None:
+        if outer.input_shape != inner.output_shape:
+            raise InputError(
+                f"cannot compose {outer!r} with {inner!r}",
+                hint=f"the outer operator takes {outer.input_shape}, the inner one gives {inner.output_shape}",
+            )
+        super().__init__(inner.input_shape, outer.output_shape)
+        self.outer, self.inner = outer, inner
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return self.outer._apply(self.inner._apply(x))
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.inner._adjoint(self.outer._adjoint(y))
+
+
+class Scaled(LinearOperator):
+    """factor * A."""
+
+    def __init__(self, operator: LinearOperator, factor: float) -> None:
+        super().__init__(operator.input_shape, operator.output_shape)
+        self.operator, self.factor = operator, float(factor)
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return self.factor * self.operator._apply(x)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.factor * self.operator._adjoint(y)
+
+    def _norm(self) -> float:
+        return abs(self.factor) * self.operator.norm
+
+
+class Stack(LinearOperator):
+    """Several measurements of one x, as one flat vector: y = [A1 x; A2 x; ...], shape (B, m1 + m2 + ...)."""
+
+    def __init__(self, *operators: LinearOperator) -> None:
+        if not operators:
+            raise InputError("a stack needs at least one operator")
+        shapes = {operator.input_shape for operator in operators}
+        if len(shapes) != 1:
+            raise InputError(f"cannot stack operators with different inputs: {', '.join(map(repr, operators))}")
+        self.operators = operators
+        self.sizes = [math.prod(operator.output_shape) for operator in operators]
+        super().__init__(shapes.pop(), (sum(self.sizes),))
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return torch.cat([operator._apply(x).flatten(1) for operator in self.operators], dim=1)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        terms = [operator._adjoint(part) for operator, part in zip(self.operators, self.split(y), strict=True)]
+        return torch.stack(terms).sum(dim=0)
+
+    def split(self, y: Tensor) -> list[Tensor]:
+        """The flat measurement (B, m) as the list of each operator's own measurement."""
+        parts = y.split(self.sizes, dim=1)
+        return [part.reshape(-1, *operator.output_shape) for part, operator in zip(parts, self.operators, strict=True)]
+
+
+def power_iteration(operator: LinearOperator, steps: int = 200, tolerance: float = 1e-6) -> float:
+    """Largest singular value of ``operator`` by power iteration on A'A, in float64 where the operator allows it."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn((1, *operator.input_shape), generator=generator, dtype=torch.float64)
+    try:
+        operator._apply(x)
+    except RuntimeError:  # a backend that only knows float32
+        x = x.float()
+    value = 0.0
+    for _ in range(steps):
+        x = x / x.norm()
+        x = operator._adjoint(operator._apply(x))
+        previous, value = value, float(x.norm())
+        if value == 0 or abs(value - previous) <= tolerance * value:
+            break
+    return math.sqrt(value)

@@ -1,0 +1,147 @@
+"""Colorization: give a grey picture plausible colours and keep its grey."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from invsolve.errors import InputError
+from invsolve.forward_models import ForwardModel, Grayscale
+from invsolve.forward_models.grayscale import REC601
+from invsolve.inpainting import Picture, Progress
+from invsolve.posterior import Posterior
+from invsolve.rules import Rule
+from invsolve.samplers import Sampler
+from invsolve.score_model import ScoreModel
+from invsolve.sigmas import karras
+from invsolve.solve import solve
+
+SIGMA_START = 10.0
+"""Colour is a coherent mode: over 64 x 64 pixels a cast of sigma / 64 shows through noise of size sigma, so a start
+at 1 would have settled on grey already."""
+
+SIGMA_END = 0.02
+
+WORKING_SIZE = 320
+"""Colours are found with the shorter side at most this long, the scale of the training pictures."""
+
+
+def luma(rgb: Picture) -> Picture:
+    """Rec. 601 luma (H, W) of an RGB picture (H, W, 3)."""
+    return rgb @ np.asarray(REC601, dtype=rgb.dtype)
+
+
+def colorize(
+    grey: Picture,
+    prior: ScoreModel,
+    *,
+    samples: int = 1,
+    seed: int = 0,
+    steps: int = 50,
+    rule: str | Rule = "proximal",
+    sampler: str | Sampler = "renoising",
+    batch: int = 8,
+    progress: Progress | None = None,
+    device: torch.device | str = "cpu",
+) -> Posterior:
+    """Colours for a grey picture.
+
+    Large pictures get their colours at a working size, where the prior knows them; the chroma is then enlarged along
+    the luma's edges and the luma itself is never touched.
+
+    Parameters
+    ----------
+    grey : (H, W) Rec. 601 luma in [0, 1].
+    prior : a prior of RGB photographs in [0, 1].
+    samples, seed, steps, rule, sampler, batch : see :func:`invsolve.solve.solve`.
+    progress : called with the share of the work done.
+    device : where the prior lives.
+
+    Returns
+    -------
+    Posterior with samples (n, 1, 3, H, W) inside [0, 1] whose luma is ``grey`` up to floating point.
+
+    Raises
+    ------
+    InputError : ``grey`` is not (H, W).
+    """
+    if grey.ndim != 2:
+        raise InputError(f"grey picture has shape {grey.shape}", hint="wanted (height, width)")
+    y = torch.from_numpy(np.ascontiguousarray(grey, dtype=np.float32))[None, None]
+    size = working_size(grey.shape[0], grey.shape[1])
+    small = F.interpolate(y, size=size, mode="bilinear", align_corners=False, antialias=True) if size != grey.shape else y
+    small = small.to(device)
+
+    def report(done: float) -> None:
+        if progress is not None:
+            progress(done)
+
+    solved = solve(
+        prior,
+        ForwardModel(Grayscale((3, *size))),
+        small,
+        rule=rule,
+        sampler=sampler,
+        sigmas=karras(steps, SIGMA_END, SIGMA_START),
+        samples=samples,
+        seed=seed,
+        start=small.expand(-1, 3, -1, -1),
+        batch=batch,
+        turn=True,
+        callback=lambda info: report(info.step / info.steps),
+    )
+    colours = solved.samples[:, 0]
+    chroma = colours - Grayscale((3, *size))(colours)
+    if size != grey.shape:
+        chroma = enlarge_chroma(chroma, small.cpu(), y)
+    out = torch.stack([into_gamut(y[0], c) for c in chroma])
+    return replace(solved, samples=out[:, None], settings={**solved.settings, "working_size": list(size)})
+
+
+def working_size(height: int, width: int) -> tuple[int, int]:
+    """The size at which colours are found: shorter side at most WORKING_SIZE."""
+    factor = min(1.0, WORKING_SIZE / min(height, width))
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def enlarge_chroma(chroma: Tensor, small_luma: Tensor, luma: Tensor, radius: int = 2, epsilon: float = 1e-3) -> Tensor:
+    """Enlarge chroma (n, 3, h, w) to the size of ``luma`` (1, 1, H, W) along its edges.
+
+    The fast guided filter (He & Sun 2015): fit chroma = a luma + b in windows of the small picture, enlarge the smooth
+    coefficients a and b, apply them to the large luma.
+    """
+
+    def box(t: Tensor) -> Tensor:
+        padded = F.pad(t, (radius,) * 4, mode="replicate")
+        return F.avg_pool2d(padded, 2 * radius + 1, stride=1)
+
+    mean_luma, mean_chroma = box(small_luma), box(chroma)
+    covariance = box(small_luma * chroma) - mean_luma * mean_chroma
+    variance = box(small_luma**2) - mean_luma**2
+    a = covariance / (variance + epsilon)
+    b = mean_chroma - a * mean_luma
+    size = tuple(luma.shape[-2:])
+    a, b = (F.interpolate(box(t), size=size, mode="bilinear", align_corners=False) for t in (a, b))
+    enlarged = a * luma + b
+    return enlarged - Grayscale((3, *size))(enlarged)
+
+
+def into_gamut(luma: Tensor, chroma: Tensor) -> Tensor:
+    """luma + t * chroma with the largest t <= 1, pixel by pixel, that stays inside [0, 1].
+
+    ``luma`` (1, H, W) in [0, 1], ``chroma`` (3, H, W) of zero luma; returns (3, H, W). Luma and hue are kept.
+    """
+    luma = luma.clamp(0, 1)
+    room = torch.where(chroma > 0, 1 - luma, luma)
+    limit = torch.where(chroma != 0, room / chroma.abs().clamp(min=1e-12), torch.inf)
+    return luma + limit.amin(dim=0, keepdim=True).clamp(max=1) * chroma
+
+
+def round_keeping_luma(rgb: Picture) -> npt.NDArray[np.uint8]:
+    """Round (H, W, 3) in [0, 1] to 8 bits; each channel moves by at most half a level, so the luma does too."""
+    return np.rint(np.clip(rgb, 0, 1) * 255).astype(np.uint8)

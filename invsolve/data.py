@@ -1,0 +1,163 @@
+"""Pictures for training and validation: folders, ``.npz`` archives, torchvision data sets.
+
+Everything is kept as uint8 (H, W, C) in memory, or uint16 for CT archives, and scaled to the prior's units crop by crop.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from invsolve.errors import InputError
+
+Picture = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+
+
+def load_pictures(source: str | Path, channels: int = 3) -> list[Picture]:
+    """Read every picture of ``source`` as uint8 or uint16 arrays (H, W, channels).
+
+    Parameters
+    ----------
+    source : a folder of images (searched recursively), an ``.npz`` with ``images`` (N, H, W[, C]) or with ``jpeg``
+        (bytes joined) and ``offsets`` (N + 1,), or the name of a torchvision data set such as ``CIFAR10``.
+    channels : 1 or 3; pictures are converted.
+
+    Raises
+    ------
+    InputError : the source does not exist, holds no picture, or one cannot be read.
+    """
+    path = Path(source)
+    if path.is_dir():
+        pictures = _from_folder(path, channels)
+    elif path.suffix == ".npz":
+        pictures = _from_npz(path, channels)
+    else:
+        pictures = _from_torchvision(str(source), channels)
+    if not pictures:
+        raise InputError(f"no picture found in {source}", hint=f"accepted endings: {' '.join(sorted(PICTURE_SUFFIXES))}")
+    return pictures
+
+
+def _convert(image: Image.Image, channels: int) -> Picture:
+    array = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+    return array.reshape(*array.shape[:2], channels)
+
+
+def _from_folder(folder: Path, channels: int) -> list[Picture]:
+    pictures = []
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES):
+        try:
+            with Image.open(path) as image:
+                pictures.append(_convert(image, channels))
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error}", hint="remove it from the folder or repair it") from error
+    return pictures
+
+
+def _from_npz(path: Path, channels: int) -> list[Picture]:
+    if not path.is_file():
+        raise InputError(f"no such file: {path}")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if "jpeg" in archive and "offsets" in archive:
+                data, offsets = archive["jpeg"].tobytes(), archive["offsets"]
+                files = [data[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+                return [_convert(Image.open(io.BytesIO(f)), channels) for f in files]
+            if "images" in archive:
+                images: npt.NDArray[Any] = archive["images"]
+            else:
+                raise InputError(
+                    f"{path} has keys {sorted(archive.keys())}", hint="wanted: `images`, or `jpeg` with `offsets`"
+                )
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+    if images.dtype not in (np.uint8, np.uint16):
+        raise InputError(f"{path}: images are {images.dtype}", hint="wanted: uint8 or uint16")
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.shape[-1] != channels:
+        raise InputError(f"{path}: images have {images.shape[-1]} channels, the preset wants {channels}")
+    return list(images)
+
+
+def _from_torchvision(name: str, channels: int) -> list[Picture]:
+    import torchvision
+
+    if not hasattr(torchvision.datasets, name):
+        raise InputError(
+            f"{name} is neither a folder, an .npz file nor a torchvision data set",
+            hint="give a folder of images, an .npz, or a name such as CIFAR10",
+        )
+    factory: Any = getattr(torchvision.datasets, name)
+    root = Path.home() / ".cache" / "invsolve" / "datasets"
+    try:
+        dataset = factory(root=str(root), download=True)
+    except (TypeError, RuntimeError, OSError) as error:
+        raise InputError(f"torchvision could not provide {name}: {error}") from error
+    return [_convert(dataset[i][0], channels) for i in range(len(dataset))]
+
+
+def unit_scale(pictures: Sequence[Picture], white: float | None = None) -> float:
+    """The stored value that means 1.0: 255 for uint8; 2000 for the CT archives' uint16 (HU + 1000)."""
+    if white is not None:
+        return white
+    return 255.0 if pictures[0].dtype == np.uint8 else 2000.0
+
+
+def halve(picture: Picture) -> Picture:
+    """2 x 2 mean, odd edges dropped."""
+    h, w = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
+    blocks = picture[:h, :w].reshape(h // 2, 2, w // 2, 2, -1)
+    return np.rint(blocks.mean(axis=(1, 3))).astype(picture.dtype)
+
+
+def random_crops(
+    pyramid: Sequence[Sequence[Picture]],
+    scale_odds: Sequence[float],
+    size: int,
+    count: int,
+    rng: np.random.Generator,
+) -> Tensor:
+    """Random crops in the eight orientations of the square; pictures are drawn in proportion to their area.
+
+    ``pyramid[k]`` holds the pictures at 1 / 2**k of their size, drawn with ``scale_odds[k]``; those smaller than the
+    crop are extended by mirroring. Returns (count, C, size, size) in the stored dtype.
+    """
+    crops = []
+    odds = np.asarray(scale_odds, dtype=float)
+    levels = rng.choice(len(pyramid), size=count, p=odds / odds.sum())
+    for level in levels:
+        pictures = pyramid[level]
+        picture = pictures[rng.integers(len(pictures))]
+        short_y, short_x = (max(0, size - n) for n in picture.shape[:2])
+        if short_y or short_x:
+            picture = np.pad(picture, ((0, short_y), (0, short_x), (0, 0)), mode="symmetric")
+        top = rng.integers(picture.shape[0] - size + 1)
+        left = rng.integers(picture.shape[1] - size + 1)
+        crop = np.rot90(picture[top : top + size, left : left + size], rng.integers(4))
+        crops.append(crop[:, ::-1] if rng.integers(2) else crop)
+    stacked = np.ascontiguousarray(np.stack(crops).transpose(0, 3, 1, 2))
+    return torch.from_numpy(stacked.astype(np.int32) if stacked.dtype == np.uint16 else stacked)
+
+
+def center_crops(pictures: Sequence[Picture], size: int, scale: float) -> Tensor:
+    """The centre ``size`` x ``size`` of each picture that is large enough, (N, C, size, size) float32 in prior units."""
+    crops = []
+    for picture in pictures:
+        h, w = picture.shape[:2]
+        if min(h, w) >= size:
+            top, left = (h - size) // 2, (w - size) // 2
+            crops.append(picture[top : top + size, left : left + size].transpose(2, 0, 1))
+    if not crops:
+        raise InputError(f"no validation picture is at least {size} x {size} pixels")
+    return torch.from_numpy(np.stack(crops).astype(np.float32) / np.float32(scale))

@@ -1,0 +1,59 @@
+"""Exceptions that carry a message, a way out and the command line's exit code."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the ``invsolve`` command: a stable interface."""
+
+    OK = 0
+    FAILED = 1  # the solve itself failed (divergence, out of memory)
+    USAGE = 2  # unknown option, missing argument, impossible combination
+    BAD_INPUT = 3  # a picture, mask or data file that is missing, broken or does not fit
+    MODEL = 4  # weights or a dependency missing, damaged or unknown
+    OUTPUT = 5  # output exists, or cannot be written
+    INTERRUPTED = 130  # Ctrl-C
+
+
+class InvsolveError(Exception):
+    """Base of all errors meant for a person: ``message`` says what is wrong, ``hint`` what to do."""
+
+    exit_code = ExitCode.FAILED
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class SolveError(InvsolveError):
+    """The sampler diverged or ran out of memory."""
+
+
+class UsageError(InvsolveError, ValueError):
+    """Arguments that do not fit together."""
+
+    exit_code = ExitCode.USAGE
+
+
+class InputError(InvsolveError, ValueError):
+    """A file or array that is missing, broken or of the wrong shape, range or unit."""
+
+    exit_code = ExitCode.BAD_INPUT
+
+
+class ModelError(InvsolveError):
+    """Weights, a card or a device that is missing, damaged or unknown."""
+
+    exit_code = ExitCode.MODEL
+
+
+class OutputError(InvsolveError):
+    """The result cannot be written, or would overwrite something."""
+
+    exit_code = ExitCode.OUTPUT

@@ -1,0 +1,109 @@
+"""The exact law of a sampler on a Gaussian problem, without Monte Carlo.
+
+With a Gaussian prior and a rule that is linear in x, all a sampler does is affine in its start and its noise. So its
+output is Gaussian, and pushing basis vectors through the *unmodified* sampler gives mean and covariance exactly:
+row 0 of the batch runs with all noise zero, every other row with one noise variable set to one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from invsolve.gaussian import GaussianPrior
+from invsolve.samplers import annealed_langevin, renoising
+from invsolve.score_model import Noise, ScoreModel
+from invsolve.sigmas import ncsnv2_step
+
+Run = Callable[[Tensor, Noise], Tensor]
+"""A sampler with everything but start and noise filled in."""
+
+
+class Law(NamedTuple):
+    """A Gaussian on images."""
+
+    mean: Tensor  # (C, H, W)
+    covariance: Tensor  # (d, d)
+
+
+class Bias(NamedTuple):
+    """A sampler's law against the true posterior."""
+
+    mean: float  # rms over pixels of |mean error| / posterior standard deviation
+    std_ratio: float  # rms standard deviation over the exact one's
+
+
+def start_law(mean: Tensor, sigma: float) -> Law:
+    """x = mean + sigma z."""
+    return Law(mean, sigma**2 * torch.eye(mean.numel(), dtype=mean.dtype))
+
+
+def push(run: Run, start: Law) -> Law:
+    """The law of ``run(x, noise)`` for x ~ ``start``, exact when ``run`` is affine."""
+    shape, dtype, d = tuple(start.mean.shape), start.mean.dtype, start.mean.numel()
+    draws = 0
+
+    def count(x: Tensor) -> Tensor:
+        nonlocal draws
+        draws += 1
+        return torch.zeros_like(x)
+
+    run(start.mean[None], count)
+    drawn = 0
+
+    def probe(x: Tensor) -> Tensor:
+        nonlocal drawn
+        z = torch.zeros(len(x), d, dtype=dtype)
+        first = 1 + d * (1 + drawn)
+        z[first : first + d] = torch.eye(d, dtype=dtype)
+        drawn += 1
+        return z.reshape(x.shape)
+
+    eigenvalues, eigenvectors = torch.linalg.eigh(start.covariance)
+    factor = eigenvectors * eigenvalues.clamp(min=0).sqrt()
+    batch = start.mean.flatten().repeat(1 + d * (1 + draws), 1)
+    batch[1 : 1 + d] += factor.T
+    out = run(batch.reshape(-1, *shape), probe).flatten(1)
+    columns = out[1:] - out[0]
+    return Law(out[0].reshape(shape), columns.T @ columns)
+
+
+def renoising_law(model: ScoreModel, start: Law, sigmas: Tensor, eta: float | None = 1.0) -> Law:
+    """Law of :func:`invsolve.samplers.renoising`, level by level so that the batch stays small."""
+    law = start
+    for i in range(len(sigmas) - 1):
+        segment = sigmas[i : i + 2]
+        law = push(lambda x, noise, s=segment: renoising(model, x, s, noise, eta=eta), law)  # type: ignore[misc]
+    return law
+
+
+def langevin_law(
+    model: ScoreModel, start: Law, sigmas: Tensor, langevin_steps: int = 5, step_size: float | None = None
+) -> Law:
+    """Law of :func:`invsolve.samplers.annealed_langevin`, step by step."""
+    law, levels = start, sigmas[:-1]
+    epsilon = ncsnv2_step(sigmas, langevin_steps) if step_size is None else step_size
+    for i in range(len(levels)):
+        segment, last = torch.cat([levels[i : i + 1], levels.new_zeros(1)]), i == len(levels) - 1
+        alpha = epsilon * float(levels[i] / levels[-1]) ** 2
+        for t in range(langevin_steps):
+            final = last and t == langevin_steps - 1
+            law = push(
+                lambda x, noise, s=segment, a=alpha, f=final: annealed_langevin(  # type: ignore[misc]
+                    model, x, s, noise, langevin_steps=1, step_size=a, denoise_last=f
+                ),
+                law,
+            )
+    return law
+
+
+def bias(law: Law, posterior: GaussianPrior) -> Bias:
+    """Compare with the true posterior, pixel by pixel."""
+    exact_std = posterior.covariance.diagonal().clamp(min=0).sqrt()
+    error = (law.mean - posterior.mean).flatten() / exact_std
+    ratio = law.covariance.diagonal().clamp(min=0).mean().sqrt() / exact_std.square().mean().sqrt()
+    return Bias(math.sqrt(float(error.square().mean())), float(ratio))

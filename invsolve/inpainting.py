@@ -1,0 +1,252 @@
+"""Inpainting of photographs: fill missing pixels, leave known ones as they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+from torch import Tensor
+
+from invsolve.errors import InputError
+from invsolve.fill import push_pull
+from invsolve.forward_models import ForwardModel, GaussianNoise, Mask
+from invsolve.posterior import Posterior
+from invsolve.rules import Rule
+from invsolve.samplers import Sampler, StepInfo
+from invsolve.score_model import ScoreModel
+from invsolve.sigmas import karras
+from invsolve.solve import solve
+
+Picture = npt.NDArray[np.floating]
+Progress = Callable[[float], None]
+"""Called with the share of the network's work that is done, 0 to 1."""
+
+CONTEXT = 48
+"""Known pixels kept around a hole."""
+
+WIDE_HOLE = 8.0
+"""Holes that reach further than this from any known pixel are first filled at half the resolution."""
+
+SIGMA_START = 0.5
+"""First noise level on the interpolated guess: above what interpolation gets wrong."""
+
+SIGMA_START_REFINING = 0.25
+"""First noise level on a guess that comes from half the resolution: keeps its layout, renews its detail."""
+
+SIGMA_END = 0.005
+
+
+class Region(NamedTuple):
+    """A box around holes that can be filled without the rest of the picture."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+    @property
+    def pixels(self) -> int:
+        return (self.bottom - self.top) * (self.right - self.left)
+
+    def overlaps(self, other: Region) -> bool:
+        return (
+            self.top < other.bottom and other.top < self.bottom and self.left < other.right and other.left < self.right
+        )
+
+    def union(self, other: Region) -> Region:
+        return Region(
+            min(self.top, other.top),
+            min(self.left, other.left),
+            max(self.bottom, other.bottom),
+            max(self.right, other.right),
+        )
+
+
+def hole_regions(missing: npt.NDArray[np.bool_], context: int = CONTEXT) -> list[Region]:
+    """Boxes that cover every hole with ``context`` known pixels around it; overlapping boxes are merged."""
+    height, width = missing.shape
+    labels, count = ndimage.label(ndimage.maximum_filter(missing, size=context + 1))
+    boxes: list[Region] = []
+    for rows, columns in ndimage.find_objects(np.where(missing, labels, 0), max_label=count):
+        box = Region(
+            max(0, rows.start - context),
+            max(0, columns.start - context),
+            min(height, rows.stop + context),
+            min(width, columns.stop + context),
+        )
+        while touching := [other for other in boxes if box.overlaps(other)]:
+            boxes = [other for other in boxes if other not in touching]
+            for other in touching:
+                box = box.union(other)
+        boxes.append(box)
+    return boxes
+
+
+def resolutions(missing: npt.NDArray[np.bool_]) -> int:
+    """1 for narrow holes, one more for each doubling of the deepest hole beyond WIDE_HOLE, 4 at most."""
+    depth = float(ndimage.distance_transform_edt(missing).max())
+    return 1 + min(3, max(0, math.ceil(math.log2(max(depth, 1.0) / WIDE_HOLE))))
+
+
+def check_inpainting(picture: Picture, missing: npt.NDArray[np.bool_]) -> None:
+    """Raise InputError unless picture and mask fit together."""
+    if picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] != 3):
+        raise InputError(f"picture has shape {picture.shape}", hint="wanted (height, width) or (height, width, 3)")
+    if missing.shape != picture.shape[:2]:
+        got, wanted = missing.shape, picture.shape
+        raise InputError(
+            f"the mask is {got[1]} x {got[0]} pixels, the picture {wanted[1]} x {wanted[0]}",
+            hint="make a mask of the picture's size",
+        )
+    hint = "white means missing; use --invert-mask if yours is the other way round"
+    if not missing.any():
+        raise InputError("the mask marks no pixel as missing", hint=hint)
+    if missing.all():
+        raise InputError("the mask marks every pixel as missing", hint=hint)
+
+
+def inpaint(
+    picture: Picture,
+    missing: npt.NDArray[np.bool_],
+    prior: ScoreModel,
+    *,
+    samples: int = 1,
+    seed: int = 0,
+    steps: int = 50,
+    noise: float = 0.0,
+    rule: str | Rule = "proximal",
+    sampler: str | Sampler = "renoising",
+    batch: int = 8,
+    progress: Progress | None = None,
+    device: torch.device | str = "cpu",
+) -> Posterior:
+    """Fill the missing pixels of a photograph.
+
+    Parameters
+    ----------
+    picture : (H, W, 3) RGB or (H, W) grey in [0, 1].
+    missing : (H, W), True where a pixel is missing; what ``picture`` holds there is ignored.
+    prior : a prior of RGB photographs in [0, 1].
+    samples, seed, rule, sampler, batch : see :func:`invsolve.solve.solve`.
+    steps : noise levels at each resolution.
+    noise : standard deviation of the noise on the known pixels; 0 returns them exactly.
+    progress : called with the share of the work done.
+    device : where the prior lives.
+
+    Returns
+    -------
+    Posterior with samples (n, 1, C, H, W) of the whole picture.
+
+    Raises
+    ------
+    InputError : shapes do not fit, nothing is missing, or nothing is known.
+    """
+    check_inpainting(picture, missing)
+    rgb = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
+    full = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1), dtype=np.float32))[None]
+    known = torch.from_numpy(~missing)[None, None].float()
+    regions = hole_regions(missing) if noise == 0 else [Region(0, 0, *missing.shape)]
+    scales = [resolutions(missing[region.slices]) for region in regions]
+    meter = _meter(regions, scales, progress)
+
+    out = full.repeat(samples, 1, 1, 1)
+    calls, solved = 0, Posterior(full)
+    for region, scale in zip(regions, scales, strict=True):
+        rows, columns = region.slices
+        solved = _coarse_to_fine(
+            full[..., rows, columns].to(device),
+            known[..., rows, columns].to(device),
+            scale,
+            prior=prior,
+            steps=steps,
+            noise=noise,
+            rule=rule,
+            sampler=sampler,
+            samples=samples,
+            seed=seed,
+            batch=batch,
+            meter=meter,
+        )
+        out[..., rows, columns] = solved.samples[:, 0]
+        calls += solved.network_calls
+    if noise == 0:
+        out = torch.where(known > 0, full, out)
+    if picture.ndim == 2:
+        out = out.mean(dim=1, keepdim=True)
+    settings = {**solved.settings, "regions": len(regions), "resolutions": max(scales)}
+    return replace(solved, samples=out[:, None], settings=settings, network_calls=calls)
+
+
+def _meter(regions: list[Region], scales: list[int], progress: Progress | None) -> Callable[[int, StepInfo], None]:
+    """A callback (pixels, info) that adds up the work done and reports its share."""
+    total = sum(r.pixels * sum(0.25**k for k in range(scale)) for r, scale in zip(regions, scales, strict=True))
+    done = 0.0
+
+    def report(pixels: int, info: StepInfo) -> None:
+        nonlocal done
+        done += pixels / info.steps
+        if progress is not None:
+            progress(min(1.0, done / total))
+
+    return report
+
+
+def _halve(picture: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """Half resolution: the mean of the known pixels in each 2 x 2 block; a block is known if any of its pixels is."""
+    weight = F.avg_pool2d(known, 2, ceil_mode=True)
+    average = F.avg_pool2d(picture * known, 2, ceil_mode=True) / weight.clamp(min=1e-12)
+    return average, (weight > 0).to(picture)
+
+
+def _coarse_to_fine(
+    picture: Tensor,
+    known: Tensor,
+    scales: int,
+    *,
+    prior: ScoreModel,
+    steps: int,
+    noise: float,
+    rule: str | Rule,
+    sampler: str | Sampler,
+    samples: int,
+    seed: int,
+    batch: int,
+    meter: Callable[[int, StepInfo], None],
+) -> Posterior:
+    """Fill at the coarsest resolution first; each finer one starts from the coarser sample plus a little noise."""
+    if scales > 1:
+        settings = {"prior": prior, "steps": steps, "noise": noise / 2, "rule": rule, "sampler": sampler}
+        settings |= {"samples": samples, "seed": seed, "batch": batch, "meter": meter}
+        coarse = _coarse_to_fine(*_halve(picture, known), scales - 1, **settings)  # type: ignore[arg-type]
+        size = tuple(picture.shape[-2:])
+        guess = F.interpolate(coarse.samples[:, 0], size=size, mode="bilinear", align_corners=False).to(picture)
+        start, sigma_start = torch.where(known > 0, picture, guess)[:, None], SIGMA_START_REFINING
+    else:
+        coarse, start, sigma_start = None, push_pull(picture, known), SIGMA_START
+    pixels = picture.shape[-2] * picture.shape[-1]
+    solved = solve(
+        prior,
+        ForwardModel(Mask(known[0], channels=3), GaussianNoise(noise)),
+        known * picture,
+        rule=rule,
+        sampler=sampler,
+        sigmas=karras(steps, SIGMA_END, sigma_start),
+        samples=samples,
+        seed=seed,
+        start=start,
+        batch=batch,
+        turn=True,
+        callback=lambda info: meter(pixels, info),
+    )
+    return replace(solved, network_calls=solved.network_calls + (coarse.network_calls if coarse else 0))

@@ -1,0 +1,214 @@
+"""The noise-conditional U-Net and its EDM preconditioning.
+
+The network is *local*: it has no pooling over the picture (no GroupNorm, no global attention), every
+normalisation acts on one pixel's channels. What it computes at a pixel depends only on the pixels within
+``receptive_radius``, so a prior trained on 64 x 64 crops means the same on a picture of any size, and tiles that
+overlap by that radius reproduce the whole-picture result.
+
+Sources: U-Net with additive skips and strided 2x2 resampling as in DRUNet (Zhang et al. 2021); scale-and-shift noise
+conditioning as in ADM (Dhariwal & Nichol 2021); preconditioning of EDM (Karras et al. 2022, Table 1).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Architecture of a prior, written to its card.
+
+    Parameters
+    ----------
+    channels : picture channels, 3 for RGB, 1 for grey or CT.
+    stem : pixel-unshuffle factor of the input; 1 keeps a full-resolution level.
+    widths : channels of each level; level k works at 1 / (stem * 2**k) of the resolution.
+    encoder_blocks, decoder_blocks : residual blocks per level going down and coming back up.
+        The last level is the bottom: only its encoder blocks exist.
+    normalize_from : first level whose blocks start with a per-pixel LayerNorm; levels above it have none.
+    dropout : channel dropout inside the blocks, for small data sets.
+    sigma_data : standard deviation of the data around ``center``, in the units of x.
+    center : value subtracted from x before the network.
+    """
+
+    channels: int = 3
+    stem: int = 1
+    widths: tuple[int, ...] = (32, 64, 128, 256)
+    encoder_blocks: tuple[int, ...] = (1, 1, 1, 2)
+    decoder_blocks: tuple[int, ...] = (1, 1, 1)
+    normalize_from: int = 1
+    dropout: float = 0.0
+    sigma_data: float = 0.27
+    center: float = 0.5
+
+    def __post_init__(self) -> None:
+        levels = len(self.widths)
+        if len(self.encoder_blocks) != levels or len(self.decoder_blocks) != levels - 1:
+            raise ValueError(
+                f"{levels} widths need {levels} encoder_blocks and {levels - 1} decoder_blocks, "
+                f"got {len(self.encoder_blocks)} and {len(self.decoder_blocks)}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> NetworkConfig:
+        known = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
+        return cls(**known)
+
+    @property
+    def multiple(self) -> int:
+        """Height and width are padded up to a multiple of this inside the network."""
+        return self.stem * 2 ** (len(self.widths) - 1)
+
+    @property
+    def receptive_radius(self) -> int:
+        """Distance in pixels beyond which an input pixel cannot change an output pixel."""
+        # A 3x3 convolution at stride s reaches s pixels further, a residual block has two; 2x2 strided
+        # resampling shifts by less than its stride. Encoder and decoder add up along the deepest path.
+        radius = self.stem + self.stem  # input and output convolutions
+        for level in range(len(self.widths)):
+            stride = self.stem * 2**level
+            decoder = self.decoder_blocks[level] if level < len(self.decoder_blocks) else 0
+            radius += 2 * stride * (self.encoder_blocks[level] + decoder)
+        return radius + self.multiple - 1
+
+
+class NoiseEmbedding(nn.Module):
+    """log(sigma) -> Fourier features -> two-layer perceptron."""
+
+    frequencies: Tensor
+
+    def __init__(self, width: int, features: int = 32) -> None:
+        super().__init__()
+        # ln(sigma) / 4 spans about [-1.4, 0.8]; periods from 8 down to 1/4 separate neighbouring levels.
+        self.register_buffer("frequencies", 2 * math.pi * torch.logspace(-3, 2, features // 2, base=2), persistent=False)
+        self.linear1 = nn.Linear(features, width)
+        self.linear2 = nn.Linear(width, width)
+
+    def forward(self, c_noise: Tensor) -> Tensor:
+        phase = c_noise[:, None] * self.frequencies
+        features = torch.cat([phase.cos(), phase.sin()], dim=1)
+        return F.silu(self.linear2(F.silu(self.linear1(features))))
+
+
+def normalize_pixels(x: Tensor) -> Tensor:
+    """LayerNorm over the channels of each pixel; (B, C, H, W) in channels_last stays so."""
+    return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],)).permute(0, 3, 1, 2)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(silu(scale * conv(norm(x)) + shift)), the second convolution starting at zero."""
+
+    def __init__(self, width: int, embedding: int, normalize: bool, dropout: float) -> None:
+        super().__init__()
+        self.normalize = normalize
+        self.dropout = dropout
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.modulation = nn.Linear(embedding, 2 * width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        h = self.conv1(normalize_pixels(x) if self.normalize else x)
+        scale, shift = self.modulation(emb)[:, :, None, None].chunk(2, dim=1)
+        h = F.silu(torch.addcmul(shift, h, scale + 1))
+        if self.dropout and self.training:
+            h = F.dropout2d(h, self.dropout)
+        return x + self.conv2(h)
+
+
+class UNet(nn.Module):
+    """The raw network F(x, c_noise); shapes (B, C, H, W) and (B,), H and W any positive size."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        embedding = 128
+        pixels = config.channels * config.stem**2
+        widths = config.widths
+
+        def blocks(level: int, count: int) -> nn.ModuleList:
+            normalize = level >= config.normalize_from
+            return nn.ModuleList(
+                ResidualBlock(widths[level], embedding, normalize, config.dropout) for _ in range(count)
+            )
+
+        self.embedding = NoiseEmbedding(embedding)
+        self.conv_in = nn.Conv2d(pixels, widths[0], 3, padding=1)
+        self.encoder = nn.ModuleList(blocks(k, n) for k, n in enumerate(config.encoder_blocks))
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False))
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False)
+        )
+        self.decoder = nn.ModuleList(blocks(k, n) for k, n in enumerate(config.decoder_blocks))
+        self.conv_out = nn.Conv2d(widths[0], pixels, 3, padding=1)
+        nn.init.zeros_(self.conv_out.weight)
+        nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        x = pad_to_multiple(x, self.config.multiple)
+        emb = self.embedding(c_noise)
+        if self.config.stem > 1:
+            x = F.pixel_unshuffle(x, self.config.stem)
+        h = self.conv_in(x.contiguous(memory_format=torch.channels_last))
+        skips = []
+        for level, blocks in enumerate(self.encoder):
+            for block in blocks:  # type: ignore[attr-defined]
+                h = block(h, emb)
+            if level < len(self.down):
+                skips.append(h)
+                h = self.down[level](h)
+        for level in reversed(range(len(self.up))):
+            h = self.up[level](h) + skips[level]
+            for block in self.decoder[level]:  # type: ignore[attr-defined]
+                h = block(h, emb)
+        h = self.conv_out(h)
+        if self.config.stem > 1:
+            h = F.pixel_shuffle(h, self.config.stem)
+        return h[..., :height, :width]
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Extend the right and bottom edges to a multiple: mirrored where the picture is large enough, repeated else."""
+    height, width = x.shape[-2:]
+    bottom, right = -height % multiple, -width % multiple
+    if not (bottom or right):
+        return x
+    mode = "reflect" if bottom < height and right < width else "replicate"
+    return F.pad(x, (0, right, 0, bottom), mode=mode)
+
+
+class EDMDenoiser(nn.Module):
+    """D(x, sigma) = c + c_skip (x - c) + c_out F(c_in (x - c), ln(sigma) / 4); Karras 2022, Table 1.
+
+    ``x`` (B, C, H, W) in the prior's units, ``sigma`` (B,) in the same units; returns E[x0 | x], float32.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.net = UNet(config)
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        sigma_data, center = self.config.sigma_data, self.config.center
+        s = sigma[:, None, None, None]
+        c_skip = sigma_data**2 / (s**2 + sigma_data**2)
+        c_out = s * sigma_data / (s**2 + sigma_data**2).sqrt()
+        c_in = 1 / (s**2 + sigma_data**2).sqrt()
+        centered = x - center
+        raw = self.net(c_in * centered, sigma.log() / 4)
+        return center + c_skip * centered + c_out * raw.float()
+
+    @property
+    def parameters_count(self) -> int:
+        return sum(p.numel() for p in self.parameters())

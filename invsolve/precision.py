@@ -1,0 +1,21 @@
+"""Where a network may compute in bfloat16."""
+
+from __future__ import annotations
+
+import torch
+
+
+def native_bfloat16(device: torch.device) -> bool:
+    """Whether ``device`` multiplies bfloat16 in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 inside the network where the hardware has it, float32 elsewhere.
+
+    The preconditioning outside stays in float32, so at noise level sigma bfloat16's relative error of 2^-9 perturbs
+    the estimate by about 0.002 sigma, far below the network's own error.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=native_bfloat16(device))

@@ -1,0 +1,62 @@
+"""Rules: how a measurement changes a score. ``condition`` turns a prior into a posterior."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+
+from torch import Tensor
+
+from invsolve.errors import UsageError
+from invsolve.forward_models import ForwardModel
+from invsolve.rules.annealed import AnnealedLikelihood
+from invsolve.rules.conditioned import ConditionedModel
+from invsolve.rules.exact import exact
+from invsolve.rules.proximal import Proximal
+from invsolve.rules.replacement import Replacement
+from invsolve.score_model import ScoreModel
+
+Rule = Callable[[ScoreModel, ForwardModel, Tensor], ScoreModel]
+
+RULES: dict[str, Rule] = {
+    "proximal": Proximal,
+    "annealed": AnnealedLikelihood,
+    "replacement": Replacement,
+    "exact": exact,
+}
+
+
+def find_rule(name: str) -> Rule:
+    """A rule by name: the built-in ones, then those that installed packages offer under ``invsolve.rules``."""
+    if name in RULES:
+        return RULES[name]
+    for entry in entry_points(group="invsolve.rules", name=name):
+        loaded: Rule = entry.load()
+        return loaded
+    raise UsageError(f"unknown rule {name!r}", hint=f"known rules: {', '.join(RULES)}")
+
+
+def condition(prior: ScoreModel, forward_model: ForwardModel, y: Tensor, rule: str | Rule = "proximal") -> ScoreModel:
+    """Bayes' rule for scores: a score model of p(x | y), with the same contract as the prior.
+
+    Parameters
+    ----------
+    prior : score model of p(x).
+    forward_model : p(y | x).
+    y : measurement (B, ...), one per image of the batches to come, or (1, ...) for all.
+    rule : a name from :data:`RULES`, or a function (prior, forward_model, y) -> ScoreModel.
+    """
+    return (find_rule(rule) if isinstance(rule, str) else rule)(prior, forward_model, y)
+
+
+__all__ = [
+    "RULES",
+    "AnnealedLikelihood",
+    "ConditionedModel",
+    "Proximal",
+    "Replacement",
+    "Rule",
+    "condition",
+    "exact",
+    "find_rule",
+]

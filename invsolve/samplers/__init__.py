@@ -1,0 +1,35 @@
+"""Samplers: free functions ``sampler(model, x, sigmas, noise, *, callback=None) -> x``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any
+
+from torch import Tensor
+
+from invsolve.errors import UsageError
+from invsolve.samplers.info import Callback, StepInfo
+from invsolve.samplers.langevin import annealed_langevin
+from invsolve.samplers.renoising import ancestral, renoising
+
+Sampler = Callable[..., Tensor]
+
+SAMPLERS: dict[str, Sampler] = {
+    "renoising": renoising,
+    "ancestral": ancestral,
+    "langevin": annealed_langevin,
+}
+
+
+def find_sampler(name: str) -> Sampler:
+    """A sampler by name: the built-in ones, then those that installed packages offer under ``invsolve.samplers``."""
+    if name in SAMPLERS:
+        return SAMPLERS[name]
+    for entry in entry_points(group="invsolve.samplers", name=name):
+        loaded: Any = entry.load()
+        return loaded  # type: ignore[no-any-return]
+    raise UsageError(f"unknown sampler {name!r}", hint=f"known samplers: {', '.join(SAMPLERS)}")
+
+
+__all__ = ["SAMPLERS", "Callback", "Sampler", "StepInfo", "ancestral", "annealed_langevin", "find_sampler", "renoising"]

@@ -1,0 +1,112 @@
+"""The contract that priors and posteriors share.
+
+A score model knows ``E[x0 | x]`` for ``x = x0 + sigma z``; Tweedie's formula makes that the score. Conditioning a
+score model on a measurement gives a score model again, so a sampler never knows which of the two it runs on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Sigma = float | Tensor
+"""Standard deviation of the perturbation in the units of x: a number, or one per image (B,)."""
+
+Noise = Callable[[Tensor], Tensor]
+"""``noise(x)`` draws standard normal noise shaped as ``x``."""
+
+
+def per_image(value: Sigma, x: Tensor) -> Tensor:
+    """A number, or one per image, shaped to multiply a batch ``x`` (B, ...)."""
+    return torch.as_tensor(value, dtype=x.dtype, device=x.device).reshape(-1, *(1,) * (x.ndim - 1))
+
+
+class Prediction(NamedTuple):
+    """What a score model says about ``x = x0 + sigma z``."""
+
+    x0: Tensor  # estimate of the clean picture, (B, C, H, W)
+    z: Tensor  # estimate of the noise in x, (B, C, H, W), unit variance
+
+
+class ScoreModel:
+    """A noise-conditional score model: subclass and write :meth:`denoise`.
+
+    Parameters
+    ----------
+    channels : channels of x.
+    sigma_min, sigma_max : noise levels the model knows.
+    sigma_data : standard deviation of x0 around its mean.
+    multiple : height and width must be multiples of this (1: any size).
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        sigma_min: float = 0.005,
+        sigma_max: float = 20.0,
+        sigma_data: float = 0.27,
+        multiple: int = 1,
+    ) -> None:
+        self.channels = channels
+        self.sigma_min = sigma_min
+        self.sigma_max = sigma_max
+        self.sigma_data = sigma_data
+        self.multiple = multiple
+
+    def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
+        """E[x0 | x], shaped as ``x`` (B, C, H, W), in the prior's units."""
+        raise TypeError(f"{type(self).__name__} does not define denoise")
+
+    def score(self, x: Tensor, sigma: Sigma) -> Tensor:
+        """grad log p_sigma(x) = (D(x, sigma) - x) / sigma^2 (Tweedie; Robbins 1956, Efron 2011)."""
+        return (self.denoise(x, sigma) - x) / per_image(sigma, x) ** 2
+
+    def predict(self, x: Tensor, sigma: Sigma) -> Prediction:
+        """Both halves of x: the clean picture and the noise, as the denoise-renoise samplers want them."""
+        x0 = self.denoise(x, sigma)
+        return Prediction(x0, (x - x0) / per_image(sigma, x))
+
+    def project(self, x: Tensor, sigma: Sigma, noise: Noise) -> Tensor:
+        """Bring ``x`` near the measurement before a sampler's step; the identity for all but replacement rules."""
+        return x
+
+    def mse(self, sigma: float) -> float:
+        """Mean squared error per pixel of :meth:`denoise`, as validated; here the error of a Gaussian of sigma_data."""
+        return sigma**2 * self.sigma_data**2 / (sigma**2 + self.sigma_data**2)
+
+
+class FunctionPrior(ScoreModel):
+    """Any function ``denoise(x, sigma)`` with sigma (B,) as a score model: the door for foreign networks."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor], *, channels: int, **facts: float) -> None:
+        super().__init__(channels=channels, **facts)  # type: ignore[arg-type]
+        self.function = function
+
+    def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
+        return self.function(x, torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(len(x)))
+
+
+class CountedModel(ScoreModel):
+    """Passes everything on to ``model`` and counts the pictures it denoised."""
+
+    def __init__(self, model: ScoreModel) -> None:
+        super().__init__(
+            channels=model.channels,
+            sigma_min=model.sigma_min,
+            sigma_max=model.sigma_max,
+            sigma_data=model.sigma_data,
+            multiple=model.multiple,
+        )
+        self.model = model
+        self.calls = 0
+
+    def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
+        self.calls += len(x)
+        return self.model.denoise(x, sigma)
+
+    def mse(self, sigma: float) -> float:
+        return self.model.mse(sigma)

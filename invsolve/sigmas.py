@@ -1,0 +1,83 @@
+"""Noise ladders: functions that return a falling 1-D tensor (float64) ending in 0."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from invsolve.errors import UsageError
+
+
+def _check(steps: int, sigma_min: float, sigma_max: float) -> None:
+    if steps < 1:
+        raise UsageError(f"{steps} steps", hint="wanted at least 1")
+    if not 0 < sigma_min <= sigma_max < math.inf:
+        raise UsageError(f"sigma_min {sigma_min}, sigma_max {sigma_max}", hint="wanted 0 < sigma_min <= sigma_max")
+
+
+def karras(steps: int, sigma_min: float = 0.005, sigma_max: float = 1.0, rho: float = 7.0) -> Tensor:
+    """``steps`` levels spaced as sigma^(1/rho), then 0 (Karras et al. 2022, eq. 5).
+
+    >>> karras(3, 0.01, 1.0).shape
+    torch.Size([4])
+    """
+    _check(steps, sigma_min, sigma_max)
+    ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
+    levels = (sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
+    return torch.cat([levels, torch.zeros(1, dtype=torch.float64)])
+
+
+def geometric(steps: int, sigma_min: float = 0.01, sigma_max: float = 1.0) -> Tensor:
+    """``steps`` levels in geometric progression, then 0 (NCSN; Song & Ermon 2019, section 4)."""
+    _check(steps, sigma_min, sigma_max)
+    levels = torch.logspace(math.log10(sigma_max), math.log10(sigma_min), steps, dtype=torch.float64)
+    return torch.cat([levels, torch.zeros(1, dtype=torch.float64)])
+
+
+def ncsnv2_levels(dimension: int, sigma_min: float, sigma_max: float) -> int:
+    """Number of geometric levels that NCSNv2's Technique 2 asks for (Song & Ermon 2020).
+
+    The ratio g = sigma_{i-1} / sigma_i solves ``Phi(sqrt(2 D) (g - 1) + 3 g) - Phi(sqrt(2 D) (g - 1) - 3 g) = 0.5``,
+    so that neighbouring levels overlap; ``dimension`` D is the number of values in x.
+    """
+    _check(1, sigma_min, sigma_max)
+
+    def overlap(ratio: float) -> float:
+        shift = math.sqrt(2 * dimension) * (ratio - 1)
+        return 0.5 * (math.erf((shift + 3 * ratio) / math.sqrt(2)) - math.erf((shift - 3 * ratio) / math.sqrt(2)))
+
+    low, high = 1.0, 2.0 + 10.0
+    for _ in range(100):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if overlap(middle) > 0.5 else (low, middle)
+    return max(2, 1 + math.ceil(math.log(sigma_max / sigma_min) / math.log(low)))
+
+
+def ncsnv2_step(sigmas: Tensor, langevin_steps: int) -> float:
+    """The step size epsilon of NCSNv2's Technique 4 for a ladder ending in 0 and T Langevin steps per level.
+
+    It makes the variance of x right at each level's end for data at one point: with ``b = epsilon / sigma_L^2`` and
+    ratio g, ``(1 - b)^(2T) (g^2 - 2 b / (1 - (1 - b)^2)) + 2 b / (1 - (1 - b)^2) = 1`` (Song & Ermon 2020, eq. 7).
+    """
+    levels = sigmas[:-1]
+    smallest = float(levels[-1])
+    if len(levels) < 2:
+        return 0.5 * smallest**2 / langevin_steps
+    ratio = float((levels[0] / levels[-1]) ** (1 / (len(levels) - 1)))
+
+    def excess(b: float) -> float:
+        stationary = 2 * b / (1 - (1 - b) ** 2)
+        return (1 - b) ** (2 * langevin_steps) * (ratio**2 - stationary) + stationary - 1
+
+    # Too small a step leaves the previous level's variance (excess > 0); the first sign change is the answer.
+    grid = [10 ** (-6 + 6 * i / 2000) for i in range(2000)]
+    for below, above in zip(grid, grid[1:], strict=False):
+        if excess(below) > 0 >= excess(above):
+            for _ in range(60):
+                middle = 0.5 * (below + above)
+                below, above = (middle, above) if excess(middle) > 0 else (below, middle)
+            return below * smallest**2
+    # No crossing: the ladder is too coarse for T steps; the step closest to it is the best there is.
+    return min(grid, key=lambda b: abs(excess(b))) * smallest**2

@@ -1,0 +1,119 @@
+"""solve(): a prior, a forward model, a measurement -> samples of the posterior."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from invsolve.errors import SolveError, UsageError
+from invsolve.forward_models import ForwardModel, LinearOperator
+from invsolve.noise import SeededNoise
+from invsolve.orientation import OrientedModel
+from invsolve.posterior import Posterior
+from invsolve.rules import Rule, condition
+from invsolve.samplers import Callback, Sampler, StepInfo, find_sampler
+from invsolve.score_model import CountedModel, ScoreModel
+from invsolve.sigmas import karras
+
+
+@torch.no_grad()
+def solve(
+    prior: ScoreModel,
+    forward_model: ForwardModel,
+    y: Tensor,
+    *,
+    rule: str | Rule = "proximal",
+    sampler: str | Sampler = "renoising",
+    sigmas: Tensor | None = None,
+    samples: int = 1,
+    seed: int = 0,
+    start: Tensor | None = None,
+    batch: int = 8,
+    turn: bool = False,
+    callback: Callback | None = None,
+    **options: Any,
+) -> Posterior:
+    """Sample p(x | y).
+
+    Parameters
+    ----------
+    prior : score model of p(x).
+    forward_model : p(y | x).
+    y : (B, ...) measurements of B images, on the prior's device.
+    rule : how y enters the score; see :mod:`invsolve.rules`.
+    sampler : a name from :data:`invsolve.samplers.SAMPLERS` or a function with their signature.
+    sigmas : falling noise levels ending in 0; default 50 Karras levels from 1 to the prior's sigma_min.
+    samples : number n of samples; sample j uses seed ``seed + j``.
+    seed : first seed. Sample j of image k depends on (seed + j, k) only, not on n, B or ``batch``.
+    start : (B, C, H, W), or (n, B, C, H, W) with one for each sample: what the first level's noise is added to;
+        default the pseudo-inverse of y.
+    batch : images denoised at once; bounds the memory.
+    turn : show the prior each image in another of the square's eight orientations at every step, which averages out
+        what the network does differently in each.
+    callback : called after every step with a :class:`StepInfo` counted over the whole run.
+    options : passed to the sampler.
+
+    Raises
+    ------
+    SolveError : x became NaN or infinite; the message names the level.
+    """
+    if samples < 1:
+        raise UsageError(f"{samples} samples", hint="wanted at least 1")
+    sample = find_sampler(sampler) if isinstance(sampler, str) else sampler
+    operator = forward_model.operator
+    if start is None:
+        if not isinstance(operator, LinearOperator):
+            raise UsageError("a forward model without pseudo-inverse needs a start", hint="pass start=(B, C, H, W)")
+        start = operator.pinv(y)
+    starts = start.expand(samples, *start.shape[-4:])
+    ladder = karras(50, max(prior.sigma_min, 0.005), 1.0) if sigmas is None else sigmas
+    counted = CountedModel(prior)
+    pairs = [(j, k) for j in range(samples) for k in range(len(y))]
+    chunks = [pairs[i : i + batch] for i in range(0, len(pairs), batch)]
+
+    results = []
+    for number, chunk in enumerate(chunks):
+        images = [k for _, k in chunk]
+        noise = SeededNoise([(seed + j, k) for j, k in chunk])
+        oriented = OrientedModel(counted, [seed + j + k for j, k in chunk]) if turn else counted
+        model = condition(oriented, forward_model, y[images], rule)
+        guess = starts[[j for j, _ in chunk], images]
+        x = guess + float(ladder[0]) * noise(guess)
+
+        def watch(info: StepInfo, number: int = number) -> None:
+            if not bool(torch.isfinite(info.x).all()):
+                raise SolveError(
+                    f"the sampler diverged at noise level {info.sigma:.3g} (step {info.step} of {info.steps})",
+                    hint="use more steps, or another rule or sampler",
+                )
+            if callback is not None:
+                callback(info._replace(step=number * info.steps + info.step, steps=len(chunks) * info.steps))
+
+        results.append(sample(model, x, ladder, noise, callback=watch, **options))
+    stacked = torch.cat(results).reshape(samples, len(y), *start.shape[-3:])
+    return Posterior(
+        samples=stacked.cpu(),
+        seeds=tuple(range(seed, seed + samples)),
+        chi2=chi_squared(forward_model, stacked, y).cpu(),
+        settings={
+            "rule": rule if isinstance(rule, str) else getattr(rule, "__name__", "custom"),
+            "sampler": sampler if isinstance(sampler, str) else getattr(sampler, "__name__", "custom"),
+            "steps": len(ladder) - 1,
+            "sigma_start": float(ladder[0]),
+            "sigma_y": forward_model.noise.sigma,
+            "turn": turn,
+            **options,
+        },
+        network_calls=counted.calls,
+    )
+
+
+def chi_squared(forward_model: ForwardModel, samples: Tensor, y: Tensor) -> Tensor:
+    """Mean squared misfit per measured value over the noise variance, (n, B); empty for exact measurements."""
+    sigma = forward_model.noise.sigma
+    if sigma == 0:
+        return torch.empty(0)
+    misfits = [((forward_model.operator(x) - y) / sigma).square().flatten(1).mean(dim=1) for x in samples]
+    return torch.stack(misfits)

@@ -1,0 +1,328 @@
+"""Training a noise-conditional prior: denoising score matching at all noise levels.
+
+The loss is EDM's (Karras et al. 2022, eq. 8): ``E |D(x0 + sigma z, sigma) - x0|^2 / c_out(sigma)^2``, unit weight
+for every level, with an explicit density p(sigma). Denoising score matching (Vincent 2011; NCSN eq. 6 with
+lambda = sigma^2) is the same loss with weight ``1 / sigma^2``, and stays available as ``weighting="ncsn"``.
+
+Everything random is drawn from (seed, step), so a resumed run repeats an unbroken one.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from invsolve.data import Picture, center_crops, halve, random_crops, unit_scale
+from invsolve.errors import InputError, SolveError
+from invsolve.network import EDMDenoiser, NetworkConfig
+from invsolve.optimizer import MuonAdamW
+from invsolve.precision import autocast
+
+CHECKPOINT = "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class SigmaDensity:
+    """p(sigma): log-uniform on [low, split] with probability ``lower_share``, log-uniform on [split, high] else."""
+
+    low: float = 0.005
+    split: float = 1.0
+    high: float = 20.0
+    lower_share: float = 0.85
+
+    def quantile(self, u: Tensor) -> Tensor:
+        """Inverse distribution function; ``u`` in [0, 1]."""
+        lower = math.log(self.low) + (u / self.lower_share) * math.log(self.split / self.low)
+        upper = math.log(self.split) + (u - self.lower_share) / (1 - self.lower_share) * math.log(self.high / self.split)
+        return torch.where(u < self.lower_share, lower, upper).exp()
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything a training run depends on; stored in the checkpoint and, in part, in the card."""
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    density: SigmaDensity = field(default_factory=SigmaDensity)
+    weighting: Literal["edm", "ncsn"] = "edm"
+    steps: int = 10_500
+    batch: int = 32
+    crop: int = 64
+    crop_late: int = 128  # crop size over the last third of the run, in batches of the same number of pixels
+    scale_odds: tuple[float, ...] = (0.75, 0.25)  # share of crops at full and half resolution
+    learning_rate: float = 2e-3  # of AdamW, for biases and the small layers
+    muon_rate: float = 3e-3  # of Muon, for the convolutions
+    decay_share: float = 0.4  # last part of the run, over which the learning rate falls linearly to zero
+    ema_relative_width: float = 0.05
+    seed: int = 0
+
+
+PRESETS: dict[str, TrainingConfig] = {
+    "photos": TrainingConfig(),
+    "photos-ncsn": TrainingConfig(weighting="ncsn"),
+    "tiny": TrainingConfig(
+        network=NetworkConfig(widths=(16, 32), encoder_blocks=(1, 1), decoder_blocks=(1,)),
+        steps=200,
+        batch=8,
+        crop=32,
+        crop_late=32,
+        scale_odds=(1.0,),
+    ),
+}
+
+
+class TrainingInfo(NamedTuple):
+    """What a progress display needs after each step."""
+
+    step: int
+    steps: int
+    loss: float
+    images_per_second: float
+    seconds: float
+    remaining: float  # estimated seconds to the end
+
+
+def stratified_sigma(count: int, density: SigmaDensity, generator: torch.Generator) -> Tensor:
+    """``count`` noise levels, one from each equal-probability stratum of p(sigma): less variance per batch."""
+    u = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+    return density.quantile(u)
+
+
+def loss_weight(sigma: Tensor, sigma_data: float, weighting: str) -> Tensor:
+    """Weight on |D - x0|^2: EDM's 1 / c_out^2, or NCSN's 1 / sigma^2 (lambda = sigma^2 on the score)."""
+    if weighting == "ncsn":
+        return 1 / sigma**2
+    return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
+
+
+def denoising_loss(model: EDMDenoiser, x0: Tensor, sigma: Tensor, z: Tensor, weighting: str) -> Tensor:
+    """Mean over pixels and batch of the weighted squared denoising error; all inputs (B, C, H, W), sigma (B,)."""
+    denoised = model(x0 + sigma[:, None, None, None] * z, sigma)
+    per_image = (denoised - x0).square().mean(dim=(1, 2, 3))
+    return (loss_weight(sigma, model.config.sigma_data, weighting) * per_image).mean()
+
+
+def ema_decay(step: int, relative_width: float) -> float:
+    """Power-function EMA of Karras et al. 2024 (eq. 3 and 128): its width stays a fixed share of the run so far."""
+    # Solve relative_width = sqrt((g + 1) / ((g + 2)^2 (g + 3))) for the exponent g.
+    t = relative_width**-2
+    gamma = max(float(r.real) for r in np.roots([1, 7, 16 - t, 12 - t]) if abs(r.imag) < 1e-9)
+    return float((1 - 1 / (step + 1)) ** (gamma + 1))
+
+
+def learning_rate_factor(progress: float, step: int, decay_share: float, warmup: int = 200) -> float:
+    """Linear warm-up over ``warmup`` steps, constant, then linear to zero over the last ``decay_share``."""
+    decay = min(1.0, max(0.0, (1 - progress) / decay_share)) if decay_share else 1.0
+    return min(1.0, (step + 1) / warmup) * decay
+
+
+def validation_sigmas(density: SigmaDensity, count: int = 13) -> list[float]:
+    """Noise levels at which the card states the prior's error, log-spaced over the trained range."""
+    return [float(s) for s in np.geomspace(density.low, density.high, count)]
+
+
+@torch.no_grad()
+def validate(
+    model: EDMDenoiser, pictures: Tensor, sigmas: Sequence[float], seed: int = 0, batch: int = 4
+) -> dict[float, float]:
+    """Mean squared denoising error per noise level on ``pictures`` (N, C, H, W) in the prior's units."""
+    was_training = model.training
+    model.eval()
+    errors = {}
+    device = next(model.parameters()).device
+    for index, sigma in enumerate(sigmas):
+        generator = torch.Generator().manual_seed(seed * 1000 + index)
+        total = 0.0
+        for start in range(0, len(pictures), batch):
+            x0 = pictures[start : start + batch]
+            noisy = x0 + sigma * torch.randn(x0.shape, generator=generator)
+            with autocast(device):
+                denoised = model(noisy.to(device), torch.full((len(x0),), sigma, device=device))
+            total += float((denoised.cpu() - x0).square().mean(dim=(1, 2, 3)).sum())
+        errors[sigma] = total / len(pictures)
+    model.train(was_training)
+    return errors
+
+
+class TrainingState(NamedTuple):
+    """All that changes during training; a checkpoint holds just this and the configuration."""
+
+    model: EDMDenoiser
+    ema: EDMDenoiser
+    optimizer: MuonAdamW
+    step: int
+    seconds: float
+
+
+def initial_state(config: TrainingConfig, device: torch.device) -> TrainingState:
+    torch.manual_seed(config.seed)
+    model = EDMDenoiser(config.network).to(device, memory_format=torch.channels_last)
+    ema = EDMDenoiser(config.network).to(device, memory_format=torch.channels_last)
+    ema.load_state_dict(model.state_dict())
+    ema.requires_grad_(False)
+    return TrainingState(model, ema, MuonAdamW(model, config.learning_rate, config.muon_rate), 0, 0.0)
+
+
+def save_checkpoint(folder: Path, config: TrainingConfig, state: TrainingState) -> None:
+    """Write the checkpoint so that an interruption leaves either the old or the new one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "config": asdict(config),
+        "model": state.model.state_dict(),
+        "ema": state.ema.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "step": state.step,
+        "seconds": state.seconds,
+    }
+    temporary = folder / (CHECKPOINT + ".part")
+    torch.save(content, temporary)
+    os.replace(temporary, folder / CHECKPOINT)
+
+
+def load_checkpoint(folder: Path, config: TrainingConfig, device: torch.device) -> TrainingState:
+    """Read a checkpoint back; only tensors and plain values are unpickled (``weights_only``)."""
+    content: dict[str, Any] = torch.load(folder / CHECKPOINT, map_location=device, weights_only=True)
+    stored = NetworkConfig.from_dict(content["config"]["network"])
+    if stored != config.network:
+        raise InputError(
+            f"{folder} holds a checkpoint of another network: {stored}",
+            hint="resume with the preset it was started with, or choose another folder",
+        )
+    state = initial_state(config, device)
+    state.model.load_state_dict(content["model"])
+    state.ema.load_state_dict(content["ema"])
+    state.optimizer.load_state_dict(content["optimizer"])
+    return state._replace(step=content["step"], seconds=content["seconds"])
+
+
+def batch_at(
+    step: int, crop: int, config: TrainingConfig, pyramid: Sequence[Sequence[Picture]]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Crops, noise levels and noise of one step, all from (seed, step)."""
+    rng = np.random.default_rng([config.seed, step])
+    count = max(1, config.batch * config.crop**2 // crop**2)
+    crops = random_crops(pyramid, config.scale_odds, crop, count, rng)
+    generator = torch.Generator().manual_seed(config.seed * 2**32 + step)
+    sigma = stratified_sigma(count, config.density, generator)
+    return crops, sigma, torch.randn(crops.shape, generator=generator)
+
+
+def train(
+    pictures: Sequence[Picture],
+    config: TrainingConfig,
+    folder: Path,
+    *,
+    device: torch.device,
+    time_limit: float | None = None,
+    checkpoint_every: float = 120.0,
+    resume: bool = True,
+    on_step: Callable[[TrainingInfo], None] | None = None,
+) -> TrainingState:
+    """Train until ``config.steps`` or ``time_limit`` seconds, whichever comes first; resumes from ``folder``.
+
+    The learning rate falls to zero towards whichever end comes first. Interrupting (Ctrl-C) saves a checkpoint.
+
+    Raises
+    ------
+    SolveError : the loss became NaN or infinite; the last checkpoint is kept.
+    """
+    scale = unit_scale(pictures)
+    pyramid = [pictures]
+    while len(pyramid) < len(config.scale_odds):
+        pyramid.append([halve(p) for p in pyramid[-1]])
+    resumable = resume and (folder / CHECKPOINT).is_file()
+    state = load_checkpoint(folder, config, device) if resumable else initial_state(config, device)
+    model, ema, optimizer, first, seconds_before = state
+    model.train()
+
+    started = saved = time.monotonic()
+    late = config.steps * 2 // 3
+    step, average = first, float("nan")
+
+    def current() -> TrainingState:
+        return TrainingState(model, ema, optimizer, step, seconds_before + time.monotonic() - started)
+
+    def progress() -> float:
+        by_time = (time.monotonic() - started) / time_limit if time_limit else 0.0
+        return max(step / config.steps, by_time)
+
+    def prepare(index: int) -> tuple[Tensor, Tensor, Tensor]:
+        # By steps only, never by the clock: a resumed run must see the same crops.
+        return batch_at(index, config.crop if index < late else config.crop_late, config, pyramid)
+
+    with ThreadPoolExecutor(1) as pool:
+        upcoming = pool.submit(prepare, step)
+        try:
+            while step < config.steps and progress() < 1:
+                crops, sigma, z = (t.to(device) for t in upcoming.result())
+                upcoming = pool.submit(prepare, step + 1)
+                optimizer.scale_rates(learning_rate_factor(progress(), step, config.decay_share))
+                with autocast(device):
+                    loss = denoising_loss(model, crops.float() / scale, sigma, z, config.weighting)
+                value = float(loss.detach())
+                if not math.isfinite(value):
+                    raise SolveError(f"the loss became {value} at step {step}", hint="lower the learning rate and resume")
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
+                with torch.no_grad():
+                    torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - ema_decay(step, config.ema_relative_width))
+                step += 1
+                average = value if math.isnan(average) else 0.98 * average + 0.02 * value
+                elapsed = time.monotonic() - started
+                if on_step is not None:
+                    done = max(progress() - first / config.steps, 1e-9)
+                    rate = (step - first) * config.batch / elapsed
+                    on_step(TrainingInfo(step, config.steps, average, rate, elapsed, elapsed * max(0.0, 1 - progress()) / done))
+                if time.monotonic() - saved > checkpoint_every:
+                    save_checkpoint(folder, config, current())
+                    saved = time.monotonic()
+        finally:
+            upcoming.cancel()
+            if step > first:
+                save_checkpoint(folder, config, current())
+    return current()
+
+
+def validation_pictures(pictures: Sequence[Picture], size: int) -> Tensor:
+    """Centre crops for :func:`validate`, at most ``size`` pixels and a multiple of 8."""
+    smallest = min(min(p.shape[:2]) for p in pictures)
+    return center_crops(pictures, min(size, smallest // 8 * 8), unit_scale(pictures))
+
+
+def hold_out(pictures: Sequence[Picture], share: float = 0.03) -> tuple[list[Picture], list[Picture]]:
+    """Split off every k-th picture for validation when no validation set is given."""
+    every = max(2, round(1 / share))
+    kept = [p for i, p in enumerate(pictures) if i % every]
+    return kept, [p for i, p in enumerate(pictures) if i % every == 0]
+
+
+def with_overrides(config: TrainingConfig, **changes: Any) -> TrainingConfig:
+    """A copy of ``config`` with the given fields that are not None."""
+    return replace(config, **{name: value for name, value in changes.items() if value is not None})
+
+
+def denoising_picture(model: EDMDenoiser, pictures: Tensor, sigmas: Sequence[float] = (0.05, 0.2, 1.0)) -> Image.Image:
+    """A grid to look at: a row per picture; the clean one, then noisy and denoised at each level."""
+    generator = torch.Generator().manual_seed(0)
+    device = next(model.parameters()).device
+    columns = [pictures]
+    for sigma in sigmas:
+        noisy = pictures + sigma * torch.randn(pictures.shape, generator=generator)
+        with torch.no_grad(), autocast(device):
+            level = torch.full((len(pictures),), sigma, device=device)
+            columns += [noisy, model.eval()(noisy.to(device), level).cpu()]
+    grid = torch.cat([torch.cat(list(column), dim=1) for column in columns], dim=2).clamp(0, 1)
+    array = (grid * 255).round().byte().permute(1, 2, 0).numpy()
+    return Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array)

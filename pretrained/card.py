@@ -1,0 +1,65 @@
+"""A prior's card: what the weights are, what they know and what they do not. Stored as ``card.json`` beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from invsolve.errors import ModelError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Card:
+    """Facts about a prior, all of them plain JSON.
+
+    ``validation_mse`` lists (sigma, mean squared denoising error per pixel), in the units of x; solvers use it.
+    """
+
+    name: str
+    network: dict[str, Any]
+    units: str
+    sigma_min: float
+    sigma_max: float
+    validation_mse: list[tuple[float, float]]
+    sha256: str
+    data: str = ""
+    licence: str = ""
+    knows: str = ""
+    does_not_know: str = ""
+    training: dict[str, Any] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def read(cls, path: Path) -> Card:
+        """Read and check a card.
+
+        Raises
+        ------
+        ModelError : no such file, not a card, or of a newer format.
+        """
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ModelError(f"no card at {path}", hint="a prior is a folder with card.json and model.safetensors") from None
+        except (OSError, ValueError) as error:
+            raise ModelError(f"cannot read the card {path}: {error}") from error
+        if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+            raise ModelError(f"{path} is not a card of format {FORMAT}", hint="update invsolve")
+        try:
+            card = cls(**fields)
+        except TypeError as error:
+            raise ModelError(f"{path} is not a card: {error}") from error
+        return card
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,148 @@
+"""Loading and writing priors: ``model.safetensors`` + ``card.json`` in one folder. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from invsolve.errors import ModelError
+from invsolve.network import EDMDenoiser, NetworkConfig
+from invsolve.precision import autocast
+from invsolve.pretrained.card import Card, file_sha256
+from invsolve.score_model import ScoreModel, Sigma
+from invsolve.tiling import tiled
+
+WEIGHTS = "model.safetensors"
+CARD = "card.json"
+SHIPPED = Path(__file__).resolve().parent
+
+TILE_CORE = 384
+"""Pictures with more pixels than a 768 x 768 one are denoised in tiles with cores of this side."""
+
+
+class NetworkPrior(ScoreModel):
+    """A trained network as a score model: any picture size, tiles for large ones, noise levels clamped to the card's."""
+
+    def __init__(self, network: EDMDenoiser, card: Card, device: torch.device) -> None:
+        config = network.config
+        super().__init__(
+            channels=config.channels,
+            sigma_min=card.sigma_min,
+            sigma_max=card.sigma_max,
+            sigma_data=config.sigma_data,
+        )
+        self.network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.network.requires_grad_(False)
+        self.card, self.device = card, device
+        table = sorted(card.validation_mse)
+        self._log_sigmas = np.log([s for s, _ in table])
+        self._log_mse = np.log([e for _, e in table])
+
+    def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
+        level = torch.as_tensor(sigma, dtype=torch.float32, device=x.device).expand(len(x))
+        level = level.clamp(self.sigma_min, self.sigma_max)
+
+        def whole(part: Tensor) -> Tensor:
+            with autocast(self.device):
+                denoised: Tensor = self.network(part.float(), level)
+            return denoised.to(part.dtype)
+
+        if x.shape[-2] * x.shape[-1] <= (2 * TILE_CORE) ** 2:
+            return whole(x)
+        config = self.network.config
+        return tiled(whole, x, core=TILE_CORE, overlap=config.receptive_radius, multiple=config.multiple)
+
+    def mse(self, sigma: float) -> float:
+        """The card's validated error, interpolated in log-log; sigma^2 scaling below the first level."""
+        log_sigma = math.log(sigma)
+        if log_sigma < self._log_sigmas[0]:
+            return float(math.exp(self._log_mse[0] + 2 * (log_sigma - self._log_sigmas[0])))
+        return float(math.exp(np.interp(log_sigma, self._log_sigmas, self._log_mse)))
+
+
+def shipped_priors() -> list[str]:
+    """Names of the priors that come with the package."""
+    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CARD}"))
+
+
+def find_prior(name: str | Path) -> Path:
+    """The folder of a shipped prior's name, or of a path to a folder that holds a card.
+
+    Raises
+    ------
+    ModelError : neither.
+    """
+    shipped = SHIPPED / str(name)
+    if str(name) in shipped_priors():
+        return shipped
+    if (Path(name) / CARD).is_file():
+        return Path(name)
+    raise ModelError(
+        f"unknown model {str(name)!r}",
+        hint=f"shipped: {', '.join(shipped_priors()) or 'none'}; or give a folder that `invsolve train` wrote",
+    )
+
+
+def resolve_device(device: str) -> torch.device:
+    """``auto`` takes a GPU when there is one; an explicit device that is absent is an error, never a fallback."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.partition(":")[0] == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"--device {device}: this PyTorch sees no CUDA device", hint="use --device cpu or --device auto")
+    try:
+        return torch.device(device)
+    except RuntimeError:
+        raise ModelError(f"unknown device {device!r}", hint="use auto, cpu, cuda or cuda:N") from None
+
+
+def load_prior(name: str | Path = "photos", device: str | torch.device = "auto") -> NetworkPrior:
+    """Load a prior by name or folder, checking the weights' hash against the card.
+
+    Parameters
+    ----------
+    name : a shipped prior (see :func:`shipped_priors`) or a folder with ``card.json`` and ``model.safetensors``.
+    device : ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or a torch device.
+
+    Raises
+    ------
+    ModelError : unknown name, damaged or altered weights, absent device.
+    """
+    where = device if isinstance(device, torch.device) else resolve_device(device)
+    folder = find_prior(name)
+    card = Card.read(folder / CARD)
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        raise ModelError(f"no weights at {weights}", hint="reinstall invsolve, or train the prior again")
+    digest = file_sha256(weights)
+    if digest != card.sha256:
+        raise ModelError(
+            f"{weights} does not match its card: sha256 {digest[:12]}..., the card says {card.sha256[:12]}...",
+            hint="the file is damaged or was changed; reinstall invsolve or copy the prior again",
+        )
+    try:
+        network = EDMDenoiser(NetworkConfig.from_dict(card.network))
+        network.load_state_dict({k: v.float() for k, v in load_file(weights).items()})
+    except (SafetensorError, TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"{weights} does not fit its card: {str(error).splitlines()[0]}") from error
+    return NetworkPrior(network, card, where)
+
+
+def save_prior(folder: Path, network: EDMDenoiser, card: Card) -> Card:
+    """Write weights (fp16) and card; returns the card with the weights' hash filled in."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / (WEIGHTS + ".part")
+    save_file({k: v.half().contiguous() for k, v in network.state_dict().items()}, temporary)
+    os.replace(temporary, folder / WEIGHTS)
+    card = replace(card, network=network.config.to_dict(), sha256=file_sha256(folder / WEIGHTS))
+    temporary = folder / (CARD + ".part")
+    temporary.write_text(card.to_json(), encoding="utf-8")
+    os.replace(temporary, folder / CARD)
+    return card

@@ -1,0 +1,115 @@
+"""Every operator passes the same tests: linear, exact adjoint, norm, proximal map, pseudo-inverse, shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from invsolve.errors import InputError
+from invsolve.forward_models import Grayscale, Identity, LinearOperator, Mask, Stack
+from invsolve.gaussian import dense_matrix
+
+SHAPE = (3, 5, 4)
+
+
+def mask(channels: int = 1) -> Mask:
+    generator = torch.Generator().manual_seed(1)
+    return Mask((torch.rand(channels, *SHAPE[1:], generator=generator) > 0.4).double(), channels=3)
+
+
+class Blur(LinearOperator):
+    """A user's operator that writes only _apply and _adjoint, to test the defaults."""
+
+    def __init__(self) -> None:
+        super().__init__(SHAPE, SHAPE)
+
+    def _apply(self, x: torch.Tensor) -> torch.Tensor:
+        return 0.5 * x + 0.25 * x.roll(1, -1) + 0.125 * x.roll(2, -2)
+
+    def _adjoint(self, y: torch.Tensor) -> torch.Tensor:
+        return 0.5 * y + 0.25 * y.roll(-1, -1) + 0.125 * y.roll(-2, -2)
+
+
+OPERATORS: dict[str, Callable[[], LinearOperator]] = {
+    "mask": mask,
+    "mask per channel": lambda: mask(3),
+    "weighted mask": lambda: Mask(torch.linspace(0, 2, 20, dtype=torch.float64).reshape(1, 5, 4), channels=3),
+    "grayscale": lambda: Grayscale(SHAPE),
+    "identity": lambda: Identity(SHAPE),
+    "user's blur": Blur,
+    "composition": lambda: Mask(mask().known[:1]) @ Grayscale(SHAPE),
+    "scaled": lambda: -2.5 * Grayscale(SHAPE),
+    "stack": lambda: Stack(mask(), 0.3 * Grayscale(SHAPE), Blur()),
+    "adjoint": lambda: Grayscale(SHAPE).T,
+}
+
+
+@pytest.fixture(params=list(OPERATORS), ids=list(OPERATORS))
+def operator(request: pytest.FixtureRequest) -> LinearOperator:
+    return OPERATORS[request.param]()
+
+
+def draw(shape: tuple[int, ...], seed: int, dtype: torch.dtype, batch: int = 2) -> torch.Tensor:
+    return torch.randn((batch, *shape), generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_adjoint(operator: LinearOperator, dtype: torch.dtype, tolerance: float) -> None:
+    for seed in range(4):
+        x, y = draw(operator.input_shape, seed, dtype, 1), draw(operator.output_shape, seed + 10, dtype, 1)
+        ax, aty = operator(x), operator.T(y)
+        assert ax.dtype == dtype
+        assert aty.dtype == dtype
+        scale = float(ax.norm() * y.norm()) + 1e-300
+        assert abs(float((ax * y).sum() - (x * aty).sum())) / scale < tolerance
+    assert torch.equal(operator.T.T(x), operator(x))
+
+
+def test_linear(operator: LinearOperator) -> None:
+    x, z = draw(operator.input_shape, 0, torch.float64), draw(operator.input_shape, 1, torch.float64)
+    torch.testing.assert_close(operator(2 * x - 3 * z), 2 * operator(x) - 3 * operator(z))
+
+
+def test_norm_is_the_largest_singular_value(operator: LinearOperator) -> None:
+    assert operator.norm == pytest.approx(float(torch.linalg.matrix_norm(dense_matrix(operator), ord=2)), rel=1e-3)
+
+
+def test_prox_minimises_its_objective(operator: LinearOperator) -> None:
+    matrix = dense_matrix(operator)
+    z, y = draw(operator.input_shape, 2, torch.float64), draw(operator.output_shape, 3, torch.float64)
+    for rho in (torch.tensor([0.3, 0.3]), torch.tensor([1e-3, 2.0])):
+        x = operator.prox(z, y, rho)
+        for image in range(2):
+            weight = float(rho[image])
+            normal = matrix.T @ matrix + weight * torch.eye(matrix.shape[1], dtype=torch.float64)
+            expected = torch.linalg.solve(normal, matrix.T @ y[image].flatten() + weight * z[image].flatten())
+            torch.testing.assert_close(x[image].flatten(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_pinv_is_the_pseudo_inverse(operator: LinearOperator) -> None:
+    y = draw(operator.output_shape, 4, torch.float64)
+    expected = y.flatten(1) @ torch.linalg.pinv(dense_matrix(operator)).T
+    torch.testing.assert_close(operator.pinv(y).flatten(1), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_wrong_shape_names_the_operator(operator: LinearOperator) -> None:
+    with pytest.raises(InputError, match="wanted"):
+        operator(torch.zeros(1, *operator.input_shape, 1))
+    with pytest.raises(InputError, match=type(operator).__name__):
+        operator(torch.zeros(1, *(n + 1 for n in operator.input_shape)))
+
+
+def test_impossible_composition_names_both() -> None:
+    with pytest.raises(InputError, match=r"Mask.*Grayscale"):
+        mask() @ Grayscale(SHAPE)
+
+
+def test_an_adjoint_off_by_a_sign_is_caught() -> None:
+    class Wrong(Blur):
+        def _adjoint(self, y: torch.Tensor) -> torch.Tensor:
+            return 0.5 * y - 0.25 * y.roll(-1, -1) + 0.125 * y.roll(-2, -2)
+
+    with pytest.raises(AssertionError):
+        test_adjoint(Wrong(), torch.float64, 1e-12)
