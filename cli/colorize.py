@@ -19,7 +19,10 @@ from invsolve.errors import InputError
 
 def colorize(
     picture: Annotated[
-        Path, typer.Argument(metavar="PICTURE", help="PNG or JPEG; of a colour picture only the grey is used.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="PICTURE", help="PNG or JPEG; of a colour picture only the grey is used.", show_default=False
+        ),
     ],
     truth: options.Truth = None,
     samples: options.Samples = 1,
@@ -51,7 +54,10 @@ def colorize(
     if truth is not None:
         reference = read_picture(truth, "colour picture")
         if reference.shape != (*grey.shape, 3):
-            raise InputError(f"--truth has shape {reference.shape}, wanted {(*grey.shape, 3)}", hint="give the same picture in colour")
+            raise InputError(
+                f"--truth has shape {reference.shape}, wanted {(*grey.shape, 3)}",
+                hint="give the same picture in colour",
+            )
     paths = ResultPaths.plan(output_path(output, picture, "colorize"), samples)
     check_writable(paths.all, force=force)
 
@@ -86,12 +92,17 @@ def colorize(
             candidates = {"grey": np.repeat(grey[..., None], 3, axis=2)}
             table = find_prior(model) / "colour-table.json"
             if table.is_file():
-                candidates["colour table"] = round_keeping_luma(ColourTable.load(table).colorize(unit.astype(np.float64)))
+                candidates["colour table"] = round_keeping_luma(
+                    ColourTable.load(table).colorize(unit.astype(np.float64))
+                )
             candidates["invsolve sample"] = pictures[0]
             if samples > 1:
                 candidates[f"mean of {samples}"] = mean
             for name, candidate in candidates.items():
-                colour = {"ciede2000": ciede2000(reference / 255, candidate / 255), "chroma": mean_chroma(candidate / 255)}
+                colour = {
+                    "ciede2000": ciede2000(reference / 255, candidate / 255),
+                    "chroma": mean_chroma(candidate / 255),
+                }
                 scores[name] = {**score(reference, candidate), **colour}
             scores["truth"] = {"chroma": mean_chroma(reference / 255)}
             say_scores(scores)

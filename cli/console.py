@@ -83,6 +83,8 @@ def exit_code_of(error: BaseException) -> int:
         err.print("error: out of memory", style="red")
         err.print("hint: use fewer --samples, or a smaller picture")
         return int(ExitCode.FAILED)
-    err.print(f"error: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}", markup=False)
+    err.print(
+        f"error: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}", markup=False
+    )
     err.print("hint: this is a bug; run again with -vv for a traceback and report it")
     return int(ExitCode.FAILED)

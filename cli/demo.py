@@ -47,12 +47,17 @@ def demo(
 
     inpaint(damaged, mask, truth=original, force=True, device=device, quiet=quiet)
     colorize(grey, truth=original, force=True, device=device, quiet=quiet)
-    shown = [holes, np.asarray(Image.open(results[0])), np.repeat(luma[..., None], 3, axis=2), np.asarray(Image.open(results[1]))]
+    shown = [
+        holes,
+        np.asarray(Image.open(results[0])),
+        np.repeat(luma[..., None], 3, axis=2),
+        np.asarray(Image.open(results[1])),
+    ]
     write_all({results[2]: encode_picture(np.concatenate(shown, axis=1), results[2], facts)})
     say(f"look at {results[2].resolve()}: damaged, repaired, grey, coloured")
 
 
-def demo_picture(size: int = 256) -> np.ndarray:  # type: ignore[type-arg]
+def demo_picture(size: int = 256) -> np.ndarray:
     """A cat: (size, size, 3) uint8, cut from scikit-image's public-domain picture."""
     from skimage.data import chelsea
 
@@ -60,7 +65,7 @@ def demo_picture(size: int = 256) -> np.ndarray:  # type: ignore[type-arg]
     return np.asarray(cut.resize((size, size), Image.Resampling.LANCZOS))
 
 
-def scratches(height: int, width: int, rng: np.random.Generator, share: float = 0.1, thickness: int = 5) -> np.ndarray:  # type: ignore[type-arg]
+def scratches(height: int, width: int, rng: np.random.Generator, share: float = 0.1, thickness: int = 5) -> np.ndarray:
     """Random straight lines, ``thickness`` pixels wide, that cover ``share`` of the picture: (H, W) bool."""
     missing = np.zeros((height, width), dtype=bool)
     ys, xs = np.mgrid[:height, :width]

@@ -47,7 +47,9 @@ def open_picture(path: Path, what: str = "picture") -> Image.Image:
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{path} is damaged or truncated: {error}", hint="copy it again from the original") from None
     if upright.mode not in EIGHT_BIT:
-        raise InputError(f"{path} has pixel mode {upright.mode}", hint="convert it to an 8-bit grey or RGB picture first")
+        raise InputError(
+            f"{path} has pixel mode {upright.mode}", hint="convert it to an 8-bit grey or RGB picture first"
+        )
     return upright
 
 
@@ -129,11 +131,13 @@ def write_all(files: dict[Path, bytes]) -> None:
             staged.append((Path(name), path))
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
-            os.chmod(name, 0o666 & ~_umask())
+            Path(name).chmod(0o666 & ~_umask())
         for temporary, path in staged:
-            os.replace(temporary, path)
+            temporary.replace(path)
     except OSError as error:
-        raise OutputError(f"cannot write the result: {error}", hint="free some space or choose another place with -o") from None
+        raise OutputError(
+            f"cannot write the result: {error}", hint="free some space or choose another place with -o"
+        ) from None
     finally:
         for temporary, _ in staged:
             temporary.unlink(missing_ok=True)

@@ -18,15 +18,22 @@ from invsolve.errors import InputError
 
 
 def inpaint(
-    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="PNG or JPEG, grey or RGB, any size.", show_default=False)],
+    picture: Annotated[
+        Path, typer.Argument(metavar="PICTURE", help="PNG or JPEG, grey or RGB, any size.", show_default=False)
+    ],
     mask: Annotated[
         Path, typer.Option(metavar="FILE", help="White = missing; same size as the picture.", rich_help_panel="Problem")
     ],
-    invert_mask: Annotated[bool, typer.Option("--invert-mask", help="Black = missing.", rich_help_panel="Problem")] = False,
+    invert_mask: Annotated[
+        bool, typer.Option("--invert-mask", help="Black = missing.", rich_help_panel="Problem")
+    ] = False,
     noise: Annotated[
         float,
         typer.Option(
-            min=0.0, max=1.0, metavar="STD", rich_help_panel="Problem",
+            min=0.0,
+            max=1.0,
+            metavar="STD",
+            rich_help_panel="Problem",
             help="Noise of the known pixels, as a share of the full range (0.05 = 13 grey levels); they are denoised too.",
         ),
     ] = 0.0,
@@ -68,7 +75,9 @@ def inpaint(
         unit = pixels.astype(np.float32) / 255
         check_inpainting(unit, missing)
         prior = load_prior(model, device)
-        say(f"{picture.name}: {missing.mean():.1%} of {pixels.shape[1]} x {pixels.shape[0]} pixels missing, on {prior.device}")
+        say(
+            f"{picture.name}: {missing.mean():.1%} of {pixels.shape[1]} x {pixels.shape[0]} pixels missing, on {prior.device}"
+        )
         started = time.perf_counter()
         with progress_bar() as bar:
             task = bar.add_task("inpainting", total=1.0)
@@ -122,7 +131,9 @@ def read_truth(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     """The undamaged picture, of the same size and kind."""
     truth = read_picture(path, "undamaged picture")
     if truth.shape != shape:
-        raise InputError(f"--truth has shape {truth.shape}, the picture {shape}", hint="give the same picture, undamaged")
+        raise InputError(
+            f"--truth has shape {truth.shape}, the picture {shape}", hint="give the same picture, undamaged"
+        )
     return truth
 
 

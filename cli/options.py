@@ -9,7 +9,9 @@ import typer
 
 _INPUT, _SAMPLER, _OUTPUT, _RUN = "Problem", "Sampler", "Output", "Run"
 
-Model = Annotated[str, typer.Option(help="A shipped prior or a folder that `invsolve train` wrote.", rich_help_panel=_SAMPLER)]
+Model = Annotated[
+    str, typer.Option(help="A shipped prior or a folder that `invsolve train` wrote.", rich_help_panel=_SAMPLER)
+]
 Samples = Annotated[
     int, typer.Option("--samples", "-n", min=1, help="Posterior samples; all are written.", rich_help_panel=_SAMPLER)
 ]
@@ -19,15 +21,21 @@ Rule = Annotated[str, typer.Option(help="proximal, annealed or replacement.", ri
 Sampler = Annotated[str, typer.Option(help="renoising, ancestral or langevin.", rich_help_panel=_SAMPLER)]
 Truth = Annotated[
     Path | None,
-    typer.Option(help="The undamaged picture: prints PSNR and SSIM beside a classical baseline's.", rich_help_panel=_INPUT),
+    typer.Option(
+        help="The undamaged picture: prints PSNR and SSIM beside a classical baseline's.", rich_help_panel=_INPUT
+    ),
 ]
 Output = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Result file (.png, .jpg) or existing folder.", rich_help_panel=_OUTPUT)
+    Path | None,
+    typer.Option("--output", "-o", help="Result file (.png, .jpg) or existing folder.", rich_help_panel=_OUTPUT),
 ]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite existing results.", rich_help_panel=_OUTPUT)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel=_OUTPUT)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="INVSOLVE_DEVICE", rich_help_panel=_RUN)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.", rich_help_panel=_RUN)]
 Verbose = Annotated[
-    int, typer.Option("--verbose", "-v", count=True, help="Settings and noise levels; -vv tracebacks.", rich_help_panel=_RUN)
+    int,
+    typer.Option(
+        "--verbose", "-v", count=True, help="Settings and noise levels; -vv tracebacks.", rich_help_panel=_RUN
+    ),
 ]

@@ -50,7 +50,9 @@ def std_picture(std: npt.NDArray[np.floating]) -> Picture:
     return np.rint(np.clip(overall / STD_WHITE, 0, 1) * 255).astype(np.uint8)
 
 
-def write_results(paths: ResultPaths, samples: list[Picture], mean: Picture, std: Picture, facts: dict[str, Any]) -> None:
+def write_results(
+    paths: ResultPaths, samples: list[Picture], mean: Picture, std: Picture, facts: dict[str, Any]
+) -> None:
     """Encode and write the whole set; ``samples`` (H, W[, 3 or 4]) in order of their seeds."""
     files = {}
     for number, (path, picture) in enumerate(zip([paths.result, *paths.samples], samples, strict=True)):
@@ -72,7 +74,10 @@ def say_results(paths: ResultPaths, seconds: float, calls: int) -> None:
             f"{paths.std.name}: where they differ (white: {STD_WHITE:g} of the range)"
         )
     else:
-        say("it is one sample of the possible pictures; --samples 8 writes more, their mean and where they differ", level=1)
+        say(
+            "it is one sample of the possible pictures; --samples 8 writes more, their mean and where they differ",
+            level=1,
+        )
 
 
 def say_scores(scores: dict[str, dict[str, float]]) -> None:

@@ -29,12 +29,16 @@ def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for checkpoint, weights, card and pictures.")],
     preset: Annotated[str, typer.Option(help="Architecture and schedule: photos, photos-ncsn or tiny.")] = "photos",
     validation: Annotated[str | None, typer.Option("--val", help="Validation data; default: 3 % held out.")] = None,
-    time_limit: Annotated[str | None, typer.Option(metavar="DURATION", help="Stop after this long, e.g. 45m or 2h.")] = None,
+    time_limit: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Stop after this long, e.g. 45m or 2h.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps in all; default from the preset.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Crops per step.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of crops, noise and initial weights.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; default is to resume the folder's checkpoint.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start anew; default is to resume the folder's checkpoint.")
+    ] = False,
     name: Annotated[str | None, typer.Option(help="Name on the card; default the folder's.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "as the training data",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
@@ -68,7 +72,9 @@ def train(
     resuming = not fresh and (output / CHECKPOINT).is_file()
     say(f"{len(pictures)} pictures, {len(held_out)} for validation, on {where}" + (", resuming" if resuming else ""))
 
-    with progress_bar("step {task.fields[step]}", "loss {task.fields[loss]:.4f}", "{task.fields[rate]:.0f} images/s") as bar:
+    with progress_bar(
+        "step {task.fields[step]}", "loss {task.fields[loss]:.4f}", "{task.fields[rate]:.0f} images/s"
+    ) as bar:
         task = bar.add_task("training", total=1.0, step=0, loss=float("nan"), rate=0.0)
 
         def show(info: Any) -> None:

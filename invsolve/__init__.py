@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from invsolve.posterior import Posterior
     from invsolve.pretrained.loading import load_prior
     from invsolve.rules import condition
-    from invsolve.solve import solve
+    from invsolve.solver import solve
 
 _HOMES = {
     "load_prior": "invsolve.pretrained.loading",
-    "solve": "invsolve.solve",
+    "solve": "invsolve.solver",
     "condition": "invsolve.rules",
     "Posterior": "invsolve.posterior",
     "inpaint": "invsolve.inpainting",

@@ -19,7 +19,7 @@ from invsolve.rules import Rule
 from invsolve.samplers import Sampler
 from invsolve.score_model import ScoreModel
 from invsolve.sigmas import karras
-from invsolve.solve import solve
+from invsolve.solver import solve
 
 SIGMA_START = 10.0
 """Colour is a coherent mode: over 64 x 64 pixels a cast of sigma / 64 shows through noise of size sigma, so a start
@@ -58,7 +58,7 @@ def colorize(
     ----------
     grey : (H, W) Rec. 601 luma in [0, 1].
     prior : a prior of RGB photographs in [0, 1].
-    samples, seed, steps, rule, sampler, batch : see :func:`invsolve.solve.solve`.
+    samples, seed, steps, rule, sampler, batch : see :func:`invsolve.solve`.
     progress : called with the share of the work done.
     device : where the prior lives.
 
@@ -74,7 +74,9 @@ def colorize(
         raise InputError(f"grey picture has shape {grey.shape}", hint="wanted (height, width)")
     y = torch.from_numpy(np.ascontiguousarray(grey, dtype=np.float32))[None, None]
     size = working_size(grey.shape[0], grey.shape[1])
-    small = F.interpolate(y, size=size, mode="bilinear", align_corners=False, antialias=True) if size != grey.shape else y
+    small = (
+        F.interpolate(y, size=size, mode="bilinear", align_corners=False, antialias=True) if size != grey.shape else y
+    )
     small = small.to(device)
 
     def report(done: float) -> None:
@@ -139,7 +141,8 @@ def into_gamut(luma: Tensor, chroma: Tensor) -> Tensor:
     luma = luma.clamp(0, 1)
     room = torch.where(chroma > 0, 1 - luma, luma)
     limit = torch.where(chroma != 0, room / chroma.abs().clamp(min=1e-12), torch.inf)
-    return luma + limit.amin(dim=0, keepdim=True).clamp(max=1) * chroma
+    inside = luma + limit.amin(dim=0, keepdim=True).clamp(max=1) * chroma
+    return inside.clamp(0, 1)  # rounding errors of 1e-8 only
 
 
 def round_keeping_luma(rgb: Picture) -> npt.NDArray[np.uint8]:

@@ -6,9 +6,11 @@ Everything is kept as uint8 (H, W, C) in memory, or uint16 for CT archives, and 
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +46,9 @@ def load_pictures(source: str | Path, channels: int = 3) -> list[Picture]:
     else:
         pictures = _from_torchvision(str(source), channels)
     if not pictures:
-        raise InputError(f"no picture found in {source}", hint=f"accepted endings: {' '.join(sorted(PICTURE_SUFFIXES))}")
+        raise InputError(
+            f"no picture found in {source}", hint=f"accepted endings: {' '.join(sorted(PICTURE_SUFFIXES))}"
+        )
     return pictures
 
 
@@ -71,7 +75,7 @@ def _from_npz(path: Path, channels: int) -> list[Picture]:
         with np.load(path, allow_pickle=False) as archive:
             if "jpeg" in archive and "offsets" in archive:
                 data, offsets = archive["jpeg"].tobytes(), archive["offsets"]
-                files = [data[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+                files = [data[a:b] for a, b in itertools.pairwise(offsets)]
                 return [_convert(Image.open(io.BytesIO(f)), channels) for f in files]
             if "images" in archive:
                 images: npt.NDArray[Any] = archive["images"]
@@ -79,8 +83,8 @@ def _from_npz(path: Path, channels: int) -> list[Picture]:
                 raise InputError(
                     f"{path} has keys {sorted(archive.keys())}", hint="wanted: `images`, or `jpeg` with `offsets`"
                 )
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+    except (OSError, ValueError, BadZipFile) as error:
+        raise InputError(f"cannot read {path}: {error}", hint="copy it again from the original") from error
     if images.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{path}: images are {images.dtype}", hint="wanted: uint8 or uint16")
     if images.ndim == 3:
@@ -138,13 +142,13 @@ def random_crops(
     levels = rng.choice(len(pyramid), size=count, p=odds / odds.sum())
     for level in levels:
         pictures = pyramid[level]
-        picture = pictures[rng.integers(len(pictures))]
+        picture = pictures[int(rng.integers(len(pictures)))]
         short_y, short_x = (max(0, size - n) for n in picture.shape[:2])
         if short_y or short_x:
             picture = np.pad(picture, ((0, short_y), (0, short_x), (0, 0)), mode="symmetric")
         top = rng.integers(picture.shape[0] - size + 1)
         left = rng.integers(picture.shape[1] - size + 1)
-        crop = np.rot90(picture[top : top + size, left : left + size], rng.integers(4))
+        crop = np.rot90(picture[top : top + size, left : left + size], int(rng.integers(4)))
         crops.append(crop[:, ::-1] if rng.integers(2) else crop)
     stacked = np.ascontiguousarray(np.stack(crops).transpose(0, 3, 1, 2))
     return torch.from_numpy(stacked.astype(np.int32) if stacked.dtype == np.uint16 else stacked)

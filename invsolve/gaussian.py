@@ -109,7 +109,7 @@ class GaussianMixturePrior(ScoreModel):
         return torch.stack(terms)
 
     def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
-        level = float(torch.as_tensor(sigma).flatten()[0])  # one level per batch
+        level = float(torch.as_tensor(sigma, dtype=torch.float64).flatten()[0])  # one level per batch
         responsibilities = torch.softmax(self._joint(x, level), dim=0)
         estimates = torch.stack([c.denoise(x, level) for c in self.components])
         return (responsibilities[..., None, None, None] * estimates).sum(dim=0)

@@ -22,7 +22,7 @@ from invsolve.rules import Rule
 from invsolve.samplers import Sampler, StepInfo
 from invsolve.score_model import ScoreModel
 from invsolve.sigmas import karras
-from invsolve.solve import solve
+from invsolve.solver import solve
 
 Picture = npt.NDArray[np.floating]
 Progress = Callable[[float], None]
@@ -138,7 +138,7 @@ def inpaint(
     picture : (H, W, 3) RGB or (H, W) grey in [0, 1].
     missing : (H, W), True where a pixel is missing; what ``picture`` holds there is ignored.
     prior : a prior of RGB photographs in [0, 1].
-    samples, seed, rule, sampler, batch : see :func:`invsolve.solve.solve`.
+    samples, seed, rule, sampler, batch : see :func:`invsolve.solve`.
     steps : noise levels at each resolution.
     noise : standard deviation of the noise on the known pixels; 0 returns them exactly.
     progress : called with the share of the work done.

@@ -11,6 +11,7 @@ conditioning as in ADM (Dhariwal & Nichol 2021); preconditioning of EDM (Karras 
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -89,7 +90,9 @@ class NoiseEmbedding(nn.Module):
     def __init__(self, width: int, features: int = 32) -> None:
         super().__init__()
         # ln(sigma) / 4 spans about [-1.4, 0.8]; periods from 8 down to 1/4 separate neighbouring levels.
-        self.register_buffer("frequencies", 2 * math.pi * torch.logspace(-3, 2, features // 2, base=2), persistent=False)
+        self.register_buffer(
+            "frequencies", 2 * math.pi * torch.logspace(-3, 2, features // 2, base=2), persistent=False
+        )
         self.linear1 = nn.Linear(features, width)
         self.linear2 = nn.Linear(width, width)
 
@@ -145,10 +148,8 @@ class UNet(nn.Module):
         self.embedding = NoiseEmbedding(embedding)
         self.conv_in = nn.Conv2d(pixels, widths[0], 3, padding=1)
         self.encoder = nn.ModuleList(blocks(k, n) for k, n in enumerate(config.encoder_blocks))
-        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False))
-        self.up = nn.ModuleList(
-            nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in itertools.pairwise(widths))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in itertools.pairwise(widths))
         self.decoder = nn.ModuleList(blocks(k, n) for k, n in enumerate(config.decoder_blocks))
         self.conv_out = nn.Conv2d(widths[0], pixels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from invsolve.score_model import ScoreModel, Sigma, per_image
+from invsolve.score_model import ScoreModel, Sigma, WrappedModel, per_image
 
 
 def turn(x: Tensor, orientation: int) -> Tensor:
@@ -37,21 +37,12 @@ def turn_back(x: Tensor, orientation: int) -> Tensor:
     return x
 
 
-class OrientedModel(ScoreModel):
-    """``model`` with image i shown in orientation ``(offsets[i] + call number) mod 8``."""
+class OrientedModel(WrappedModel):
+    """``model`` with image i shown in orientation ``(offsets[i] + 5 * call number) mod 8``."""
 
     def __init__(self, model: ScoreModel, offsets: Sequence[int]) -> None:
-        super().__init__(
-            channels=model.channels,
-            sigma_min=model.sigma_min,
-            sigma_max=model.sigma_max,
-            sigma_data=model.sigma_data,
-            multiple=model.multiple,
-        )
-        self.model, self.offsets, self.call = model, list(offsets), 0
-
-    def mse(self, sigma: float) -> float:
-        return self.model.mse(sigma)
+        super().__init__(model)
+        self.offsets, self.call = list(offsets), 0
 
     def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
         level = per_image(sigma, x).flatten().expand(len(x))
@@ -60,7 +51,9 @@ class OrientedModel(ScoreModel):
         self.call += 1
         out = torch.empty_like(x)
         square = x.shape[-2] == x.shape[-1]
-        groups = [list(range(len(x)))] if square else [[i for i, o in enumerate(orientations) if o & 1 == t] for t in (0, 1)]
+        groups = (
+            [list(range(len(x)))] if square else [[i for i, o in enumerate(orientations) if o & 1 == t] for t in (0, 1)]
+        )
         for group in filter(None, groups):
             turned = torch.cat([turn(x[i : i + 1], orientations[i]) for i in group])
             denoised = self.model.denoise(turned, level[group])

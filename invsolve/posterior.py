@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -63,7 +63,7 @@ class Posterior:
             np.savez_compressed(
                 file, samples=self.samples.numpy(), chi2=self.chi2.numpy(), header=np.array(json.dumps(header))
             )
-        os.replace(temporary, target)
+        temporary.replace(target)
 
     @classmethod
     def load(cls, path: str | Path) -> Posterior:
@@ -72,6 +72,6 @@ class Posterior:
             with np.load(path, allow_pickle=False) as archive:
                 header = json.loads(str(archive["header"]))
                 samples, chi2 = torch.from_numpy(archive["samples"]), torch.from_numpy(archive["chi2"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise InputError(f"cannot read {path} as a saved posterior: {error}") from error
         return cls(samples, tuple(header["seeds"]), chi2, header["settings"], header["network_calls"])

@@ -57,6 +57,11 @@ class ScoreModel:
         self.sigma_data = sigma_data
         self.multiple = multiple
 
+    @property
+    def base(self) -> ScoreModel:
+        """The model itself, without wrappers that count or turn."""
+        return self
+
     def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
         """E[x0 | x], shaped as ``x`` (B, C, H, W), in the prior's units."""
         raise TypeError(f"{type(self).__name__} does not define denoise")
@@ -90,8 +95,8 @@ class FunctionPrior(ScoreModel):
         return self.function(x, torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(len(x)))
 
 
-class CountedModel(ScoreModel):
-    """Passes everything on to ``model`` and counts the pictures it denoised."""
+class WrappedModel(ScoreModel):
+    """A model around another one that knows what that one knows; subclass and write :meth:`denoise`."""
 
     def __init__(self, model: ScoreModel) -> None:
         super().__init__(
@@ -102,11 +107,22 @@ class CountedModel(ScoreModel):
             multiple=model.multiple,
         )
         self.model = model
+
+    @property
+    def base(self) -> ScoreModel:
+        return self.model.base
+
+    def mse(self, sigma: float) -> float:
+        return self.model.mse(sigma)
+
+
+class CountedModel(WrappedModel):
+    """Counts the pictures that ``model`` denoised."""
+
+    def __init__(self, model: ScoreModel) -> None:
+        super().__init__(model)
         self.calls = 0
 
     def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
         self.calls += len(x)
         return self.model.denoise(x, sigma)
-
-    def mse(self, sigma: float) -> float:
-        return self.model.mse(sigma)

@@ -10,7 +10,6 @@ Everything random is drawn from (seed, step), so a resumed run repeats an unbrok
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,7 +43,9 @@ class SigmaDensity:
     def quantile(self, u: Tensor) -> Tensor:
         """Inverse distribution function; ``u`` in [0, 1]."""
         lower = math.log(self.low) + (u / self.lower_share) * math.log(self.split / self.low)
-        upper = math.log(self.split) + (u - self.lower_share) / (1 - self.lower_share) * math.log(self.high / self.split)
+        upper = math.log(self.split) + (u - self.lower_share) / (1 - self.lower_share) * math.log(
+            self.high / self.split
+        )
         return torch.where(u < self.lower_share, lower, upper).exp()
 
 
@@ -120,7 +121,7 @@ def ema_decay(step: int, relative_width: float) -> float:
     return float((1 - 1 / (step + 1)) ** (gamma + 1))
 
 
-def learning_rate_factor(progress: float, step: int, decay_share: float, warmup: int = 200) -> float:
+def learning_rate_factor(progress: float, step: int, decay_share: float, warmup: int) -> float:
     """Linear warm-up over ``warmup`` steps, constant, then linear to zero over the last ``decay_share``."""
     decay = min(1.0, max(0.0, (1 - progress) / decay_share)) if decay_share else 1.0
     return min(1.0, (step + 1) / warmup) * decay
@@ -166,8 +167,8 @@ class TrainingState(NamedTuple):
 
 def initial_state(config: TrainingConfig, device: torch.device) -> TrainingState:
     torch.manual_seed(config.seed)
-    model = EDMDenoiser(config.network).to(device, memory_format=torch.channels_last)
-    ema = EDMDenoiser(config.network).to(device, memory_format=torch.channels_last)
+    model = EDMDenoiser(config.network).to(device).to(memory_format=torch.channels_last)
+    ema = EDMDenoiser(config.network).to(device).to(memory_format=torch.channels_last)
     ema.load_state_dict(model.state_dict())
     ema.requires_grad_(False)
     return TrainingState(model, ema, MuonAdamW(model, config.learning_rate, config.muon_rate), 0, 0.0)
@@ -186,7 +187,7 @@ def save_checkpoint(folder: Path, config: TrainingConfig, state: TrainingState) 
     }
     temporary = folder / (CHECKPOINT + ".part")
     torch.save(content, temporary)
-    os.replace(temporary, folder / CHECKPOINT)
+    temporary.replace(folder / CHECKPOINT)
 
 
 def load_checkpoint(folder: Path, config: TrainingConfig, device: torch.device) -> TrainingState:
@@ -247,6 +248,7 @@ def train(
 
     started = saved = time.monotonic()
     late = config.steps * 2 // 3
+    warmup = min(200, max(1, config.steps // 20))
     step, average = first, float("nan")
 
     def current() -> TrainingState:
@@ -266,25 +268,33 @@ def train(
             while step < config.steps and progress() < 1:
                 crops, sigma, z = (t.to(device) for t in upcoming.result())
                 upcoming = pool.submit(prepare, step + 1)
-                optimizer.scale_rates(learning_rate_factor(progress(), step, config.decay_share))
+                optimizer.scale_rates(learning_rate_factor(progress(), step, config.decay_share, warmup))
                 with autocast(device):
                     loss = denoising_loss(model, crops.float() / scale, sigma, z, config.weighting)
                 value = float(loss.detach())
                 if not math.isfinite(value):
-                    raise SolveError(f"the loss became {value} at step {step}", hint="lower the learning rate and resume")
+                    raise SolveError(
+                        f"the loss became {value} at step {step}", hint="lower the learning rate and resume"
+                    )
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
                 with torch.no_grad():
-                    torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - ema_decay(step, config.ema_relative_width))
+                    torch._foreach_lerp_(
+                        list(ema.parameters()), list(model.parameters()), 1 - ema_decay(step, config.ema_relative_width)
+                    )
                 step += 1
                 average = value if math.isnan(average) else 0.98 * average + 0.02 * value
                 elapsed = time.monotonic() - started
                 if on_step is not None:
                     done = max(progress() - first / config.steps, 1e-9)
                     rate = (step - first) * config.batch / elapsed
-                    on_step(TrainingInfo(step, config.steps, average, rate, elapsed, elapsed * max(0.0, 1 - progress()) / done))
+                    on_step(
+                        TrainingInfo(
+                            step, config.steps, average, rate, elapsed, elapsed * max(0.0, 1 - progress()) / done
+                        )
+                    )
                 if time.monotonic() - saved > checkpoint_every:
                     save_checkpoint(folder, config, current())
                     saved = time.monotonic()

@@ -48,7 +48,9 @@ class Card:
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise ModelError(f"no card at {path}", hint="a prior is a folder with card.json and model.safetensors") from None
+            raise ModelError(
+                f"no card at {path}", hint="a prior is a folder with card.json and model.safetensors"
+            ) from None
         except (OSError, ValueError) as error:
             raise ModelError(f"cannot read the card {path}: {error}") from error
         if not isinstance(fields, dict) or fields.get("format") != FORMAT:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,7 +38,7 @@ class NetworkPrior(ScoreModel):
             sigma_max=card.sigma_max,
             sigma_data=config.sigma_data,
         )
-        self.network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.network = network.to(device).to(memory_format=torch.channels_last).eval()
         self.network.requires_grad_(False)
         self.card, self.device = card, device
         table = sorted(card.validation_mse)
@@ -96,7 +95,9 @@ def resolve_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.partition(":")[0] == "cuda" and not torch.cuda.is_available():
-        raise ModelError(f"--device {device}: this PyTorch sees no CUDA device", hint="use --device cpu or --device auto")
+        raise ModelError(
+            f"--device {device}: this PyTorch sees no CUDA device", hint="use --device cpu or --device auto"
+        )
     try:
         return torch.device(device)
     except RuntimeError:
@@ -140,9 +141,9 @@ def save_prior(folder: Path, network: EDMDenoiser, card: Card) -> Card:
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / (WEIGHTS + ".part")
     save_file({k: v.half().contiguous() for k, v in network.state_dict().items()}, temporary)
-    os.replace(temporary, folder / WEIGHTS)
+    temporary.replace(folder / WEIGHTS)
     card = replace(card, network=network.config.to_dict(), sha256=file_sha256(folder / WEIGHTS))
     temporary = folder / (CARD + ".part")
     temporary.write_text(card.to_json(), encoding="utf-8")
-    os.replace(temporary, folder / CARD)
+    temporary.replace(folder / CARD)
     return card

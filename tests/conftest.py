@@ -39,7 +39,7 @@ def small_prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = NetworkConfig(widths=(8, 16), encoder_blocks=(1, 1), decoder_blocks=(1,))
     network = EDMDenoiser(config)
     for parameter in network.parameters():  # zero-initialised layers would hide errors
-        if float(parameter.abs().sum()) == 0:
+        if float(parameter.detach().abs().sum()) == 0:
             torch.nn.init.normal_(parameter, std=0.02)
     folder = tmp_path_factory.mktemp("priors") / "small"
     card = Card(

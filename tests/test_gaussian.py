@@ -64,7 +64,9 @@ def test_gaussian_posterior_is_bayes_rule(gaussian: GaussianPrior, generator: to
 
 def test_mixture_posterior_matches_bayes_rule_pointwise(generator: torch.Generator) -> None:
     prior = mixture()
-    forward_model = ForwardModel(Mask(torch.tensor([[[1.0, 0.0], [0.0, 1.0]]], dtype=torch.float64)), GaussianNoise(0.2))
+    forward_model = ForwardModel(
+        Mask(torch.tensor([[[1.0, 0.0], [0.0, 1.0]]], dtype=torch.float64)), GaussianNoise(0.2)
+    )
     y = forward_model.operator(prior.sample(1, generator))
     posterior = prior.posterior(forward_model, y)
     x = torch.randn(50, 1, 2, 2, generator=generator, dtype=torch.float64)

@@ -11,7 +11,7 @@ from invsolve.errors import UsageError
 from invsolve.forward_models import ForwardModel
 from invsolve.rules.annealed import AnnealedLikelihood
 from invsolve.rules.conditioned import ConditionedModel
-from invsolve.rules.exact import exact
+from invsolve.rules.exact import ExactPosterior
 from invsolve.rules.proximal import Proximal
 from invsolve.rules.replacement import Replacement
 from invsolve.score_model import ScoreModel
@@ -22,7 +22,7 @@ RULES: dict[str, Rule] = {
     "proximal": Proximal,
     "annealed": AnnealedLikelihood,
     "replacement": Replacement,
-    "exact": exact,
+    "exact": ExactPosterior,
 }
 
 
@@ -53,10 +53,10 @@ __all__ = [
     "RULES",
     "AnnealedLikelihood",
     "ConditionedModel",
+    "ExactPosterior",
     "Proximal",
     "Replacement",
     "Rule",
     "condition",
-    "exact",
     "find_rule",
 ]

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from invsolve.errors import UsageError
 from invsolve.forward_models import ForwardModel
 from invsolve.gaussian import GaussianMixturePrior, GaussianPrior
-from invsolve.score_model import ScoreModel
+from invsolve.score_model import ScoreModel, Sigma, WrappedModel
 
 
-def exact(prior: ScoreModel, forward_model: ForwardModel, y: Tensor) -> ScoreModel:
-    """The posterior of a Gaussian or Gaussian-mixture prior as a score model; ``y`` (1, ...)."""
-    if not isinstance(prior, GaussianPrior | GaussianMixturePrior):
-        raise UsageError(
-            f"rule 'exact' needs a closed-form prior, got {type(prior).__name__}", hint="use rule='proximal'"
-        )
-    return prior.posterior(forward_model, y)
+class ExactPosterior(WrappedModel):
+    """The closed-form posterior of each image's measurement; ``y`` (B, ...), or (1, ...) for all images."""
+
+    def __init__(self, prior: ScoreModel, forward_model: ForwardModel, y: Tensor) -> None:
+        base = prior.base
+        if not isinstance(base, GaussianPrior | GaussianMixturePrior):
+            raise UsageError(
+                f"rule 'exact' needs a closed-form prior, got {type(base).__name__}", hint="use rule='proximal'"
+            )
+        super().__init__(base)
+        measurements = y[:1] if bool((y == y[:1]).all()) else y
+        self.posteriors = [base.posterior(forward_model, one[None]) for one in measurements]
+
+    def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
+        if len(self.posteriors) == 1:
+            return self.posteriors[0].denoise(x, sigma)
+        levels = torch.as_tensor(sigma, dtype=x.dtype).expand(len(x))
+        parts = zip(self.posteriors, x, levels, strict=True)
+        return torch.cat([posterior.denoise(image[None], float(level)) for posterior, image, level in parts])

@@ -11,6 +11,8 @@ eta = 1 for variance-exploding noise): the reverse SDE, close to calibrated.
 
 from __future__ import annotations
 
+import itertools
+
 from torch import Tensor
 
 from invsolve.samplers.info import Callback, StepInfo
@@ -41,7 +43,7 @@ def renoising(
     Tensor (B, C, H, W). Costs one network call per level.
     """
     levels = [float(s) for s in sigmas]
-    for i, (sigma, sigma_next) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+    for i, (sigma, sigma_next) in enumerate(itertools.pairwise(levels)):
         x = model.project(x, sigma, noise)
         x0, z_hat = model.predict(x, sigma)
         fresh = (1 - (sigma_next / sigma) ** 2) ** 0.5 if eta is None else eta

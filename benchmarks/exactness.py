@@ -1,0 +1,63 @@
+"""Every rule x sampler against the true posterior of an image-like Gaussian, exactly (no Monte Carlo).
+
+Gaussian prior 3 x 8 x 8 with a smooth covariance, noise 0.05. Bias is the rms error of the mean in posterior standard
+deviations (ideal 0), ratio the standard deviation over the exact one (ideal 1).
+
+    python benchmarks/exactness.py
+"""
+
+from __future__ import annotations
+
+import json
+
+import torch
+
+from invsolve.exactness import Law, bias, langevin_law, renoising_law, start_law
+from invsolve.forward_models import ForwardModel, GaussianNoise, Grayscale, LinearOperator, Mask
+from invsolve.gaussian import smooth_gaussian_prior
+from invsolve.rules import condition
+from invsolve.score_model import ScoreModel
+from invsolve.sigmas import geometric, karras
+
+SHAPE, NOISE = (3, 8, 8), 0.05
+
+
+def laws(model: ScoreModel, sigma_max: float) -> dict[str, Law]:
+    """Each sampler's law; network calls per sample in the name."""
+    start = start_law(torch.full(SHAPE, 0.5, dtype=torch.float64), sigma_max)
+    fine, textbook = karras(200, 0.005, sigma_max), geometric(300, 0.005, sigma_max)
+    return {
+        "renoising, 50 calls": renoising_law(model, start, karras(50, 0.005, sigma_max)),
+        "ancestral, 50 calls": renoising_law(model, start, karras(50, 0.005, sigma_max), None),
+        "ancestral, 200 calls": renoising_law(model, start, fine, None),
+        "langevin, NCSNv2 step, 50 x 4 calls": langevin_law(model, start, geometric(50, 0.005, sigma_max), 4),
+        "langevin, fine, 300 x 5 calls": langevin_law(model, start, textbook, 5, 0.2 * 0.005**2),
+    }
+
+
+def main() -> None:
+    prior = smooth_gaussian_prior(SHAPE)
+    generator = torch.Generator().manual_seed(0)
+    truth = prior.sample(1, generator)
+    known = (torch.rand(1, 8, 8, generator=generator, dtype=torch.float64) > 0.5).double()
+    problems: dict[str, tuple[LinearOperator, float]] = {
+        "inpainting": (Mask(known, 3), 1.0),
+        "colorization": (Grayscale(SHAPE), 5.0),
+    }
+    table: dict[str, dict[str, dict[str, tuple[float, float]]]] = {}
+    for name, (operator, sigma_max) in problems.items():
+        forward_model = ForwardModel(operator, GaussianNoise(NOISE))
+        y = forward_model.simulate(truth, generator)
+        posterior = prior.posterior(forward_model, y)
+        for rule in ("exact", "proximal", "annealed", "replacement"):
+            found = {
+                s: bias(law, posterior) for s, law in laws(condition(prior, forward_model, y, rule), sigma_max).items()
+            }
+            for sampler, (mean, ratio) in found.items():
+                print(f"{name:>12}  {rule:>11}  {sampler:<36} bias {mean:.3f}  ratio {ratio:.3f}", flush=True)
+                table.setdefault(name, {}).setdefault(rule, {})[sampler] = (round(mean, 4), round(ratio, 4))
+    print(json.dumps(table))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,312 @@
+"""The command line: good runs, bad input, exit codes, provenance, nothing overwritten."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from invsolve.cli.files import provenance, write_all
+from invsolve.errors import ExitCode, OutputError
+
+COMMAND = [sys.executable, "-m", "invsolve.cli.main"]
+
+
+def run(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "NO_COLOR": "1", "COLUMNS": "300", **environment}
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, env=env, check=False
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path, photo: np.ndarray) -> Path:
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    Image.fromarray(photo).convert("L").save(tmp_path / "grey.png")
+    Image.fromarray(photo).save(tmp_path / "photo.jpg", quality=95)
+    mask = np.zeros(photo.shape[:2], np.uint8)
+    mask[10:13, 5:30] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    Image.fromarray(255 - mask).save(tmp_path / "black.png")
+    return tmp_path
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_inpaint_writes_the_result_with_provenance(folder: Path, photo: np.ndarray, small_prior: Path) -> None:
+    done = run(
+        "inpaint", folder / "photo.png", "--mask", folder / "mask.png", "--model", small_prior, "--steps", 3, "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    result = Image.open(folder / "photo.inpaint.png")
+    known = np.asarray(Image.open(folder / "mask.png")) < 128
+    assert np.array_equal(np.asarray(result)[known], photo[known])
+    facts = json.loads(result.text["invsolve"])  # type: ignore[attr-defined]
+    assert facts["software"].startswith("invsolve ")
+    assert "inpaint" in facts["command"]
+    assert len(facts["model_sha256"]) == 64
+    assert facts["seed"] == 0
+    report = json.loads(done.stdout)
+    assert report["output"] == str(folder / "photo.inpaint.png")
+    assert report["network_calls"] == 3
+    assert "photo.inpaint.png" in done.stderr
+
+
+def test_samples_mean_and_std_are_all_written(folder: Path, small_prior: Path) -> None:
+    arguments = ["inpaint", folder / "photo.png", "--mask", folder / "mask.png", "--model", small_prior, "--steps", 2]
+    done = run(*arguments, "--samples", 3, "--truth", folder / "photo.png", "--json")
+    assert done.returncode == 0, done.stderr
+    names = {p.name for p in folder.glob("photo.inpaint*")}
+    assert names == {f"photo.inpaint{part}.png" for part in ("", ".sample-1", ".sample-2", ".mean", ".std")}
+    scores = json.loads(done.stdout)["scores"]
+    assert set(scores) == {"biharmonic", "invsolve sample", "mean of 3"}
+    assert all(set(figures) == {"psnr", "ssim"} for figures in scores.values())
+    assert "one sample of 3" in done.stderr
+    # Sample j is the run with seed j.
+    assert run(*arguments, "--seed", 2, "-o", folder / "again.png").returncode == 0
+    again, sample = (np.asarray(Image.open(folder / name)) for name in ("again.png", "photo.inpaint.sample-2.png"))
+    assert np.abs(again.astype(int) - sample).max() <= 1
+
+
+@pytest.mark.parametrize(("name", "mode"), [("grey.png", "L"), ("photo.jpg", "RGB")])
+def test_grey_and_jpeg_input(name: str, mode: str, folder: Path, small_prior: Path) -> None:
+    done = run(
+        "inpaint", folder / name, "--mask", folder / "black.png", "--invert-mask", "--model", small_prior, "--steps", 2
+    )
+    assert done.returncode == 0, done.stderr
+    result = Image.open(folder / f"{Path(name).stem}.inpaint.png")
+    assert result.mode == mode
+    known = np.asarray(Image.open(folder / "mask.png")) < 128
+    assert np.array_equal(np.asarray(result)[known], np.asarray(Image.open(folder / name))[known])
+
+
+def test_exif_orientation_is_respected(folder: Path, photo: np.ndarray, small_prior: Path) -> None:
+    sideways = Image.fromarray(photo).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate 90 degrees clockwise to view
+    sideways.save(folder / "phone.png", exif=exif)
+    done = run("inpaint", folder / "phone.png", "--mask", folder / "mask.png", "--model", small_prior, "--steps", 2)
+    assert done.returncode == 0, done.stderr
+    known = np.asarray(Image.open(folder / "mask.png")) < 128
+    assert np.array_equal(np.asarray(Image.open(folder / "phone.inpaint.png"))[known], photo[known])
+
+
+def test_colorize_keeps_the_grey(folder: Path, small_prior: Path) -> None:
+    done = run(
+        "colorize",
+        folder / "photo.jpg",
+        "--model",
+        small_prior,
+        "--steps",
+        2,
+        "--truth",
+        folder / "photo.png",
+        "--json",
+        "-q",
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    grey = np.asarray(Image.open(folder / "photo.jpg").convert("L")).astype(int)
+    back = np.asarray(Image.open(folder / "photo.colorize.png").convert("L"))
+    assert np.abs(back - grey).max() <= 1
+    assert "ciede2000" in json.loads(done.stdout)["scores"]["invsolve sample"]
+
+
+def test_existing_results_are_only_replaced_by_force(folder: Path, small_prior: Path) -> None:
+    arguments = ["inpaint", folder / "photo.png", "--mask", folder / "mask.png", "--model", small_prior, "--steps", 1]
+    (folder / "photo.inpaint.png").write_bytes(b"precious")
+    refused = run(*arguments)
+    assert refused.returncode == ExitCode.OUTPUT
+    assert "--force" in refused.stderr
+    assert (folder / "photo.inpaint.png").read_bytes() == b"precious"
+    assert run(*arguments, "--force").returncode == 0
+    assert Image.open(folder / "photo.inpaint.png").size == (40, 48)
+
+
+def damage(folder: Path, photo: np.ndarray, small_prior: Path) -> None:
+    data = (folder / "photo.png").read_bytes()
+    (folder / "truncated.png").write_bytes(data[: len(data) // 2])
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "text.png").write_text("not a picture")
+    Image.fromarray(np.full(photo.shape[:2], 255, np.uint8)).save(folder / "white.png")
+    Image.fromarray(np.zeros(photo.shape[:2], np.uint8)).save(folder / "nothing.png")
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(folder / "small.png")
+    Image.fromarray(np.zeros(photo.shape[:2], np.uint16)).save(folder / "deep.png")
+    wrong = folder / "wrong-prior"
+    wrong.mkdir()
+    (wrong / "card.json").write_bytes((small_prior / "card.json").read_bytes())
+    weights = bytearray((small_prior / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (wrong / "model.safetensors").write_bytes(weights)
+    broken = folder / "broken-prior"
+    broken.mkdir()
+    (broken / "card.json").write_text("{")
+
+
+BAD = {
+    "picture missing": (["inpaint", "absent.png", "--mask", "mask.png"], ExitCode.BAD_INPUT, "no such file"),
+    "picture truncated": (["inpaint", "truncated.png", "--mask", "mask.png"], ExitCode.BAD_INPUT, "truncated"),
+    "picture of zero bytes": (["inpaint", "empty.png", "--mask", "mask.png"], ExitCode.BAD_INPUT, "0 bytes"),
+    "not a picture": (["colorize", "text.png"], ExitCode.BAD_INPUT, "not a picture"),
+    "a folder": (["colorize", "."], ExitCode.BAD_INPUT, "is a folder"),
+    "16 bits": (["colorize", "deep.png"], ExitCode.BAD_INPUT, "8-bit"),
+    "mask missing": (["inpaint", "photo.png", "--mask", "absent.png"], ExitCode.BAD_INPUT, "mask"),
+    "mask of another size": (["inpaint", "photo.png", "--mask", "small.png"], ExitCode.BAD_INPUT, "9 x 9"),
+    "mask all white": (["inpaint", "photo.png", "--mask", "white.png"], ExitCode.BAD_INPUT, "every pixel"),
+    "mask empty": (["inpaint", "photo.png", "--mask", "nothing.png"], ExitCode.BAD_INPUT, "--invert-mask"),
+    "no mask": (["inpaint", "photo.png"], ExitCode.USAGE, "--mask"),
+    "truth of another size": (
+        ["inpaint", "photo.png", "--mask", "mask.png", "--truth", "small.png"],
+        ExitCode.BAD_INPUT,
+        "--truth",
+    ),
+    "folder absent": (["colorize", "photo.png", "-o", "nowhere/x.png"], ExitCode.OUTPUT, "no such folder"),
+    "output is no picture": (["colorize", "photo.png", "-o", "x.txt"], ExitCode.OUTPUT, ".png"),
+    "model unknown": (["colorize", "photo.png", "--model", "cats"], ExitCode.MODEL, "unknown model 'cats'"),
+    "weights with a wrong hash": (["colorize", "photo.png", "--model", "wrong-prior"], ExitCode.MODEL, "sha256"),
+    "card broken": (["colorize", "photo.png", "--model", "broken-prior"], ExitCode.MODEL, "card"),
+    "rule unknown": (["colorize", "photo.png", "--model", "PRIOR", "--rule", "magic"], ExitCode.USAGE, "known rules"),
+    "sampler unknown": (
+        ["colorize", "photo.png", "--model", "PRIOR", "--sampler", "x"],
+        ExitCode.USAGE,
+        "known samplers",
+    ),
+    "zero samples": (["colorize", "photo.png", "--samples", "0"], ExitCode.USAGE, "--samples"),
+    "device unknown": (["colorize", "photo.png", "--model", "PRIOR", "--device", "abacus"], ExitCode.MODEL, "abacus"),
+    "preset unknown": (["train", ".", "-o", "out", "--preset", "huge"], ExitCode.USAGE, "known presets"),
+    "time limit unreadable": (["train", ".", "-o", "out", "--time-limit", "soon"], ExitCode.USAGE, "45m"),
+    "training data absent": (["train", "absent", "-o", "out"], ExitCode.BAD_INPUT, "neither a folder"),
+}
+
+
+@pytest.mark.parametrize("case", list(BAD))
+def test_bad_input(
+    case: str, folder: Path, photo: np.ndarray, small_prior: Path, monkeypatch: pytest.MonkeyPatch, capfd
+) -> None:  # type: ignore[no-untyped-def]
+    damage(folder, photo, small_prior)
+    arguments, code, message = BAD[case]
+    arguments = [str(small_prior) if a == "PRIOR" else a for a in arguments]
+    before = tree(folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["invsolve", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        from invsolve.cli.main import main
+
+        main()
+    out, err = capfd.readouterr()
+    assert stop.value.code == code
+    assert out == ""
+    assert message in err
+    assert "Traceback" not in err
+    if code != ExitCode.USAGE:
+        lines = err.strip().splitlines()
+        assert any(line.startswith("error: ") for line in lines)
+        assert any(line.startswith("hint: ") for line in lines)
+    assert tree(folder) == before
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_cuda_asked_for_and_absent(folder: Path, small_prior: Path) -> None:
+    done = run("colorize", folder / "photo.png", "--model", small_prior, "--device", "cuda")
+    assert done.returncode == ExitCode.MODEL
+    assert "no CUDA device" in done.stderr
+    assert "--device cpu" in done.stderr
+
+
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root can write everywhere")
+def test_unwritable_folder(folder: Path, small_prior: Path) -> None:
+    (folder / "locked").mkdir(mode=0o555)
+    done = run("colorize", folder / "photo.png", "--model", small_prior, "-o", folder / "locked")
+    assert done.returncode == ExitCode.OUTPUT
+    assert "cannot write" in done.stderr
+
+
+def test_unwritable_file_system(folder: Path, small_prior: Path) -> None:
+    """Not even root can create files in /proc."""
+    if not Path("/proc/self").is_dir():
+        pytest.skip("needs /proc")
+    done = run("colorize", folder / "photo.png", "--model", small_prior, "-o", "/proc/x.png")
+    assert done.returncode == ExitCode.OUTPUT
+    assert "cannot write" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_ctrl_c_leaves_nothing_behind(folder: Path, small_prior: Path) -> None:
+    before = tree(folder)
+    arguments = [
+        "inpaint",
+        folder / "photo.png",
+        "--mask",
+        folder / "mask.png",
+        "--model",
+        small_prior,
+        "--steps",
+        100000,
+    ]
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    assert "missing" in process.stderr.readline()  # the sampler is about to start
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == ExitCode.INTERRUPTED
+    assert "Traceback" not in err
+    assert out == ""
+    assert tree(folder) == before
+
+
+def test_a_failed_write_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").write_bytes(b"old")
+
+    def full(descriptor: int, mode: str) -> None:
+        os.close(descriptor)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("invsolve.cli.files.os.fdopen", full)
+    with pytest.raises(OutputError, match="No space left"):
+        write_all({tmp_path / "a.png": b"new", tmp_path / "b.png": b"new"})
+    monkeypatch.undo()
+    assert tree(tmp_path) == {"a.png": b"old"}
+    write_all({tmp_path / "a.png": b"new"})
+    assert tree(tmp_path) == {"a.png": b"new"}
+
+
+def test_help_and_version_need_no_torch() -> None:
+    for arguments in (["--version"], ["--help"], ["inpaint", "--help"]):
+        code = f"import sys; sys.argv = ['invsolve', *{arguments!r}]\nfrom invsolve.cli.main import main\n"
+        code += "try:\n    main()\nexcept SystemExit:\n    pass\nassert 'torch' not in sys.modules and 'astra' not in sys.modules"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_importing_the_package_loads_neither_astra_nor_typer() -> None:
+    code = "import sys, invsolve; invsolve.solve, invsolve.inpaint, invsolve.forward_models\n"
+    code += "assert 'astra' not in sys.modules and 'typer' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_exit_codes_are_documented() -> None:
+    from invsolve.cli.main import app
+
+    text = CliRunner().invoke(app, ["--help"]).output
+    assert all(f"{int(code)} " in text for code in ExitCode)
+
+
+def test_provenance_quotes_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/invsolve", "inpaint", "my photo.png"])
+    assert provenance()["command"] == "invsolve inpaint 'my photo.png'"

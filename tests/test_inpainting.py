@@ -1,0 +1,131 @@
+"""Inpainting: known pixels, regions, resolutions, colour and grey, noise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from invsolve import inpaint, load_prior
+from invsolve.baselines import biharmonic
+from invsolve.errors import InputError
+from invsolve.inpainting import CONTEXT, Region, hole_regions, resolutions
+from invsolve.score_model import FunctionPrior
+
+
+def unit(photo: np.ndarray) -> np.ndarray:
+    return (photo / 255).astype(np.float32)
+
+
+@pytest.fixture
+def missing(photo: np.ndarray) -> np.ndarray:
+    return np.random.default_rng(0).random(photo.shape[:2]) < 0.4
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_known_pixels_come_back_exactly(grey: bool, photo: np.ndarray, missing: np.ndarray, small_prior: Path) -> None:
+    picture = unit(photo)[..., 0] if grey else unit(photo)
+    result = inpaint(picture, missing, load_prior(small_prior, "cpu"), steps=3, samples=2)
+    assert result.samples.shape == (2, 1, 1 if grey else 3, *missing.shape)
+    for sample in result.samples[:, 0]:
+        restored = sample.permute(1, 2, 0).numpy().reshape(picture.shape)
+        assert np.abs(restored[~missing] - picture[~missing]).max() < 1e-6
+        assert not np.allclose(restored[missing], picture[missing])
+
+
+def test_what_missing_pixels_hold_does_not_matter(photo: np.ndarray, missing: np.ndarray, small_prior: Path) -> None:
+    prior = load_prior(small_prior, "cpu")
+    spoiled = np.where(missing[..., None], np.float32(0.9), unit(photo))
+    a, b = (inpaint(picture, missing, prior, steps=3) for picture in (unit(photo), spoiled))
+    assert torch.equal(a.samples, b.samples)
+
+
+def test_progress_ends_at_one_and_only_rises(photo: np.ndarray, missing: np.ndarray, small_prior: Path) -> None:
+    seen: list[float] = []
+    inpaint(unit(photo), missing, load_prior(small_prior, "cpu"), steps=4, samples=3, batch=2, progress=seen.append)
+    assert seen == sorted(seen)
+    assert seen[-1] == pytest.approx(1.0)
+
+
+def test_regions_cover_every_hole_and_do_not_overlap() -> None:
+    missing = np.zeros((600, 500), bool)
+    missing[10:14, 20:90] = True
+    missing[16:20, 95:99] = True
+    missing[400:410, 300:320] = True
+    missing[599, 499] = True
+    regions = hole_regions(missing)
+    assert len(regions) == 3
+    covered = np.zeros_like(missing)
+    for region in regions:
+        assert not covered[region.slices].any()
+        covered[region.slices] = True
+    assert covered[missing].all()
+    assert sum(region.pixels for region in regions) < missing.size / 3
+    lone = next(region for region in regions if region.slices[0].start > 300 and region.right < 499)
+    assert lone == Region(400 - CONTEXT, 300 - CONTEXT, 410 + CONTEXT, 320 + CONTEXT)
+
+
+def test_work_is_confined_to_the_holes() -> None:
+    pixels = 0
+
+    def count(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        nonlocal pixels
+        pixels += x[:, 0].numel()
+        return x
+
+    missing = np.zeros((800, 900), bool)
+    missing[300:310, 400:410] = True
+    inpaint(np.zeros((800, 900, 3), np.float32), missing, FunctionPrior(count, channels=3), steps=2)
+    assert pixels == 2 * (10 + 2 * CONTEXT) ** 2
+
+
+def test_wide_holes_are_filled_coarse_to_fine() -> None:
+    thin, wide, wider = (np.zeros((200, 200), bool) for _ in range(3))
+    thin[50:60] = True
+    wide[50:80] = True
+    wider[50:150, 50:150] = True
+    assert [resolutions(m) for m in (thin, wide, wider)] == [1, 2, 4]
+    sizes: list[tuple[int, ...]] = []
+
+    def record(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        sizes.append(tuple(x.shape[-2:]))
+        return x
+
+    result = inpaint(np.full((200, 200, 3), 0.3, np.float32), wider, FunctionPrior(record, channels=3), steps=1)
+    assert [max(size) for size in sizes] == [25, 49, 98, 196]
+    assert result.settings["resolutions"] == 4
+    assert result.network_calls == 4
+    assert float((result.mean - 0.3).abs().max()) < 2.0
+
+
+def test_noisy_known_pixels_are_denoised(photo: np.ndarray, missing: np.ndarray) -> None:
+    flat = np.full((*missing.shape, 3), 0.5, np.float32)
+    noisy = flat + np.random.default_rng(1).normal(0, 0.1, flat.shape).astype(np.float32)
+    prior = FunctionPrior(lambda x, sigma: x.mean(dim=(2, 3), keepdim=True).expand_as(x), channels=3)
+    result = inpaint(noisy, missing, prior, noise=0.1, steps=10)
+    restored = result.mean[0].permute(1, 2, 0).numpy()
+    assert np.abs(restored - flat)[~missing].mean() < 0.6 * np.abs(noisy - flat)[~missing].mean()
+    assert result.chi2.shape == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("picture", "missing", "message"),
+    [
+        (np.zeros((8, 8, 4)), np.eye(8, dtype=bool), "wanted"),
+        (np.zeros((8, 8, 3)), np.eye(9, dtype=bool), "9 x 9 pixels, the picture 8 x 8"),
+        (np.zeros((8, 8)), np.zeros((8, 8), bool), "no pixel"),
+        (np.zeros((8, 8)), np.ones((8, 8), bool), "every pixel"),
+    ],
+)
+def test_unfit_input_is_refused(picture: np.ndarray, missing: np.ndarray, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        inpaint(picture, missing, FunctionPrior(lambda x, sigma: x, channels=3))
+
+
+def test_biharmonic_baseline_interpolates_a_ramp() -> None:
+    ramp = np.repeat(np.linspace(0, 1, 32)[None, :, None], 32, axis=0).repeat(3, axis=2)
+    missing = np.random.default_rng(0).random((32, 32)) < 0.3
+    missing[:, [0, -1]] = missing[[0, -1]] = False
+    assert np.abs(biharmonic(np.where(missing[..., None], 0.7, ramp), missing) - ramp).max() < 0.02

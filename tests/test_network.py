@@ -1,0 +1,95 @@
+"""The network: preconditioning, locality, any size, seamless tiles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from invsolve.network import EDMDenoiser, NetworkConfig
+from invsolve.pretrained import load_prior
+from invsolve.tiling import tiled
+from invsolve.training import PRESETS
+
+
+def network(config: NetworkConfig) -> EDMDenoiser:
+    torch.manual_seed(0)
+    net = EDMDenoiser(config)
+    for parameter in net.parameters():
+        if float(parameter.detach().abs().sum()) == 0:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return net.eval().requires_grad_(False)
+
+
+CONFIGS = [
+    NetworkConfig(widths=(8, 16), encoder_blocks=(1, 1), decoder_blocks=(1,)),
+    NetworkConfig(widths=(8, 8, 16), encoder_blocks=(1, 2, 1), decoder_blocks=(2, 1), normalize_from=0),
+    NetworkConfig(stem=2, widths=(8, 16), encoder_blocks=(1, 1), decoder_blocks=(1,), channels=1),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_nothing_beyond_the_receptive_radius_matters(config: NetworkConfig) -> None:
+    net, radius = network(config), config.receptive_radius
+    size = 2 * (radius // config.multiple + 2) * config.multiple
+    x = torch.rand(1, config.channels, size, size)
+    changed, middle = x.clone(), size // 2
+    changed[..., : middle - radius, :] += 1
+    changed[..., middle + radius + 1 :] += 1
+    sigma = torch.tensor([0.3])
+    assert torch.allclose(net(x, sigma)[..., middle, middle], net(changed, sigma)[..., middle, middle], atol=1e-6)
+    nearer = x.clone()
+    nearer[..., middle, middle + config.multiple] += 1
+    assert not torch.allclose(net(x, sigma)[..., middle, middle], net(nearer, sigma)[..., middle, middle], atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 17), (32, 32), (33, 50)])
+def test_any_size(size: tuple[int, int]) -> None:
+    x = torch.rand(2, 3, *size)
+    assert network(CONFIGS[0])(x, torch.tensor([0.1, 2.0])).shape == x.shape
+
+
+def test_tiles_are_seamless() -> None:
+    config = CONFIGS[1]
+    net, sigma = network(config), torch.tensor([0.2])
+    x = torch.rand(1, 3, 120, 148)
+    pieces = tiled(lambda part: net(part, sigma), x, core=32, overlap=config.receptive_radius, multiple=config.multiple)
+    assert torch.allclose(pieces, net(x, sigma), atol=1e-5)
+    too_little = tiled(lambda part: net(part, sigma), x, core=32, overlap=4, multiple=config.multiple)
+    assert not torch.allclose(too_little, net(x, sigma), atol=1e-5)
+
+
+def test_preconditioning_is_edm_table_1() -> None:
+    config = CONFIGS[0]
+    net = network(config)
+    x, sigma = torch.rand(1, 3, 8, 8), torch.tensor([0.4])
+    c_skip = 0.27**2 / (0.4**2 + 0.27**2)
+    c_out, c_in = 0.4 * 0.27 / (0.4**2 + 0.27**2) ** 0.5, (0.4**2 + 0.27**2) ** -0.5
+    raw = net.net(c_in * (x - 0.5), sigma.log() / 4)
+    torch.testing.assert_close(net(x, sigma), 0.5 + c_skip * (x - 0.5) + c_out * raw)
+
+
+def test_limits_of_the_denoiser() -> None:
+    net = network(CONFIGS[0])
+    x = torch.rand(1, 3, 16, 16)
+    torch.testing.assert_close(net(x, torch.tensor([1e-6])), x, atol=1e-4, rtol=0)
+
+
+def test_shipped_architectures_fit_their_budget() -> None:
+    for name, config in PRESETS.items():
+        assert 2 * EDMDenoiser(config.network).parameters_count < 8e6, name
+
+
+def test_block_counts_are_checked() -> None:
+    with pytest.raises(ValueError, match="encoder_blocks"):
+        NetworkConfig(widths=(8, 16), encoder_blocks=(1,), decoder_blocks=(1,))
+
+
+def test_large_pictures_are_tiled_without_a_seam(small_prior: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prior = load_prior(small_prior, "cpu")
+    monkeypatch.setattr("invsolve.precision.native_bfloat16", lambda device: False)
+    x = torch.rand(1, 3, 90, 70)
+    whole = prior.denoise(x, 0.3)
+    monkeypatch.setattr("invsolve.pretrained.loading.TILE_CORE", 32)
+    torch.testing.assert_close(prior.denoise(x, 0.3), whole, atol=1e-5, rtol=0)

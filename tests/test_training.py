@@ -1,0 +1,202 @@
+"""Training: the loss, the noise density, resuming, stopping, data sources."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from invsolve.data import load_pictures, random_crops
+from invsolve.errors import InputError
+from invsolve.network import EDMDenoiser, NetworkConfig
+from invsolve.pretrained import load_prior
+from invsolve.training import (
+    PRESETS,
+    SigmaDensity,
+    TrainingConfig,
+    denoising_loss,
+    ema_decay,
+    initial_state,
+    learning_rate_factor,
+    loss_weight,
+    stratified_sigma,
+    train,
+    validate,
+)
+
+TINY = replace(
+    PRESETS["tiny"],
+    network=NetworkConfig(widths=(8, 16), encoder_blocks=(1, 1), decoder_blocks=(1,)),
+    steps=12,
+    batch=4,
+    crop=16,
+    crop_late=16,
+)
+CPU = torch.device("cpu")
+
+
+def pictures(count: int = 6) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:40, :40]
+    waves = [
+        127 + 120 * np.sin((x * rng.normal() + y * rng.normal()) / 6 + rng.uniform(0, 6, 3)[:, None, None])
+        for _ in range(count)
+    ]
+    return [wave.transpose(1, 2, 0).astype(np.uint8) for wave in waves]
+
+
+def losses(folder: Path, config: TrainingConfig, **options: object) -> list[float]:
+    seen: list[float] = []
+
+    def record(info) -> None:  # type: ignore[no-untyped-def]
+        seen.append(info.loss)
+
+    train(pictures(), config, folder, device=CPU, on_step=record, **options)  # type: ignore[arg-type]
+    return seen
+
+
+def test_resumed_training_repeats_an_unbroken_run(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    whole = train(pictures(), TINY, tmp_path / "whole", device=CPU)
+
+    class Stop(Exception):
+        pass
+
+    def stop(info) -> None:  # type: ignore[no-untyped-def]
+        if info.step == 5:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(pictures(), TINY, tmp_path / "broken", device=CPU, on_step=stop)
+    resumed = train(pictures(), TINY, tmp_path / "broken", device=CPU)
+    assert resumed.step == whole.step == 12
+    for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    for a, b in zip(whole.ema.parameters(), resumed.ema.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_training_denoises_better_than_before(tmp_path: Path) -> None:
+    config = replace(TINY, steps=120, network=replace(TINY.network, widths=(16, 32)))
+    held_out = torch.from_numpy(np.stack(pictures()).transpose(0, 3, 1, 2)).float() / 255
+    before = validate(initial_state(config, CPU).ema, held_out, [0.1, 0.5])
+    after = validate(train(pictures(), config, tmp_path, device=CPU).ema, held_out, [0.1, 0.5])
+    assert all(after[s] < 0.7 * before[s] for s in before)
+
+
+def test_time_limit_stops_and_leaves_a_checkpoint(tmp_path: Path) -> None:
+    state = train(pictures(), replace(TINY, steps=100_000), tmp_path, device=CPU, time_limit=1.0)
+    assert 0 < state.step < 100_000
+    assert (tmp_path / "checkpoint.pt").is_file()
+
+
+def test_another_network_does_not_resume(tmp_path: Path) -> None:
+    train(pictures(), replace(TINY, steps=1), tmp_path, device=CPU)
+    other = replace(TINY, network=replace(TINY.network, widths=(8, 8)))
+    with pytest.raises(InputError, match="another network"):
+        train(pictures(), other, tmp_path, device=CPU)
+
+
+def test_loss_is_denoising_score_matching(generator: torch.Generator) -> None:
+    model = EDMDenoiser(TINY.network)
+    torch.nn.init.normal_(model.net.conv_out.weight, std=0.1)
+    x0, z = torch.rand(4, 3, 16, 16, generator=generator), torch.randn(4, 3, 16, 16, generator=generator)
+    sigma = torch.tensor([0.02, 0.1, 0.5, 3.0])
+    s = sigma[:, None, None, None]
+    # NCSN eq. 6 with lambda = sigma^2: sigma^2 |score + z / sigma|^2.
+    score = (model(x0 + s * z, sigma) - x0 - s * z) / s**2
+    expected = (s**2 * (score + z / s) ** 2).mean()
+    torch.testing.assert_close(denoising_loss(model, x0, sigma, z, "ncsn"), expected, rtol=1e-3, atol=1e-5)
+    # EDM's weight makes the network's own target unit variance: lambda c_out^2 = 1.
+    c_out = sigma * 0.27 / (sigma**2 + 0.27**2).sqrt()
+    torch.testing.assert_close(loss_weight(sigma, 0.27, "edm") * c_out**2, torch.ones(4))
+
+
+def test_density_and_stratification(generator: torch.Generator) -> None:
+    density = SigmaDensity()
+    sigma = stratified_sigma(1000, density, generator)
+    assert float(sigma.min()) >= density.low
+    assert float(sigma.max()) <= density.high * 1.0001
+    assert float((sigma < density.split).float().mean()) == pytest.approx(density.lower_share, abs=0.002)
+    below = sigma[sigma < density.split].log()
+    assert float(below.mean()) == pytest.approx((np.log(density.low) + np.log(density.split)) / 2, abs=0.02)
+
+
+def test_ema_and_learning_rate() -> None:
+    assert ema_decay(0, 0.05) == 0
+    assert 0.99 < ema_decay(10_000, 0.05) < 1
+    # Karras et al. 2024: sigma_rel = 0.05 is exponent 16.97, sigma_rel = 0.10 is 6.94.
+    assert ema_decay(999, 0.05) == pytest.approx((1 - 1e-3) ** 17.97, rel=1e-4)
+    assert ema_decay(999, 0.10) == pytest.approx((1 - 1e-3) ** 7.94, rel=1e-4)
+    assert learning_rate_factor(0.5, 10_000, 0.4, 200) == 1
+    assert learning_rate_factor(0.8, 10_000, 0.4, 200) == pytest.approx(0.5)
+    assert learning_rate_factor(1.0, 10_000, 0.4, 200) == 0
+    assert learning_rate_factor(0.0, 0, 0.4, 200) < 0.01
+
+
+def test_data_sources_agree(tmp_path: Path) -> None:
+    arrays = pictures(3)
+    folder = tmp_path / "pictures"
+    (folder / "sub").mkdir(parents=True)
+    files = []
+    for k, array in enumerate(arrays):
+        Image.fromarray(array).save(folder / "sub" / f"{k}.png")
+        buffer = io.BytesIO()
+        Image.fromarray(array).save(buffer, "JPEG", quality=100, subsampling=0)
+        files.append(buffer.getvalue())
+    np.savez(tmp_path / "arrays.npz", images=np.stack(arrays))
+    joined = np.frombuffer(b"".join(files), dtype=np.uint8)
+    np.savez(tmp_path / "jpegs.npz", jpeg=joined, offsets=np.cumsum([0, *map(len, files)]))
+    for a, b, c in zip(arrays, load_pictures(folder), load_pictures(tmp_path / "arrays.npz"), strict=True):
+        assert np.array_equal(a, b)
+        assert np.array_equal(a, c)
+    for a, b in zip(arrays, load_pictures(tmp_path / "jpegs.npz"), strict=True):
+        assert np.abs(a.astype(int) - b).max() < 12
+    assert load_pictures(folder, channels=1)[0].shape == (40, 40, 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: p / "absent.npz", "no such file"),
+        (lambda p: (p / "empty").mkdir() or p / "empty", "no picture"),
+        (lambda p: (p / "bad.npz").write_bytes(b"no archive") and p / "bad.npz", "cannot read"),
+        (lambda p: np.savez(p / "keys.npz", pictures=np.zeros(3)) or p / "keys.npz", "keys"),
+        (lambda p: np.savez(p / "float.npz", images=np.zeros((1, 8, 8, 3))) or p / "float.npz", "float64"),
+        (lambda p: "NoSuchDataSet", "neither a folder"),
+    ],
+)
+def test_bad_data_is_named(make, message: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(InputError, match=message):
+        load_pictures(make(tmp_path))
+
+
+def test_crops_smaller_than_the_picture_are_padded() -> None:
+    crops = random_crops([[np.full((5, 30, 3), 7, np.uint8)]], [1.0], 16, 4, np.random.default_rng(0))
+    assert crops.shape == (4, 3, 16, 16)
+    assert bool((crops == 7).all())
+
+
+def test_sixteen_bit_ct_archives_keep_their_values() -> None:
+    crops = random_crops([[np.full((20, 20, 1), 2000, np.uint16)]], [1.0], 16, 1, np.random.default_rng(0))
+    assert int(crops.max()) == 2000
+
+
+def test_a_trained_prior_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    from invsolve.cli.main import app
+
+    np.savez(tmp_path / "data.npz", images=np.stack(pictures(8)))
+    arguments = ["train", str(tmp_path / "data.npz"), "--preset", "tiny", "--steps", "3", "-o", str(tmp_path / "mine")]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    prior = load_prior(tmp_path / "mine", "cpu")
+    assert prior.card.name == "mine"
+    assert prior.card.training["steps"] == 3
+    assert prior.mse(0.1) == pytest.approx(0.01, rel=0.5)
+    assert Image.open(tmp_path / "mine" / "denoised.png").size[0] == 7 * 40
