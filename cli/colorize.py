@@ -84,6 +84,7 @@ def colorize(
         )  # fmt: skip
         write_results(paths, pictures, mean, std_picture(channels_last(posterior.std[0])), facts)
         say_results(paths, seconds, posterior.network_calls)
+        say(", ".join(f"{name} {value}" for name, value in posterior.settings.items()), level=1)
         scores: dict[str, dict[str, float]] = {}
         if reference is not None:
             from invsolve.baselines import ColourTable

@@ -9,7 +9,7 @@ import shlex
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -53,10 +53,29 @@ def open_picture(path: Path, what: str = "picture") -> Image.Image:
     return upright
 
 
+class Photo(NamedTuple):
+    """A picture file's content."""
+
+    pixels: Picture  # (H, W) for grey files, (H, W, 3) for all others
+    alpha: Picture | None  # (H, W) transparency, where the file has any
+
+    def with_alpha(self, pixels: Picture) -> Picture:
+        """``pixels`` (H, W[, 3]) with this file's transparency as last channel."""
+        return pixels if self.alpha is None else np.dstack([pixels, self.alpha])
+
+
+def read_photo(path: Path, what: str = "picture") -> Photo:
+    """Grey stays grey, everything else becomes RGB; transparency is kept apart."""
+    image = open_picture(path, what)
+    if "transparency" in image.info:
+        image = image.convert("RGBA")
+    alpha = np.asarray(image.getchannel("A")) if image.mode in ("LA", "RGBA") else None
+    return Photo(np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")), alpha)
+
+
 def read_picture(path: Path, what: str = "picture") -> Picture:
     """(H, W) for grey files, (H, W, 3) for all others; transparency is dropped."""
-    image = open_picture(path, what)
-    return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
+    return read_photo(path, what).pixels
 
 
 def read_mask(path: Path, *, invert: bool = False) -> npt.NDArray[np.bool_]:
@@ -113,6 +132,8 @@ def encode_picture(array: Picture, path: Path, facts: dict[str, Any]) -> bytes:
         info.add_itxt("invsolve", text)
         image.save(buffer, "PNG", pnginfo=info)
     else:
+        if image.mode in ("LA", "RGBA"):  # JPEG has no transparency
+            image = image.convert(image.mode[:-1])
         image.save(buffer, "JPEG", quality=95, subsampling=0, comment=text.encode())
     return buffer.getvalue()
 

@@ -12,7 +12,7 @@ import typer
 
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
-from invsolve.cli.files import check_writable, output_path, provenance, read_mask, read_picture
+from invsolve.cli.files import check_writable, output_path, provenance, read_mask, read_photo, read_picture
 from invsolve.cli.results import ResultPaths, print_json, say_results, say_scores, std_picture, write_results
 from invsolve.errors import InputError
 
@@ -62,7 +62,8 @@ def inpaint(
       invsolve inpaint photo.jpg --mask hole.png --samples 8 -o repaired/
     """  # fmt: skip
     Verbosity.level = -1 if quiet else verbose
-    pixels = read_picture(picture)
+    photo = read_photo(picture)
+    pixels = photo.pixels
     missing = read_mask(mask, invert=invert_mask)
     reference = read_truth(truth, pixels.shape) if truth else None
     paths = ResultPaths.plan(output_path(output, picture, "inpaint"), samples)
@@ -99,8 +100,11 @@ def inpaint(
             task="inpaint", input=str(picture), mask=str(mask), model=prior.card.name, model_sha256=prior.card.sha256,
             seed=seed, samples=samples, device=str(prior.device), **posterior.settings,
         )  # fmt: skip
-        write_results(paths, pictures, mean, std_picture(channels_last(posterior.std[0])), facts)
+        write_results(paths, [photo.with_alpha(p) for p in pictures], photo.with_alpha(mean), std_picture(channels_last(posterior.std[0])), facts)
         say_results(paths, seconds, posterior.network_calls)
+        if paths.result.suffix.lower() != ".png":
+            say("JPEG changes known pixels a little; name a .png file to keep them bit for bit")
+        say(", ".join(f"{name} {value}" for name, value in posterior.settings.items()), level=1)
         scores: dict[str, dict[str, float]] = {}
         if reference is not None:
             from invsolve.baselines import biharmonic

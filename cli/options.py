@@ -36,6 +36,6 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.", rich_
 Verbose = Annotated[
     int,
     typer.Option(
-        "--verbose", "-v", count=True, help="Settings and noise levels; -vv tracebacks.", rich_help_panel=_RUN
+        "--verbose", "-v", count=True, help="Show the settings; -vv shows tracebacks.", rich_help_panel=_RUN
     ),
 ]

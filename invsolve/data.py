@@ -70,7 +70,7 @@ def _from_folder(folder: Path, channels: int) -> list[Picture]:
 
 def _from_npz(path: Path, channels: int) -> list[Picture]:
     if not path.is_file():
-        raise InputError(f"no such file: {path}")
+        raise InputError(f"no such file: {path}", hint="check the path of the data")
     try:
         with np.load(path, allow_pickle=False) as archive:
             if "jpeg" in archive and "offsets" in archive:
@@ -90,7 +90,7 @@ def _from_npz(path: Path, channels: int) -> list[Picture]:
     if images.ndim == 3:
         images = images[..., None]
     if images.shape[-1] != channels:
-        raise InputError(f"{path}: images have {images.shape[-1]} channels, the preset wants {channels}")
+        raise InputError(f"{path}: images have {images.shape[-1]} channels, the preset wants {channels}", hint="choose another preset")
     return list(images)
 
 
@@ -107,7 +107,7 @@ def _from_torchvision(name: str, channels: int) -> list[Picture]:
     try:
         dataset = factory(root=str(root), download=True)
     except (TypeError, RuntimeError, OSError) as error:
-        raise InputError(f"torchvision could not provide {name}: {error}") from error
+        raise InputError(f"torchvision could not provide {name}: {error}", hint="download it by hand and give the folder") from error
     return [_convert(dataset[i][0], channels) for i in range(len(dataset))]
 
 
@@ -163,5 +163,5 @@ def center_crops(pictures: Sequence[Picture], size: int, scale: float) -> Tensor
             top, left = (h - size) // 2, (w - size) // 2
             crops.append(picture[top : top + size, left : left + size].transpose(2, 0, 1))
     if not crops:
-        raise InputError(f"no validation picture is at least {size} x {size} pixels")
+        raise InputError(f"no validation picture is at least {size} x {size} pixels", hint="add larger pictures")
     return torch.from_numpy(np.stack(crops).astype(np.float32) / np.float32(scale))

@@ -73,5 +73,5 @@ class Posterior:
                 header = json.loads(str(archive["header"]))
                 samples, chi2 = torch.from_numpy(archive["samples"]), torch.from_numpy(archive["chi2"])
         except (OSError, ValueError, KeyError, BadZipFile) as error:
-            raise InputError(f"cannot read {path} as a saved posterior: {error}") from error
+            raise InputError(f"cannot read {path} as a saved posterior: {error}", hint="save it again with Posterior.save") from error
         return cls(samples, tuple(header["seeds"]), chi2, header["settings"], header["network_calls"])

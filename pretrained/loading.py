@@ -20,6 +20,7 @@ from invsolve.score_model import ScoreModel, Sigma
 from invsolve.tiling import tiled
 
 WEIGHTS = "model.safetensors"
+REINSTALL = "reinstall invsolve, or copy or train the prior again"
 CARD = "card.json"
 SHIPPED = Path(__file__).resolve().parent
 
@@ -121,18 +122,18 @@ def load_prior(name: str | Path = "photos", device: str | torch.device = "auto")
     card = Card.read(folder / CARD)
     weights = folder / WEIGHTS
     if not weights.is_file():
-        raise ModelError(f"no weights at {weights}", hint="reinstall invsolve, or train the prior again")
+        raise ModelError(f"no weights at {weights}", hint=REINSTALL)
     digest = file_sha256(weights)
     if digest != card.sha256:
         raise ModelError(
             f"{weights} does not match its card: sha256 {digest[:12]}..., the card says {card.sha256[:12]}...",
-            hint="the file is damaged or was changed; reinstall invsolve or copy the prior again",
+            hint=f"the file is damaged or was changed; {REINSTALL}",
         )
     try:
         network = EDMDenoiser(NetworkConfig.from_dict(card.network))
         network.load_state_dict({k: v.float() for k, v in load_file(weights).items()})
     except (SafetensorError, TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{weights} does not fit its card: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"{weights} does not fit its card: {str(error).splitlines()[0]}", hint=REINSTALL) from error
     return NetworkPrior(network, card, where)
 
 

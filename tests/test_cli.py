@@ -92,6 +92,18 @@ def test_grey_and_jpeg_input(name: str, mode: str, folder: Path, small_prior: Pa
     assert np.array_equal(np.asarray(result)[known], np.asarray(Image.open(folder / name))[known])
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparency_is_kept(mode: str, folder: Path, photo: np.ndarray, small_prior: Path) -> None:
+    picture = Image.fromarray(photo).convert(mode)
+    picture.putalpha(Image.fromarray(photo[..., 0]))
+    picture.save(folder / "clear.png")
+    done = run("inpaint", folder / "clear.png", "--mask", folder / "mask.png", "--model", small_prior, "--steps", 1)
+    assert done.returncode == 0, done.stderr
+    result = Image.open(folder / "clear.inpaint.png")
+    assert result.mode == mode
+    assert np.array_equal(np.asarray(result.getchannel("A")), photo[..., 0])
+
+
 def test_exif_orientation_is_respected(folder: Path, photo: np.ndarray, small_prior: Path) -> None:
     sideways = Image.fromarray(photo).transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
