@@ -8,10 +8,11 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from PIL import Image
 
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
-from invsolve.cli.files import check_writable, open_picture, output_path, provenance, read_picture
+from invsolve.cli.files import check_writable, output_path, provenance, read_photo, read_picture
 from invsolve.cli.inpaint import channels_last, score
 from invsolve.cli.results import ResultPaths, print_json, say_results, say_scores, std_picture, write_results
 from invsolve.errors import InputError
@@ -49,7 +50,8 @@ def colorize(
       invsolve colorize grey.png --samples 8 --truth colour.png
     """
     Verbosity.level = -1 if quiet else verbose
-    grey = np.asarray(open_picture(picture).convert("L"))
+    photo = read_photo(picture)
+    grey = np.asarray(Image.fromarray(photo.pixels).convert("L"))
     reference = None
     if truth is not None:
         reference = read_picture(truth, "colour picture")
@@ -82,7 +84,8 @@ def colorize(
             task="colorize", input=str(picture), model=prior.card.name, model_sha256=prior.card.sha256,
             seed=seed, samples=samples, device=str(prior.device), **posterior.settings,
         )  # fmt: skip
-        write_results(paths, pictures, mean, std_picture(channels_last(posterior.std[0])), facts)
+        pngs = [photo.with_alpha(p) for p in [*pictures, mean]]
+        write_results(paths, pngs[:-1], pngs[-1], std_picture(channels_last(posterior.std[0])), facts)
         say_results(paths, seconds, posterior.network_calls)
         say(", ".join(f"{name} {value}" for name, value in posterior.settings.items()), level=1)
         scores: dict[str, dict[str, float]] = {}

@@ -11,8 +11,7 @@ from PIL import Image
 
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, say
-from invsolve.cli.files import check_writable, encode_picture, provenance, write_all
-from invsolve.errors import OutputError
+from invsolve.cli.files import check_writable, encode_picture, make_folder, provenance, write_all
 
 
 def demo(
@@ -32,9 +31,7 @@ def demo(
     names = ["original.png", "damaged.png", "mask.png", "grey.png"]
     original, damaged, mask, grey = (folder / name for name in names)
     results = [folder / "damaged.inpaint.png", folder / "grey.colorize.png", folder / "compare.png"]
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder} is not a folder", hint="name another folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     check_writable([original, damaged, mask, grey, *results], force=force)
 
     picture = demo_picture()

@@ -36,20 +36,21 @@ def open_picture(path: Path, what: str = "picture") -> Image.Image:
         raise InputError(f"no such file: {path}", hint=f"check the path of the {what}")
     if path.is_dir():
         raise InputError(f"{path} is a folder", hint=f"give one {what}")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes)", hint="copy it again from the original")
     try:
-        if path.stat().st_size == 0:
-            raise InputError(f"{path} is empty (0 bytes)", hint="copy it again from the original")
         with Image.open(path) as image:
+            # Pillow reads 16-bit colour as 8-bit without a word; only the decoder's raw mode still tells.
+            deep = any(";16" in str(tile) for tile in getattr(image, "tile", []))
             image.load()
             upright = ImageOps.exif_transpose(image)
     except UnidentifiedImageError:
         raise InputError(f"{path} is not a picture this program can read", hint="give a PNG or JPEG file") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{path} is damaged or truncated: {error}", hint="copy it again from the original") from None
-    if upright.mode not in EIGHT_BIT:
-        raise InputError(
-            f"{path} has pixel mode {upright.mode}", hint="convert it to an 8-bit grey or RGB picture first"
-        )
+    if deep or upright.mode not in EIGHT_BIT:
+        kind = "16 bits per channel" if deep else f"pixel mode {upright.mode}"
+        raise InputError(f"{path} has {kind}", hint="convert it to an 8-bit grey or RGB picture first")
     return upright
 
 
@@ -58,19 +59,24 @@ class Photo(NamedTuple):
 
     pixels: Picture  # (H, W) for grey files, (H, W, 3) for all others
     alpha: Picture | None  # (H, W) transparency, where the file has any
+    icc_profile: bytes | None  # what the numbers mean as colours, where the file says so
 
-    def with_alpha(self, pixels: Picture) -> Picture:
-        """``pixels`` (H, W[, 3]) with this file's transparency as last channel."""
-        return pixels if self.alpha is None else np.dstack([pixels, self.alpha])
+    def with_alpha(self, pixels: Picture, opaque: npt.NDArray[np.bool_] | None = None) -> Picture:
+        """``pixels`` (H, W[, 3]) with this file's transparency as last channel; none of it where ``opaque``."""
+        if self.alpha is None:
+            return pixels
+        return np.dstack([pixels, self.alpha if opaque is None else np.where(opaque, np.uint8(255), self.alpha)])
 
 
 def read_photo(path: Path, what: str = "picture") -> Photo:
-    """Grey stays grey, everything else becomes RGB; transparency is kept apart."""
+    """Grey stays grey, everything else becomes RGB; transparency and colour profile are kept apart."""
     image = open_picture(path, what)
+    grey = image.mode in ("1", "L", "LA")
+    icc_profile = image.info.get("icc_profile") if image.mode in ("L", "LA", "RGB", "RGBA", "P") else None
     if "transparency" in image.info:
-        image = image.convert("RGBA")
+        image = image.convert("LA" if grey else "RGBA")
     alpha = np.asarray(image.getchannel("A")) if image.mode in ("LA", "RGBA") else None
-    return Photo(np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")), alpha)
+    return Photo(np.asarray(image.convert("L" if grey else "RGB")), alpha, icc_profile)
 
 
 def read_picture(path: Path, what: str = "picture") -> Picture:
@@ -118,23 +124,32 @@ def check_writable(paths: list[Path], *, force: bool) -> None:
             raise OutputError(f"cannot write into {folder}: {reason}", hint="choose another place with -o") from None
 
 
+def make_folder(folder: Path) -> None:
+    """Create a folder for results, if it is not there yet."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"cannot make the folder {folder}: {reason}", hint="choose another place") from None
+
+
 def provenance(**facts: Any) -> dict[str, Any]:
     """What made a file: command line, version and the given facts."""
     command = shlex.join(["invsolve", *sys.argv[1:]])
     return {"software": f"invsolve {__version__}", "command": command, **facts}
 
 
-def encode_picture(array: Picture, path: Path, facts: dict[str, Any]) -> bytes:
+def encode_picture(array: Picture, path: Path, facts: dict[str, Any], icc_profile: bytes | None = None) -> bytes:
     """PNG or JPEG bytes by the path's ending, with the provenance in a text chunk or comment."""
     buffer, image, text = io.BytesIO(), Image.fromarray(array), json.dumps(facts)
     if path.suffix.lower() == ".png":
         info = PngImagePlugin.PngInfo()
         info.add_itxt("invsolve", text)
-        image.save(buffer, "PNG", pnginfo=info)
+        image.save(buffer, "PNG", pnginfo=info, icc_profile=icc_profile)
     else:
         if image.mode in ("LA", "RGBA"):  # JPEG has no transparency
             image = image.convert(image.mode[:-1])
-        image.save(buffer, "JPEG", quality=95, subsampling=0, comment=text.encode())
+        image.save(buffer, "JPEG", quality=95, subsampling=0, comment=text.encode(), icc_profile=icc_profile)
     return buffer.getvalue()
 
 

@@ -16,6 +16,9 @@ from invsolve.cli.files import check_writable, output_path, provenance, read_mas
 from invsolve.cli.results import ResultPaths, print_json, say_results, say_scores, std_picture, write_results
 from invsolve.errors import InputError
 
+BIHARMONIC_LIMIT = 200_000
+"""Missing pixels up to which the baseline's sparse solve stays in seconds."""
+
 
 def inpaint(
     picture: Annotated[
@@ -100,7 +103,9 @@ def inpaint(
             task="inpaint", input=str(picture), mask=str(mask), model=prior.card.name, model_sha256=prior.card.sha256,
             seed=seed, samples=samples, device=str(prior.device), **posterior.settings,
         )  # fmt: skip
-        write_results(paths, [photo.with_alpha(p) for p in pictures], photo.with_alpha(mean), std_picture(channels_last(posterior.std[0])), facts)
+        pngs = [photo.with_alpha(p, opaque=missing) for p in [*pictures, mean]]
+        spread = std_picture(channels_last(posterior.std[0]))
+        write_results(paths, pngs[:-1], pngs[-1], spread, facts, photo.icc_profile)
         say_results(paths, seconds, posterior.network_calls)
         if paths.result.suffix.lower() != ".png":
             say("JPEG changes known pixels a little; name a .png file to keep them bit for bit")
@@ -109,7 +114,11 @@ def inpaint(
         if reference is not None:
             from invsolve.baselines import biharmonic
 
-            candidates = {"biharmonic": to_pixels(biharmonic(unit, missing)), "invsolve sample": pictures[0]}
+            candidates = {"invsolve sample": pictures[0]}
+            if missing.sum() <= BIHARMONIC_LIMIT:
+                candidates = {"biharmonic": to_pixels(biharmonic(unit, missing)), **candidates}
+            else:
+                say(f"biharmonic baseline left out: it would take too long on {missing.sum()} missing pixels")
             if samples > 1:
                 candidates[f"mean of {samples}"] = mean
             scores = {name: score(reference, candidate) for name, candidate in candidates.items()}

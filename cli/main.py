@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from typing import Annotated
 
 import typer
@@ -55,9 +56,14 @@ def main() -> None:
     """Run the command; every error becomes one line, a hint and an exit code."""
     try:
         app()
-    except (Exception, KeyboardInterrupt) as error:
+    except SystemExit as stop:
+        # Typer has turned Ctrl-C into exit code 130 without a word.
+        if isinstance(getattr(stop.__context__, "__cause__", None), KeyboardInterrupt):
+            exit_code_of(KeyboardInterrupt())
+        raise
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the one place where everything is reported
         if Verbosity.level >= 2:
-            raise
+            traceback.print_exc()
         sys.exit(exit_code_of(error))
 
 

@@ -35,7 +35,5 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.", rich_help_panel=_RUN)]
 Verbose = Annotated[
     int,
-    typer.Option(
-        "--verbose", "-v", count=True, help="Show the settings; -vv shows tracebacks.", rich_help_panel=_RUN
-    ),
+    typer.Option("--verbose", "-v", count=True, help="Show the settings; -vv shows tracebacks.", rich_help_panel=_RUN),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,14 +52,19 @@ def std_picture(std: npt.NDArray[np.floating]) -> Picture:
 
 
 def write_results(
-    paths: ResultPaths, samples: list[Picture], mean: Picture, std: Picture, facts: dict[str, Any]
+    paths: ResultPaths,
+    samples: list[Picture],
+    mean: Picture,
+    std: Picture,
+    facts: dict[str, Any],
+    icc_profile: bytes | None = None,
 ) -> None:
-    """Encode and write the whole set; ``samples`` (H, W[, 3 or 4]) in order of their seeds."""
+    """Encode and write the whole set; ``samples`` (H, W[, 2, 3 or 4]) in order of their seeds."""
     files = {}
     for number, (path, picture) in enumerate(zip([paths.result, *paths.samples], samples, strict=True)):
-        files[path] = encode_picture(picture, path, {**facts, "seed": facts["seed"] + number})
+        files[path] = encode_picture(picture, path, {**facts, "seed": facts["seed"] + number}, icc_profile)
     if paths.mean and paths.std:
-        files[paths.mean] = encode_picture(mean, paths.mean, {**facts, "content": "mean of the samples"})
+        files[paths.mean] = encode_picture(mean, paths.mean, {**facts, "content": "mean of the samples"}, icc_profile)
         content = f"standard deviation, white = {STD_WHITE}"
         files[paths.std] = encode_picture(std, paths.std, {**facts, "content": content})
     write_all(files)
@@ -74,19 +80,20 @@ def say_results(paths: ResultPaths, seconds: float, calls: int) -> None:
             f"{paths.std.name}: where they differ (white: {STD_WHITE:g} of the range)"
         )
     else:
-        say(
-            "it is one sample of the possible pictures; --samples 8 writes more, their mean and where they differ",
-            level=1,
-        )
+        say("it is one sample, one of many pictures that fit; --samples 8 adds more, their mean and where they differ")
 
 
 def say_scores(scores: dict[str, dict[str, float]]) -> None:
-    """A line per method, the best PSNR last to be read."""
+    """A line per method."""
     for method, figures in scores.items():
         say(f"{method:>16}: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
 
 
 def print_json(facts: dict[str, Any]) -> None:
-    """The run's JSON object, alone on stdout."""
-    sys.stdout.write(json.dumps(facts) + "\n")
+    """The run's JSON object, alone on stdout; figures that are infinite or undefined become null."""
+    scores = {
+        method: {name: value if math.isfinite(value) else None for name, value in figures.items()}
+        for method, figures in facts["scores"].items()
+    }
+    sys.stdout.write(json.dumps({**facts, "scores": scores}, allow_nan=False) + "\n")
     sys.stdout.flush()

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from invsolve.cli.console import Verbosity, progress_bar, say
+from invsolve.cli.files import check_writable, make_folder
 from invsolve.errors import ExitCode, UsageError
 
 
@@ -34,10 +35,10 @@ def train(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps in all; default from the preset.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Crops per step.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of crops, noise and initial weights.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of crops, noise and initial weights.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start anew; default is to resume the folder's checkpoint.")
+        bool, typer.Option("--fresh", help="Start anew over the folder's checkpoint; default is to resume it.")
     ] = False,
     name: Annotated[str | None, typer.Option(help="Name on the card; default the folder's.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "as the training data",
@@ -52,10 +53,8 @@ def train(
     Example: invsolve train photos/ --preset photos --time-limit 2h -o my-prior
     """
     Verbosity.level = -1 if quiet else verbose
-    import torch
-
     from invsolve.data import load_pictures
-    from invsolve.pretrained.loading import resolve_device
+    from invsolve.pretrained.loading import CARD, WEIGHTS, resolve_device
     from invsolve.training import CHECKPOINT, PRESETS, hold_out, with_overrides
     from invsolve.training import train as run_training
 
@@ -63,13 +62,16 @@ def train(
         raise UsageError(f"unknown preset {preset!r}", hint=f"known presets: {', '.join(PRESETS)}")
     config = with_overrides(PRESETS[preset], steps=steps, batch=batch, seed=seed)
     where = resolve_device(device)
+    resuming = not fresh and (output / CHECKPOINT).is_file()
+    make_folder(output)
+    # A finished prior is only replaced by resuming its own run.
+    check_writable([output / part for part in (WEIGHTS, CARD, "denoised.png")], force=resuming or fresh)
     limit = parse_duration(time_limit) if time_limit else None
     pictures = load_pictures(data, config.network.channels)
     if validation is None:
         pictures, held_out = hold_out(pictures)
     else:
         held_out = load_pictures(validation, config.network.channels)
-    resuming = not fresh and (output / CHECKPOINT).is_file()
     say(f"{len(pictures)} pictures, {len(held_out)} for validation, on {where}" + (", resuming" if resuming else ""))
 
     with progress_bar(
@@ -93,7 +95,6 @@ def train(
             raise typer.Exit(int(ExitCode.INTERRUPTED)) from None
 
     say("validating ...")
-    torch.set_grad_enabled(False)
     card = export(output, config, state, held_out, data=data, name=name or output.name, licence=licence)
     errors = ", ".join(f"{s:.3g}: {e**0.5:.4f}" for s, e in card.validation_mse)
     say(f"{state.step} steps, {state.seconds / 60:.1f} min; rms denoising error by sigma: {errors}")

@@ -1,4 +1,4 @@
-"""Fill scratches in a photograph: eight samples, their mean, where they differ.
+"""Fill scratches in a photograph: four samples, their mean, where they differ.
 
 Run from the repository: python examples/inpaint.py
 """

@@ -32,6 +32,9 @@ class LinearOperator:
     input_shape, output_shape : shapes without the batch axis.
     """
 
+    device = torch.device("cpu")
+    """Where the operator's own tensors live, for those that have any and cannot move them."""
+
     def __init__(self, input_shape: Sequence[int], output_shape: Sequence[int]) -> None:
         self.input_shape: Shape = tuple(input_shape)
         self.output_shape: Shape = tuple(output_shape)
@@ -73,6 +76,11 @@ class LinearOperator:
         if self._cached_norm is None:
             self._cached_norm = self._norm()
         return self._cached_norm
+
+    @property
+    def measured_values(self) -> int:
+        """How many values of y carry information: the count that chi-squared is divided by."""
+        return math.prod(self.output_shape)
 
     def prox(self, z: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
         """``argmin_x 1/2 |A x - y|^2 + rho/2 |x - z|^2``.
@@ -195,7 +203,7 @@ class Stack(LinearOperator):
 def power_iteration(operator: LinearOperator, steps: int = 200, tolerance: float = 1e-6) -> float:
     """Largest singular value of ``operator`` by power iteration on A'A, in float64 where the operator allows it."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn((1, *operator.input_shape), generator=generator, dtype=torch.float64)
+    x = torch.randn((1, *operator.input_shape), generator=generator, dtype=torch.float64).to(operator.device)
     try:
         operator._apply(x)
     except RuntimeError:  # a backend that only knows float32

@@ -13,7 +13,7 @@ from torch import Tensor
 from invsolve.errors import InputError
 from invsolve.forward_models import ForwardModel, Grayscale
 from invsolve.forward_models.grayscale import REC601
-from invsolve.inpainting import Picture, Progress
+from invsolve.inpainting import Picture, Progress, check_rgb_prior
 from invsolve.posterior import Posterior
 from invsolve.rules import Rule
 from invsolve.samplers import Sampler
@@ -72,6 +72,7 @@ def colorize(
     """
     if grey.ndim != 2:
         raise InputError(f"grey picture has shape {grey.shape}", hint="wanted (height, width)")
+    check_rgb_prior(prior)
     y = torch.from_numpy(np.ascontiguousarray(grey, dtype=np.float32))[None, None]
     size = working_size(grey.shape[0], grey.shape[1])
     small = (
@@ -97,12 +98,13 @@ def colorize(
         turn=True,
         callback=lambda info: report(info.step / info.steps),
     )
-    colours = solved.samples[:, 0]
-    chroma = colours - Grayscale((3, *size))(colours)
-    if size != grey.shape:
-        chroma = enlarge_chroma(chroma, small.cpu(), y)
-    out = torch.stack([into_gamut(y[0], c) for c in chroma])
-    return replace(solved, samples=out[:, None], settings={**solved.settings, "working_size": list(size)})
+    out = []
+    for colours in solved.samples[:, 0]:  # one at a time: large pictures take memory
+        chroma = colours[None] - Grayscale((3, *size))(colours[None])
+        if size != grey.shape:
+            chroma = enlarge_chroma(chroma, small.cpu(), y)
+        out.append(into_gamut(y[0], chroma[0]))
+    return replace(solved, samples=torch.stack(out)[:, None], settings={**solved.settings, "working_size": list(size)})
 
 
 def working_size(height: int, width: int) -> tuple[int, int]:

@@ -32,7 +32,7 @@ def load_pictures(source: str | Path, channels: int = 3) -> list[Picture]:
     ----------
     source : a folder of images (searched recursively), an ``.npz`` with ``images`` (N, H, W[, C]) or with ``jpeg``
         (bytes joined) and ``offsets`` (N + 1,), or the name of a torchvision data set such as ``CIFAR10``.
-    channels : 1 or 3; pictures are converted.
+    channels : 1 or 3; picture files are converted, arrays must have as many.
 
     Raises
     ------
@@ -83,14 +83,19 @@ def _from_npz(path: Path, channels: int) -> list[Picture]:
                 raise InputError(
                     f"{path} has keys {sorted(archive.keys())}", hint="wanted: `images`, or `jpeg` with `offsets`"
                 )
-    except (OSError, ValueError, BadZipFile) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise InputError(f"cannot read {path}: {error}", hint="copy it again from the original") from error
     if images.dtype not in (np.uint8, np.uint16):
         raise InputError(f"{path}: images are {images.dtype}", hint="wanted: uint8 or uint16")
     if images.ndim == 3:
         images = images[..., None]
     if images.shape[-1] != channels:
-        raise InputError(f"{path}: images have {images.shape[-1]} channels, the preset wants {channels}", hint="choose another preset")
+        raise InputError(
+            f"{path}: images have {images.shape[-1]} channels, the preset wants {channels}",
+            hint="choose another preset",
+        )
     return list(images)
 
 
@@ -107,7 +112,9 @@ def _from_torchvision(name: str, channels: int) -> list[Picture]:
     try:
         dataset = factory(root=str(root), download=True)
     except (TypeError, RuntimeError, OSError) as error:
-        raise InputError(f"torchvision could not provide {name}: {error}", hint="download it by hand and give the folder") from error
+        raise InputError(
+            f"torchvision could not provide {name}: {error}", hint="download it by hand and give the folder"
+        ) from error
     return [_convert(dataset[i][0], channels) for i in range(len(dataset))]
 
 
@@ -132,7 +139,7 @@ def random_crops(
     count: int,
     rng: np.random.Generator,
 ) -> Tensor:
-    """Random crops in the eight orientations of the square; pictures are drawn in proportion to their area.
+    """Random crops in the eight orientations of the square; every picture is equally likely.
 
     ``pyramid[k]`` holds the pictures at 1 / 2**k of their size, drawn with ``scale_odds[k]``; those smaller than the
     crop are extended by mirroring. Returns (count, C, size, size) in the stored dtype.

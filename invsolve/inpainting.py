@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
-from invsolve.errors import InputError
+from invsolve.errors import InputError, ModelError
 from invsolve.fill import push_pull
 from invsolve.forward_models import ForwardModel, GaussianNoise, Mask
 from invsolve.posterior import Posterior
@@ -41,6 +41,9 @@ SIGMA_START_REFINING = 0.25
 """First noise level on a guess that comes from half the resolution: keeps its layout, renews its detail."""
 
 SIGMA_END = 0.005
+
+PIXELS_AT_ONCE = 2**23
+"""Samples of large pictures are drawn in batches of so many pixels at most: about 1 GB of working memory."""
 
 
 class Region(NamedTuple):
@@ -116,6 +119,12 @@ def check_inpainting(picture: Picture, missing: npt.NDArray[np.bool_]) -> None:
         raise InputError("the mask marks every pixel as missing", hint=hint)
 
 
+def check_rgb_prior(prior: ScoreModel) -> None:
+    """Raise ModelError unless the prior knows colour pictures."""
+    if prior.channels != 3:
+        raise ModelError(f"this prior has {prior.channels} channel(s)", hint="use one of RGB pictures, such as photos")
+
+
 def inpaint(
     picture: Picture,
     missing: npt.NDArray[np.bool_],
@@ -153,6 +162,7 @@ def inpaint(
     InputError : shapes do not fit, nothing is missing, or nothing is known.
     """
     check_inpainting(picture, missing)
+    check_rgb_prior(prior)
     rgb = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
     full = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1), dtype=np.float32))[None]
     known = torch.from_numpy(~missing)[None, None].float()
@@ -162,7 +172,7 @@ def inpaint(
 
     out = full.repeat(samples, 1, 1, 1)
     calls, solved = 0, Posterior(full)
-    for region, scale in zip(regions, scales, strict=True):
+    for number, (region, scale) in enumerate(zip(regions, scales, strict=True)):
         rows, columns = region.slices
         solved = _coarse_to_fine(
             full[..., rows, columns].to(device),
@@ -176,6 +186,7 @@ def inpaint(
             samples=samples,
             seed=seed,
             batch=batch,
+            stream=8 * number,
             meter=meter,
         )
         out[..., rows, columns] = solved.samples[:, 0]
@@ -222,12 +233,13 @@ def _coarse_to_fine(
     samples: int,
     seed: int,
     batch: int,
+    stream: int,
     meter: Callable[[int, StepInfo], None],
 ) -> Posterior:
     """Fill at the coarsest resolution first; each finer one starts from the coarser sample plus a little noise."""
     if scales > 1:
         settings = {"prior": prior, "steps": steps, "noise": noise / 2, "rule": rule, "sampler": sampler}
-        settings |= {"samples": samples, "seed": seed, "batch": batch, "meter": meter}
+        settings |= {"samples": samples, "seed": seed, "batch": batch, "stream": stream + 1, "meter": meter}
         coarse = _coarse_to_fine(*_halve(picture, known), scales - 1, **settings)  # type: ignore[arg-type]
         size = tuple(picture.shape[-2:])
         guess = F.interpolate(coarse.samples[:, 0], size=size, mode="bilinear", align_corners=False).to(picture)
@@ -245,8 +257,9 @@ def _coarse_to_fine(
         samples=samples,
         seed=seed,
         start=start,
-        batch=batch,
+        batch=max(1, min(batch, PIXELS_AT_ONCE // pixels)),
         turn=True,
+        stream=stream,
         callback=lambda info: meter(pixels, info),
     )
     return replace(solved, network_calls=solved.network_calls + (coarse.network_calls if coarse else 0))

@@ -72,6 +72,8 @@ class Posterior:
             with np.load(path, allow_pickle=False) as archive:
                 header = json.loads(str(archive["header"]))
                 samples, chi2 = torch.from_numpy(archive["samples"]), torch.from_numpy(archive["chi2"])
-        except (OSError, ValueError, KeyError, BadZipFile) as error:
-            raise InputError(f"cannot read {path} as a saved posterior: {error}", hint="save it again with Posterior.save") from error
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            raise InputError(
+                f"cannot read {path} as a saved posterior: {error}", hint="save it again with Posterior.save"
+            ) from error
         return cls(samples, tuple(header["seeds"]), chi2, header["settings"], header["network_calls"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ def solve(
     start: Tensor | None = None,
     batch: int = 8,
     turn: bool = False,
+    stream: int = 0,
     callback: Callback | None = None,
     **options: Any,
 ) -> Posterior:
@@ -52,6 +54,7 @@ def solve(
     batch : images denoised at once; bounds the memory.
     turn : show the prior each image in another of the square's eight orientations at every step, which averages out
         what the network does differently in each.
+    stream : mixed into the seeds, so that several solves of one run draw different noise.
     callback : called after every step with a :class:`StepInfo` counted over the whole run.
     options : passed to the sampler.
 
@@ -76,7 +79,7 @@ def solve(
     results = []
     for number, chunk in enumerate(chunks):
         images = [k for _, k in chunk]
-        noise = SeededNoise([(seed + j, k) for j, k in chunk])
+        noise = SeededNoise([(seed + j, k, stream) for j, k in chunk])
         oriented = OrientedModel(counted, [seed + j + k for j, k in chunk]) if turn else counted
         model = condition(oriented, forward_model, y[images], rule)
         guess = starts[[j for j, _ in chunk], images]
@@ -115,5 +118,6 @@ def chi_squared(forward_model: ForwardModel, samples: Tensor, y: Tensor) -> Tens
     sigma = forward_model.noise.sigma
     if sigma == 0:
         return torch.empty(0)
-    misfits = [((forward_model.operator(x) - y) / sigma).square().flatten(1).mean(dim=1) for x in samples]
-    return torch.stack(misfits)
+    operator = forward_model.operator
+    values = operator.measured_values if isinstance(operator, LinearOperator) else math.prod(y.shape[1:])
+    return torch.stack([((operator(x) - y) / sigma).square().flatten(1).sum(dim=1) / values for x in samples])

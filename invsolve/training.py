@@ -4,7 +4,7 @@ The loss is EDM's (Karras et al. 2022, eq. 8): ``E |D(x0 + sigma z, sigma) - x0|
 for every level, with an explicit density p(sigma). Denoising score matching (Vincent 2011; NCSN eq. 6 with
 lambda = sigma^2) is the same loss with weight ``1 / sigma^2``, and stays available as ``weighting="ncsn"``.
 
-Everything random is drawn from (seed, step), so a resumed run repeats an unbroken one.
+Crops, noise levels and noise are drawn from (seed, step), so a resumed run repeats an unbroken one.
 """
 
 from __future__ import annotations
@@ -190,14 +190,23 @@ def save_checkpoint(folder: Path, config: TrainingConfig, state: TrainingState) 
     temporary.replace(folder / CHECKPOINT)
 
 
+def _plain(value: Any) -> Any:
+    """Tuples as lists, all the way down, so that a stored configuration compares equal."""
+    if isinstance(value, dict):
+        return {name: _plain(v) for name, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
 def load_checkpoint(folder: Path, config: TrainingConfig, device: torch.device) -> TrainingState:
     """Read a checkpoint back; only tensors and plain values are unpickled (``weights_only``)."""
     content: dict[str, Any] = torch.load(folder / CHECKPOINT, map_location=device, weights_only=True)
-    stored = NetworkConfig.from_dict(content["config"]["network"])
-    if stored != config.network:
+    wanted, stored = _plain(asdict(config)), _plain(content["config"])
+    changed = [name for name in wanted if name != "steps" and wanted[name] != stored.get(name)]
+    if changed:
+        was, now = ({name: settings.get(name) for name in changed} for settings in (stored, wanted))
         raise InputError(
-            f"{folder} holds a checkpoint of another network: {stored}",
-            hint="resume with the preset it was started with, or choose another folder",
+            f"{folder} holds the checkpoint of another run: it has {was}, this one {now}",
+            hint="resume with the settings it was started with, choose another folder, or --fresh to start anew",
         )
     state = initial_state(config, device)
     state.model.load_state_dict(content["model"])
@@ -231,7 +240,9 @@ def train(
 ) -> TrainingState:
     """Train until ``config.steps`` or ``time_limit`` seconds, whichever comes first; resumes from ``folder``.
 
-    The learning rate falls to zero towards whichever end comes first. Interrupting (Ctrl-C) saves a checkpoint.
+    The learning rate falls to zero towards whichever end comes first; the time of earlier, resumed parts counts. A run
+    limited by steps repeats itself bit for bit on the CPU with fixed threads, broken off or not; one limited by time
+    cannot. Interrupting (Ctrl-C) saves a checkpoint.
 
     Raises
     ------
@@ -249,19 +260,20 @@ def train(
     started = saved = time.monotonic()
     late = config.steps * 2 // 3
     warmup = min(200, max(1, config.steps // 20))
-    step, average = first, float("nan")
+    step, average, images, consistent = first, float("nan"), 0, True
 
     def current() -> TrainingState:
         return TrainingState(model, ema, optimizer, step, seconds_before + time.monotonic() - started)
 
     def progress() -> float:
-        by_time = (time.monotonic() - started) / time_limit if time_limit else 0.0
+        by_time = (seconds_before + time.monotonic() - started) / time_limit if time_limit else 0.0
         return max(step / config.steps, by_time)
 
     def prepare(index: int) -> tuple[Tensor, Tensor, Tensor]:
         # By steps only, never by the clock: a resumed run must see the same crops.
         return batch_at(index, config.crop if index < late else config.crop_late, config, pyramid)
 
+    at_start = progress()
     with ThreadPoolExecutor(1) as pool:
         upcoming = pool.submit(prepare, step)
         try:
@@ -271,49 +283,53 @@ def train(
                 optimizer.scale_rates(learning_rate_factor(progress(), step, config.decay_share, warmup))
                 with autocast(device):
                     loss = denoising_loss(model, crops.float() / scale, sigma, z, config.weighting)
-                value = float(loss.detach())
-                if not math.isfinite(value):
-                    raise SolveError(
-                        f"the loss became {value} at step {step}", hint="lower the learning rate and resume"
-                    )
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
-                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                value = float(loss.detach())
+                steepness = float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0))
+                if not (math.isfinite(value) and math.isfinite(steepness)):
+                    raise SolveError(
+                        f"the loss became {value}, its gradient {steepness}, at step {step}",
+                        hint="the last checkpoint is sound; look for broken pictures, or start with --fresh and another seed",
+                    )
+                consistent = False  # an interruption from here on must not be saved
                 optimizer.step()
                 with torch.no_grad():
-                    torch._foreach_lerp_(
-                        list(ema.parameters()), list(model.parameters()), 1 - ema_decay(step, config.ema_relative_width)
-                    )
+                    decay = ema_decay(step, config.ema_relative_width)
+                    torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - decay)
                 step += 1
+                consistent = True
+                images += len(crops)
                 average = value if math.isnan(average) else 0.98 * average + 0.02 * value
                 elapsed = time.monotonic() - started
                 if on_step is not None:
-                    done = max(progress() - first / config.steps, 1e-9)
-                    rate = (step - first) * config.batch / elapsed
-                    on_step(
-                        TrainingInfo(
-                            step, config.steps, average, rate, elapsed, elapsed * max(0.0, 1 - progress()) / done
-                        )
-                    )
+                    done = max(progress() - at_start, 1e-9)
+                    left = elapsed * max(0.0, 1 - progress()) / done
+                    on_step(TrainingInfo(step, config.steps, average, images / elapsed, elapsed, left))
                 if time.monotonic() - saved > checkpoint_every:
                     save_checkpoint(folder, config, current())
                     saved = time.monotonic()
         finally:
             upcoming.cancel()
-            if step > first:
+            if step > first and consistent:
                 save_checkpoint(folder, config, current())
     return current()
 
 
 def validation_pictures(pictures: Sequence[Picture], size: int) -> Tensor:
-    """Centre crops for :func:`validate`, at most ``size`` pixels and a multiple of 8."""
-    smallest = min(min(p.shape[:2]) for p in pictures)
-    return center_crops(pictures, min(size, smallest // 8 * 8), unit_scale(pictures))
+    """Centre crops for :func:`validate`, at most ``size`` pixels and a multiple of 8, of the pictures of 32 and more."""
+    large = [p for p in pictures if min(p.shape[:2]) >= 32]
+    if not large:
+        raise InputError("no validation picture is at least 32 x 32 pixels", hint="give larger ones with --val")
+    smallest = min(min(p.shape[:2]) for p in large)
+    return center_crops(large, min(size, smallest // 8 * 8), unit_scale(large))
 
 
 def hold_out(pictures: Sequence[Picture], share: float = 0.03) -> tuple[list[Picture], list[Picture]]:
     """Split off every k-th picture for validation when no validation set is given."""
-    every = max(2, round(1 / share))
+    if len(pictures) < 2:
+        raise InputError(f"{len(pictures)} picture", hint="training and validation need at least 2")
+    every = min(len(pictures), max(2, round(1 / share)))
     kept = [p for i, p in enumerate(pictures) if i % every]
     return kept, [p for i, p in enumerate(pictures) if i % every == 0]
 

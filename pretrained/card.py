@@ -52,13 +52,17 @@ class Card:
                 f"no card at {path}", hint="a prior is a folder with card.json and model.safetensors"
             ) from None
         except (OSError, ValueError) as error:
-            raise ModelError(f"cannot read the card {path}: {error}", hint="reinstall invsolve, or copy the prior again") from error
+            raise ModelError(
+                f"cannot read the card {path}: {error}", hint="reinstall invsolve, or copy the prior again"
+            ) from error
         if not isinstance(fields, dict) or fields.get("format") != FORMAT:
             raise ModelError(f"{path} is not a card of format {FORMAT}", hint="update invsolve")
         try:
             card = cls(**fields)
         except TypeError as error:
-            raise ModelError(f"{path} is not a card: {error}", hint="reinstall invsolve, or copy the prior again") from error
+            raise ModelError(
+                f"{path} is not a card: {error}", hint="reinstall invsolve, or copy the prior again"
+            ) from error
         return card
 
 

@@ -24,6 +24,9 @@ REINSTALL = "reinstall invsolve, or copy or train the prior again"
 CARD = "card.json"
 SHIPPED = Path(__file__).resolve().parent
 
+PIXELS_AT_ONCE = 2**21
+"""The network sees at most so many pixels in one batch: about 2 GB of activations."""
+
 TILE_CORE = 384
 """Pictures with more pixels than a 768 x 768 one are denoised in tiles with cores of this side."""
 
@@ -51,9 +54,12 @@ class NetworkPrior(ScoreModel):
         level = level.clamp(self.sigma_min, self.sigma_max)
 
         def whole(part: Tensor) -> Tensor:
+            count = max(1, PIXELS_AT_ONCE // (part.shape[-2] * part.shape[-1]))
+            pieces = []
             with autocast(self.device):
-                denoised: Tensor = self.network(part.float(), level)
-            return denoised.to(part.dtype)
+                for first in range(0, len(part), count):
+                    pieces.append(self.network(part[first : first + count].float(), level[first : first + count]))
+            return torch.cat(pieces).to(part.dtype)
 
         if x.shape[-2] * x.shape[-1] <= (2 * TILE_CORE) ** 2:
             return whole(x)
@@ -95,14 +101,21 @@ def resolve_device(device: str) -> torch.device:
     """``auto`` takes a GPU when there is one; an explicit device that is absent is an error, never a fallback."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.partition(":")[0] == "cuda" and not torch.cuda.is_available():
-        raise ModelError(
-            f"--device {device}: this PyTorch sees no CUDA device", hint="use --device cpu or --device auto"
-        )
     try:
-        return torch.device(device)
+        where = torch.device(device)
     except RuntimeError:
         raise ModelError(f"unknown device {device!r}", hint="use auto, cpu, cuda or cuda:N") from None
+    if where.type == "cuda" and (where.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ModelError(
+            f"--device {device}: this PyTorch sees {count or 'no'} CUDA device{'s' if count > 1 else ''}",
+            hint="use --device cpu or --device auto",
+        )
+    try:
+        torch.empty(0, device=where)
+    except (RuntimeError, NotImplementedError, AssertionError):
+        raise ModelError(f"--device {device}: not available here", hint="use --device cpu or --device auto") from None
+    return where
 
 
 def load_prior(name: str | Path = "photos", device: str | torch.device = "auto") -> NetworkPrior:

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -62,6 +63,7 @@ def test_inpaint_writes_the_result_with_provenance(folder: Path, photo: np.ndarr
     assert report["output"] == str(folder / "photo.inpaint.png")
     assert report["network_calls"] == 3
     assert "photo.inpaint.png" in done.stderr
+    assert "it is one sample" in done.stderr
 
 
 def test_samples_mean_and_std_are_all_written(folder: Path, small_prior: Path) -> None:
@@ -102,6 +104,36 @@ def test_transparency_is_kept(mode: str, folder: Path, photo: np.ndarray, small_
     result = Image.open(folder / "clear.inpaint.png")
     assert result.mode == mode
     assert np.array_equal(np.asarray(result.getchannel("A")), photo[..., 0])
+
+
+def test_an_erased_hole_becomes_opaque_and_the_colour_profile_stays(
+    folder: Path, photo: np.ndarray, small_prior: Path
+) -> None:
+    from PIL import ImageCms
+
+    mask = np.asarray(Image.open(folder / "mask.png"))
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    picture = Image.fromarray(photo)
+    picture.putalpha(Image.fromarray(255 - mask))
+    picture.save(folder / "erased.png", icc_profile=profile)
+    done = run("inpaint", folder / "erased.png", "--mask", folder / "mask.png", "--model", small_prior, "--steps", 1)
+    assert done.returncode == 0, done.stderr
+    result = Image.open(folder / "erased.inpaint.png")
+    assert np.asarray(result.getchannel("A")).min() == 255
+    assert result.info["icc_profile"] == profile
+
+
+def test_json_stays_json_when_a_score_is_infinite(folder: Path, small_prior: Path) -> None:
+    done = run(
+        "colorize", folder / "grey.png", "--model", small_prior, "--steps", 1, "--json", "--truth", folder / "photo.png"
+    )
+    assert done.returncode == 0, done.stderr
+    Image.new("RGB", (6, 6), (90, 90, 90)).save(folder / "flat.png")
+    done = run(
+        "colorize", folder / "flat.png", "--model", small_prior, "--steps", 1, "--json", "--truth", folder / "flat.png"
+    )
+    scores = json.loads(done.stdout, parse_constant=pytest.fail)["scores"]
+    assert scores["grey"] == {**scores["grey"], "psnr": None, "ssim": None}
 
 
 def test_exif_orientation_is_respected(folder: Path, photo: np.ndarray, small_prior: Path) -> None:
@@ -156,6 +188,10 @@ def damage(folder: Path, photo: np.ndarray, small_prior: Path) -> None:
     Image.fromarray(np.zeros(photo.shape[:2], np.uint8)).save(folder / "nothing.png")
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(folder / "small.png")
     Image.fromarray(np.zeros(photo.shape[:2], np.uint16)).save(folder / "deep.png")
+    (folder / "deep-colour.png").write_bytes(
+        cv2.imencode(".png", np.zeros((*photo.shape[:2], 3), np.uint16))[1].tobytes()
+    )
+    (folder / "zero.npz").write_bytes(b"")
     wrong = folder / "wrong-prior"
     wrong.mkdir()
     (wrong / "card.json").write_bytes((small_prior / "card.json").read_bytes())
@@ -174,6 +210,9 @@ BAD = {
     "not a picture": (["colorize", "text.png"], ExitCode.BAD_INPUT, "not a picture"),
     "a folder": (["colorize", "."], ExitCode.BAD_INPUT, "is a folder"),
     "16 bits": (["colorize", "deep.png"], ExitCode.BAD_INPUT, "8-bit"),
+    "16 bits in colour": (["colorize", "deep-colour.png"], ExitCode.BAD_INPUT, "8-bit"),
+    "demo over a file": (["demo", "photo.png"], ExitCode.OUTPUT, "photo.png"),
+    "training data of zero bytes": (["train", "zero.npz", "-o", "."], ExitCode.BAD_INPUT, "cannot read"),
     "mask missing": (["inpaint", "photo.png", "--mask", "absent.png"], ExitCode.BAD_INPUT, "mask"),
     "mask of another size": (["inpaint", "photo.png", "--mask", "small.png"], ExitCode.BAD_INPUT, "9 x 9"),
     "mask all white": (["inpaint", "photo.png", "--mask", "white.png"], ExitCode.BAD_INPUT, "every pixel"),
@@ -277,6 +316,7 @@ def test_ctrl_c_leaves_nothing_behind(folder: Path, small_prior: Path) -> None:
     out, err = process.communicate(timeout=60)
     assert process.returncode == ExitCode.INTERRUPTED
     assert "Traceback" not in err
+    assert "interrupted; nothing was overwritten" in err
     assert out == ""
     assert tree(folder) == before
 

@@ -97,7 +97,6 @@ def test_wide_holes_are_filled_coarse_to_fine() -> None:
     assert [max(size) for size in sizes] == [25, 49, 98, 196]
     assert result.settings["resolutions"] == 4
     assert result.network_calls == 4
-    assert float((result.mean - 0.3).abs().max()) < 2.0
 
 
 def test_noisy_known_pixels_are_denoised(photo: np.ndarray, missing: np.ndarray) -> None:
@@ -107,7 +106,9 @@ def test_noisy_known_pixels_are_denoised(photo: np.ndarray, missing: np.ndarray)
     result = inpaint(noisy, missing, prior, noise=0.1, steps=10)
     restored = result.mean[0].permute(1, 2, 0).numpy()
     assert np.abs(restored - flat)[~missing].mean() < 0.6 * np.abs(noisy - flat)[~missing].mean()
+    # chi2 counts known pixels only: flattening leaves just the noise, so it is 1 at a half-known picture too.
     assert result.chi2.shape == (1, 1)
+    assert float(result.chi2) == pytest.approx(1.0, abs=0.3)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from invsolve.fill import push_pull
 from invsolve.forward_models import ForwardModel, GaussianNoise, Grayscale, Identity, Mask
 from invsolve.gaussian import GaussianPrior
 from invsolve.orientation import OrientedModel, turn, turn_back
+from invsolve.precision import native_bfloat16
 from invsolve.pretrained import load_prior
 from invsolve.rules import AnnealedLikelihood
 from invsolve.samplers import StepInfo
@@ -53,6 +54,19 @@ def test_network_prior_is_batch_independent_to_1e_4(small_prior: Path, monkeypat
             for b in (3, 1)
         )
         torch.testing.assert_close(many.samples, one.samples, atol=1e-4, rtol=0)
+
+
+@pytest.mark.skipif(not native_bfloat16(torch.device("cpu")), reason="this processor computes in float32")
+def test_batches_agree_in_bfloat16_too(small_prior: Path) -> None:
+    """Coarser arithmetic, so a coarser promise: half a grey level in 8 bits."""
+    prior = load_prior(small_prior, "cpu")
+    picture = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    known = (torch.rand(1, 24, 24, generator=torch.Generator().manual_seed(1)) > 0.5).float()
+    many, one = (
+        solve(prior, ForwardModel(Mask(known, 3)), known * picture, sigmas=karras(6), samples=3, batch=b)
+        for b in (3, 1)
+    )
+    torch.testing.assert_close(many.samples, one.samples, atol=2e-3, rtol=0)
 
 
 def test_posterior_statistics(gaussian: GaussianPrior) -> None:

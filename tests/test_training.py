@@ -18,7 +18,6 @@ from invsolve.pretrained import load_prior
 from invsolve.training import (
     PRESETS,
     SigmaDensity,
-    TrainingConfig,
     denoising_loss,
     ema_decay,
     initial_state,
@@ -50,30 +49,33 @@ def pictures(count: int = 6) -> list[np.ndarray]:
     return [wave.transpose(1, 2, 0).astype(np.uint8) for wave in waves]
 
 
-def losses(folder: Path, config: TrainingConfig, **options: object) -> list[float]:
-    seen: list[float] = []
+def test_resumed_training_repeats_an_unbroken_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from invsolve import training
 
-    def record(info) -> None:  # type: ignore[no-untyped-def]
-        seen.append(info.loss)
-
-    train(pictures(), config, folder, device=CPU, on_step=record, **options)  # type: ignore[arg-type]
-    return seen
-
-
-def test_resumed_training_repeats_an_unbroken_run(tmp_path: Path) -> None:
     torch.set_num_threads(1)
+    losses: list[float] = []
+    original = training.denoising_loss
+
+    def recorded(*args: object) -> torch.Tensor:
+        loss = original(*args)  # type: ignore[arg-type]
+        losses.append(float(loss.detach()))
+        return loss
+
+    monkeypatch.setattr(training, "denoising_loss", recorded)
     whole = train(pictures(), TINY, tmp_path / "whole", device=CPU)
+    unbroken, losses = losses, []
 
     class Stop(Exception):
         pass
 
-    def stop(info) -> None:  # type: ignore[no-untyped-def]
+    def stop(info: training.TrainingInfo) -> None:
         if info.step == 5:
             raise Stop
 
     with pytest.raises(Stop):
         train(pictures(), TINY, tmp_path / "broken", device=CPU, on_step=stop)
     resumed = train(pictures(), TINY, tmp_path / "broken", device=CPU)
+    assert losses == unbroken
     assert resumed.step == whole.step == 12
     for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -95,10 +97,51 @@ def test_time_limit_stops_and_leaves_a_checkpoint(tmp_path: Path) -> None:
     assert (tmp_path / "checkpoint.pt").is_file()
 
 
+def test_a_diverged_run_keeps_a_sound_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from invsolve import training
+    from invsolve.errors import SolveError
+
+    original = training.denoising_loss
+    calls = 0
+
+    def diverging(*args: object) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        loss = original(*args)  # type: ignore[arg-type]
+        return loss * torch.nan if calls == 6 else loss
+
+    monkeypatch.setattr(training, "denoising_loss", diverging)
+    with pytest.raises(SolveError, match="step 5"):
+        train(pictures(), TINY, tmp_path, device=CPU)
+    monkeypatch.undo()
+    state = train(pictures(), TINY, tmp_path, device=CPU)
+    assert state.step == 12
+    assert all(bool(torch.isfinite(p).all()) for p in state.model.parameters())
+
+
+def test_other_settings_do_not_resume(tmp_path: Path) -> None:
+    train(pictures(), replace(TINY, steps=1), tmp_path, device=CPU)
+    with pytest.raises(InputError, match="another run.*seed"):
+        train(pictures(), replace(TINY, seed=1), tmp_path, device=CPU)
+
+
+def test_a_finished_prior_is_not_overwritten(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from invsolve.cli.main import app
+    from invsolve.errors import OutputError
+
+    np.savez(tmp_path / "data.npz", images=np.stack(pictures(8)))
+    (tmp_path / "card.json").write_text("precious")
+    done = CliRunner().invoke(app, ["train", str(tmp_path / "data.npz"), "--preset", "tiny", "-o", str(tmp_path)])
+    assert isinstance(done.exception, OutputError)
+    assert (tmp_path / "card.json").read_text() == "precious"
+
+
 def test_another_network_does_not_resume(tmp_path: Path) -> None:
     train(pictures(), replace(TINY, steps=1), tmp_path, device=CPU)
     other = replace(TINY, network=replace(TINY.network, widths=(8, 8)))
-    with pytest.raises(InputError, match="another network"):
+    with pytest.raises(InputError, match="another run"):
         train(pictures(), other, tmp_path, device=CPU)
 
 

@@ -1,7 +1,7 @@
 """Annealed Langevin dynamics as in the papers.
 
 NCSN (Song & Ermon 2019), Algorithm 1, with NCSNv2's (Song & Ermon 2020) form of the step, step-size rule (Technique 4,
-in ``invsolve.sigmas.ncsnv2_step``) and final denoising (Technique 5 of Jolicoeur-Martineau et al. 2021).
+in ``invsolve.sigmas.ncsnv2_step``) and the final denoising step of Jolicoeur-Martineau et al. (2021).
 
 ========== =============================================
 code       paper
