@@ -21,14 +21,15 @@ from invsolve.score_model import ScoreModel
 from invsolve.sigmas import karras
 from invsolve.solver import solve
 
-SIGMA_START = 10.0
+SIGMA_START = 20.0
 """Colour is a coherent mode: over 64 x 64 pixels a cast of sigma / 64 shows through noise of size sigma, so a start
 at 1 would have settled on grey already."""
 
 SIGMA_END = 0.02
 
-WORKING_SIZE = 320
-"""Colours are found with the shorter side at most this long, the scale of the training pictures."""
+WORKING_SIZE = 64
+"""Colours are found with the shorter side at most this long: the whole picture is then within the prior's reach, which
+measured better than any larger size (docs/benchmarks.md)."""
 
 
 def luma(rgb: Picture) -> Picture:

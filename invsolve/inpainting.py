@@ -34,7 +34,7 @@ CONTEXT = 48
 WIDE_HOLE = 8.0
 """Holes that reach further than this from any known pixel are first filled at half the resolution."""
 
-SIGMA_START = 0.5
+SIGMA_START = 0.2
 """First noise level on the interpolated guess: above what interpolation gets wrong."""
 
 SIGMA_START_REFINING = 0.25

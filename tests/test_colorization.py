@@ -47,8 +47,8 @@ def test_every_grey_survives_wild_colours() -> None:
 
 
 def test_large_pictures_work_at_a_smaller_size() -> None:
-    assert working_size(100, 90) == (100, 90)
-    assert working_size(4000, 3000) == (427, 320)
+    assert working_size(60, 64) == (60, 64)
+    assert working_size(4000, 3000) == (85, 64)
     sizes: set[tuple[int, ...]] = set()
 
     def red(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
@@ -57,7 +57,7 @@ def test_large_pictures_work_at_a_smaller_size() -> None:
 
     grey = np.random.default_rng(0).random((700, 640)).astype(np.float32)
     result = colorize(grey, FunctionPrior(red, channels=3), steps=2)
-    assert sizes == {(320, 350)}
+    assert sizes == {(64, 70)}
     picture = result.samples[0, 0].permute(1, 2, 0).numpy()
     assert np.abs(luma(picture) - grey).max() < 1e-4
     assert float((picture[..., 0] - picture[..., 2]).mean()) > 0.1
