@@ -61,7 +61,7 @@ class NetworkConfig:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> NetworkConfig:
-        known = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
+        known: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
         return cls(**known)
 
     @property

@@ -284,7 +284,7 @@ def train(
                 with autocast(device):
                     loss = denoising_loss(model, crops.float() / scale, sigma, z, config.weighting)
                 optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 value = float(loss.detach())
                 steepness = float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0))
                 if not (math.isfinite(value) and math.isfinite(steepness)):

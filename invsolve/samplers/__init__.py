@@ -28,7 +28,7 @@ def find_sampler(name: str) -> Sampler:
         return SAMPLERS[name]
     for entry in entry_points(group="invsolve.samplers", name=name):
         loaded: Any = entry.load()
-        return loaded  # type: ignore[no-any-return]
+        return loaded
     raise UsageError(f"unknown sampler {name!r}", hint=f"known samplers: {', '.join(SAMPLERS)}")
 
 
