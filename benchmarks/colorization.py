@@ -13,7 +13,7 @@ from PIL import Image
 
 from invsolve import colorize, load_prior
 from invsolve.baselines import ColourTable
-from invsolve.cli.inpaint import channels_last, score
+from invsolve.cli.results import channels_last, score
 from invsolve.colorization import round_keeping_luma
 from invsolve.metrics import ciede2000, mean_chroma
 from invsolve.pretrained import find_prior

@@ -14,7 +14,7 @@ from PIL import Image
 
 from invsolve import inpaint, load_prior
 from invsolve.baselines import biharmonic
-from invsolve.cli.inpaint import channels_last, score, to_pixels
+from invsolve.cli.results import channels_last, score, to_pixels
 
 TASKS = {"(a) 50 % random pixels": random_pixels, "(b) lines over 10 %": random_lines}
 

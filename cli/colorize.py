@@ -13,8 +13,16 @@ from PIL import Image
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
 from invsolve.cli.files import check_writable, output_path, provenance, read_photo, read_picture
-from invsolve.cli.inpaint import channels_last, score
-from invsolve.cli.results import ResultPaths, print_json, say_results, say_scores, std_picture, write_results
+from invsolve.cli.results import (
+    ResultPaths,
+    channels_last,
+    print_json,
+    say_results,
+    say_scores,
+    score,
+    std_picture,
+    write_results,
+)
 from invsolve.errors import InputError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,17 @@ import typer
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
 from invsolve.cli.files import check_writable, output_path, provenance, read_mask, read_photo, read_picture
-from invsolve.cli.results import ResultPaths, print_json, say_results, say_scores, std_picture, write_results
+from invsolve.cli.results import (
+    ResultPaths,
+    channels_last,
+    print_json,
+    say_results,
+    say_scores,
+    score,
+    std_picture,
+    to_pixels,
+    write_results,
+)
 from invsolve.errors import InputError
 
 BIHARMONIC_LIMIT = 200_000
@@ -130,16 +140,6 @@ def inpaint(
         )  # fmt: skip
 
 
-def channels_last(image: Any) -> npt.NDArray[np.floating]:
-    """(C, H, W) tensor -> (H, W, C) array."""
-    return np.asarray(image.permute(1, 2, 0).numpy())
-
-
-def to_pixels(image: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
-    """[0, 1] -> 8 bits, clipped."""
-    return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
-
-
 def read_truth(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     """The undamaged picture, of the same size and kind."""
     truth = read_picture(path, "undamaged picture")
@@ -148,11 +148,3 @@ def read_truth(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
             f"--truth has shape {truth.shape}, the picture {shape}", hint="give the same picture, undamaged"
         )
     return truth
-
-
-def score(truth: npt.NDArray[np.uint8], estimate: npt.NDArray[np.uint8]) -> dict[str, float]:
-    """PSNR in dB and SSIM of 8-bit pictures over the whole picture."""
-    from invsolve.metrics import psnr, ssim
-
-    a, b = truth / 255.0, estimate.reshape(truth.shape) / 255.0
-    return {"psnr": psnr(a, b, data_range=1.0), "ssim": ssim(a, b, data_range=1.0)}

@@ -97,3 +97,21 @@ def print_json(facts: dict[str, Any]) -> None:
     }
     sys.stdout.write(json.dumps({**facts, "scores": scores}, allow_nan=False) + "\n")
     sys.stdout.flush()
+
+
+def channels_last(image: Any) -> npt.NDArray[np.floating]:
+    """(C, H, W) tensor -> (H, W, C) array."""
+    return np.asarray(image.permute(1, 2, 0).numpy())
+
+
+def to_pixels(image: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
+    """[0, 1] -> 8 bits, clipped."""
+    return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+
+
+def score(truth: npt.NDArray[np.uint8], estimate: npt.NDArray[np.uint8]) -> dict[str, float]:
+    """PSNR in dB and SSIM of 8-bit pictures over the whole picture."""
+    from invsolve.metrics import psnr, ssim
+
+    a, b = truth / 255.0, estimate.reshape(truth.shape) / 255.0
+    return {"psnr": psnr(a, b, data_range=1.0), "ssim": ssim(a, b, data_range=1.0)}

@@ -37,6 +37,9 @@ WIDE_HOLE = 8.0
 SIGMA_START = 0.2
 """First noise level on the interpolated guess: above what interpolation gets wrong."""
 
+SIGMA_START_WIDE = 3.0
+"""First noise level at the coarsest resolution of a wide hole, where interpolation knows nothing."""
+
 SIGMA_START_REFINING = 0.25
 """First noise level on a guess that comes from half the resolution: keeps its layout, renews its detail."""
 
@@ -187,6 +190,7 @@ def inpaint(
             seed=seed,
             batch=batch,
             stream=8 * number,
+            coarsest_sigma=SIGMA_START if scale == 1 else SIGMA_START_WIDE,
             meter=meter,
         )
         out[..., rows, columns] = solved.samples[:, 0]
@@ -234,18 +238,20 @@ def _coarse_to_fine(
     seed: int,
     batch: int,
     stream: int,
+    coarsest_sigma: float,
     meter: Callable[[int, StepInfo], None],
 ) -> Posterior:
     """Fill at the coarsest resolution first; each finer one starts from the coarser sample plus a little noise."""
     if scales > 1:
         settings = {"prior": prior, "steps": steps, "noise": noise / 2, "rule": rule, "sampler": sampler}
-        settings |= {"samples": samples, "seed": seed, "batch": batch, "stream": stream + 1, "meter": meter}
+        settings |= {"samples": samples, "seed": seed, "batch": batch, "stream": stream + 1}
+        settings |= {"coarsest_sigma": coarsest_sigma, "meter": meter}
         coarse = _coarse_to_fine(*_halve(picture, known), scales - 1, **settings)  # type: ignore[arg-type]
         size = tuple(picture.shape[-2:])
         guess = F.interpolate(coarse.samples[:, 0], size=size, mode="bilinear", align_corners=False).to(picture)
         start, sigma_start = torch.where(known > 0, picture, guess)[:, None], SIGMA_START_REFINING
     else:
-        coarse, start, sigma_start = None, push_pull(picture, known), SIGMA_START
+        coarse, start, sigma_start = None, push_pull(picture, known), coarsest_sigma
     pixels = picture.shape[-2] * picture.shape[-1]
     solved = solve(
         prior,
