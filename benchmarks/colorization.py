@@ -1,6 +1,6 @@
 """Colorization against the colour table (mean chroma by luma and height, fitted on the training pictures) and grey.
 
-python benchmarks/colorization.py --data ../shared/data/photos-val.npz
+python benchmarks/colorization.py --data photos-val.npz
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ SIZE = 256
 def arguments(description: str | None) -> argparse.ArgumentParser:
     """Options every picture benchmark takes."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--data", default="../shared/data/photos-val.npz", help="validation pictures")
+    parser.add_argument("--data", required=True, help="validation pictures: folder or .npz")
     parser.add_argument("--model", default="photos")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--pictures", type=int, default=20)

@@ -1,6 +1,6 @@
 """Fit the colour table that stands beside colorization: mean chroma by luma and height of the training pictures.
 
-python benchmarks/fit_colour_table.py ../shared/data/photos-train.npz pretrained/photos/colour-table.json
+python benchmarks/fit_colour_table.py photos-train.npz pretrained/photos/colour-table.json
 """
 
 import sys

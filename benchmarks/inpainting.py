@@ -1,6 +1,6 @@
 """Inpainting against scikit-image's biharmonic and OpenCV's Telea and Navier-Stokes, on the same masks in one run.
 
-python benchmarks/inpainting.py --data ../shared/data/photos-val.npz
+python benchmarks/inpainting.py --data photos-val.npz
 """
 
 from __future__ import annotations

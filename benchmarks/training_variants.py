@@ -1,6 +1,6 @@
 """Variants of the photos prior at equal training time: stem, normalisation, depth, optimizer.
 
-    python benchmarks/training_variants.py --minutes 3 --train ../shared/data/photos-train.npz
+    python benchmarks/training_variants.py --minutes 3 --train photos-train.npz --val photos-val.npz
 
 Prints each variant's denoising PSNR on the validation pictures, by noise level. A few minutes rank what learns fastest,
 not what ends best.
@@ -81,8 +81,8 @@ VARIANTS: dict[str, tuple[training.TrainingConfig, type]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--train", default="../shared/data/photos-train.npz")
-    parser.add_argument("--val", default="../shared/data/photos-val.npz")
+    parser.add_argument("--train", required=True)
+    parser.add_argument("--val", required=True)
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--only", nargs="*", help="names of variants")
     options = parser.parse_args()
