@@ -61,7 +61,7 @@ def main() -> None:
         for _ in range(5):
             timed, TimedMask.seconds = Timed(prior), 0.0
             started = time.perf_counter()
-            solve(timed, ForwardModel(TimedMask(known, 3)), y, sigmas=karras(10), samples=batch, batch=batch)
+            solve(timed, ForwardModel(TimedMask(known, 3)), y, sigmas=karras(10), samples=batch, batch=batch, turn=True)
             ratios.append((time.perf_counter() - started - TimedMask.seconds) / timed.seconds)
         print(
             f"batch {batch}: (step - operator) / network call = {np.median(ratios):.3f} (median of {np.round(ratios, 3)})"

@@ -27,4 +27,4 @@ class SeededNoise:
         if len(x) != len(self.generators):
             raise ValueError(f"batch of {len(x)} for {len(self.generators)} seeds")
         draws = [torch.randn(x.shape[1:], generator=g, dtype=x.dtype) for g in self.generators]
-        return torch.stack(draws).to(x.device)
+        return (torch.stack(draws) if len(draws) > 1 else draws[0][None]).to(x.device)
