@@ -14,9 +14,9 @@ from PIL import Image
 from invsolve import colorize, load_prior
 from invsolve.baselines import ColourTable
 from invsolve.cli.results import channels_last, score
-from invsolve.colorization import round_keeping_luma
 from invsolve.metrics import ciede2000, mean_chroma
 from invsolve.pretrained import find_prior
+from invsolve.rounding import to_pixels
 
 
 def main() -> None:
@@ -37,9 +37,9 @@ def main() -> None:
         seconds.append(time.perf_counter() - started)
         candidates = {
             "grey": np.repeat(grey[..., None], 3, axis=2),
-            "colour table": round_keeping_luma(table.colorize(unit.astype(np.float64))),
-            "invsolve one sample": round_keeping_luma(channels_last(result.samples[0, 0])),
-            f"invsolve mean of {options.samples}": round_keeping_luma(channels_last(result.mean[0])),
+            "colour table": to_pixels(table.colorize(unit.astype(np.float64))),
+            "invsolve one sample": to_pixels(channels_last(result.samples[0, 0])),
+            f"invsolve mean of {options.samples}": to_pixels(channels_last(result.mean[0])),
             "truth": truth,
         }
         for method, estimate in candidates.items():
@@ -47,7 +47,7 @@ def main() -> None:
             figures |= {"ciede2000": ciede2000(truth / 255, estimate / 255), "chroma": mean_chroma(estimate / 255)}
             rows.setdefault(method, []).append(figures)
         if index < 6:
-            samples = [round_keeping_luma(channels_last(x[0])) for x in result.samples[:3]]
+            samples = [to_pixels(channels_last(x[0])) for x in result.samples[:3]]
             strips.append(np.concatenate([truth, candidates["grey"], candidates["colour table"], *samples], axis=1))
     print(f"{np.median(seconds):.1f} s a picture")
     print_table(rows)

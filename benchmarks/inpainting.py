@@ -14,7 +14,8 @@ from PIL import Image
 
 from invsolve import inpaint, load_prior
 from invsolve.baselines import biharmonic
-from invsolve.cli.results import channels_last, score, to_pixels
+from invsolve.cli.results import channels_last, score
+from invsolve.rounding import to_pixels
 
 TASKS = {"(a) 50 % random pixels": random_pixels, "(b) lines over 10 %": random_lines}
 

@@ -24,6 +24,7 @@ from invsolve.cli.results import (
     write_results,
 )
 from invsolve.errors import InputError
+from invsolve.rounding import to_pixels
 
 
 def colorize(
@@ -72,7 +73,7 @@ def colorize(
     check_writable(paths.all, force=force)
 
     with clean_stdout():
-        from invsolve.colorization import colorize, round_keeping_luma
+        from invsolve.colorization import colorize
         from invsolve.pretrained.loading import find_prior, load_prior
 
         unit = grey.astype(np.float32) / 255
@@ -86,8 +87,8 @@ def colorize(
                 progress=lambda done: bar.update(task, completed=done), device=prior.device,
             )  # fmt: skip
         seconds = time.perf_counter() - started
-        pictures = [round_keeping_luma(channels_last(x[0])) for x in posterior.samples]
-        mean = round_keeping_luma(channels_last(posterior.mean[0]))
+        pictures = [to_pixels(channels_last(x[0])) for x in posterior.samples]
+        mean = to_pixels(channels_last(posterior.mean[0]))
         facts = provenance(
             task="colorize", input=str(picture), model=prior.card.name, model_sha256=prior.card.sha256,
             seed=seed, samples=samples, device=str(prior.device), **posterior.settings,
@@ -104,9 +105,7 @@ def colorize(
             candidates = {"grey": np.repeat(grey[..., None], 3, axis=2)}
             table = find_prior(model) / "colour-table.json"
             if table.is_file():
-                candidates["colour table"] = round_keeping_luma(
-                    ColourTable.load(table).colorize(unit.astype(np.float64))
-                )
+                candidates["colour table"] = to_pixels(ColourTable.load(table).colorize(unit.astype(np.float64)))
             candidates["invsolve sample"] = pictures[0]
             if samples > 1:
                 candidates[f"mean of {samples}"] = mean
@@ -119,7 +118,4 @@ def colorize(
             scores["truth"] = {"chroma": mean_chroma(reference / 255)}
             say_scores(scores)
     if as_json:
-        print_json(
-            {**facts, "output": str(paths.result), "outputs": [str(p) for p in paths.all],
-             "seconds": round(seconds, 3), "network_calls": posterior.network_calls, "scores": scores}
-        )  # fmt: skip
+        print_json(facts, paths, seconds, posterior.network_calls, scores)

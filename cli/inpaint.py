@@ -21,10 +21,10 @@ from invsolve.cli.results import (
     say_scores,
     score,
     std_picture,
-    to_pixels,
     write_results,
 )
 from invsolve.errors import InputError
+from invsolve.rounding import to_pixels
 
 BIHARMONIC_LIMIT = 200_000
 """Missing pixels up to which the baseline's sparse solve stays in seconds."""
@@ -134,10 +134,7 @@ def inpaint(
             scores = {name: score(reference, candidate) for name, candidate in candidates.items()}
             say_scores(scores)
     if as_json:
-        print_json(
-            {**facts, "output": str(paths.result), "outputs": [str(p) for p in paths.all],
-             "seconds": round(seconds, 3), "network_calls": posterior.network_calls, "scores": scores}
-        )  # fmt: skip
+        print_json(facts, paths, seconds, posterior.network_calls, scores)
 
 
 def read_truth(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from invsolve.cli.console import say
 from invsolve.cli.files import Picture, encode_picture, write_all
+from invsolve.rounding import to_pixels
 
 STD_WHITE = 0.25
 """Standard deviation drawn as white in the std map, in units of the full grey range."""
@@ -48,7 +49,7 @@ class ResultPaths:
 def std_picture(std: npt.NDArray[np.floating]) -> Picture:
     """(H, W, C) standard deviation as grey: black 0, white STD_WHITE or more."""
     overall = np.sqrt((std**2).mean(axis=2))
-    return np.rint(np.clip(overall / STD_WHITE, 0, 1) * 255).astype(np.uint8)
+    return to_pixels(overall / STD_WHITE)
 
 
 def write_results(
@@ -89,24 +90,28 @@ def say_scores(scores: dict[str, dict[str, float]]) -> None:
         say(f"{method:>16}: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
 
 
-def print_json(facts: dict[str, Any]) -> None:
+def print_json(
+    facts: dict[str, Any], paths: ResultPaths, seconds: float, calls: int, scores: dict[str, dict[str, float]]
+) -> None:
     """The run's JSON object, alone on stdout; figures that are infinite or undefined become null."""
-    scores = {
-        method: {name: value if math.isfinite(value) else None for name, value in figures.items()}
-        for method, figures in facts["scores"].items()
+    report = {
+        **facts,
+        "output": str(paths.result),
+        "outputs": [str(path) for path in paths.all],
+        "seconds": round(seconds, 3),
+        "network_calls": calls,
+        "scores": {
+            method: {name: value if math.isfinite(value) else None for name, value in figures.items()}
+            for method, figures in scores.items()
+        },
     }
-    sys.stdout.write(json.dumps({**facts, "scores": scores}, allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(report, allow_nan=False) + "\n")
     sys.stdout.flush()
 
 
 def channels_last(image: Any) -> npt.NDArray[np.floating]:
     """(C, H, W) tensor -> (H, W, C) array."""
     return np.asarray(image.permute(1, 2, 0).numpy())
-
-
-def to_pixels(image: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
-    """[0, 1] -> 8 bits, clipped."""
-    return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
 def score(truth: npt.NDArray[np.uint8], estimate: npt.NDArray[np.uint8]) -> dict[str, float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -146,8 +145,3 @@ def into_gamut(luma: Tensor, chroma: Tensor) -> Tensor:
     limit = torch.where(chroma != 0, room / chroma.abs().clamp(min=1e-12), torch.inf)
     inside = luma + limit.amin(dim=0, keepdim=True).clamp(max=1) * chroma
     return inside.clamp(0, 1)  # rounding errors of 1e-8 only
-
-
-def round_keeping_luma(rgb: Picture) -> npt.NDArray[np.uint8]:
-    """Round (H, W, 3) in [0, 1] to 8 bits; each channel moves by at most half a level, so the luma does too."""
-    return np.rint(np.clip(rgb, 0, 1) * 255).astype(np.uint8)

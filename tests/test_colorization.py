@@ -11,9 +11,10 @@ from PIL import Image
 
 from invsolve import colorize, load_prior
 from invsolve.baselines import ColourTable
-from invsolve.colorization import enlarge_chroma, into_gamut, luma, round_keeping_luma, working_size
+from invsolve.colorization import enlarge_chroma, into_gamut, luma, working_size
 from invsolve.errors import InputError
 from invsolve.forward_models import Grayscale
+from invsolve.rounding import to_pixels
 from invsolve.score_model import FunctionPrior
 
 
@@ -27,7 +28,7 @@ def test_converting_back_returns_the_grey(size: tuple[int, int], small_prior: Pa
     result = colorize(grey.astype(np.float32) / 255, load_prior(small_prior, "cpu"), steps=3, samples=2)
     for sample in result.samples[:, 0]:
         assert 0 <= float(sample.min()) <= float(sample.max()) <= 1
-        back = pil_grey(round_keeping_luma(sample.permute(1, 2, 0).numpy()))
+        back = pil_grey(to_pixels(sample.permute(1, 2, 0).numpy()))
         assert np.abs(back.astype(int) - grey).max() <= 1
 
 
@@ -37,7 +38,7 @@ def test_every_grey_survives_wild_colours() -> None:
     chroma = (wild[None] - Grayscale((3, 16, 16))(wild[None]))[0]
     rgb = into_gamut(grey, chroma)
     assert 0 <= float(rgb.min()) <= float(rgb.max()) <= 1 + 1e-6
-    back = pil_grey(round_keeping_luma(rgb.permute(1, 2, 0).numpy()))
+    back = pil_grey(to_pixels(rgb.permute(1, 2, 0).numpy()))
     assert np.abs(back.astype(int) - np.rint(grey[0].numpy() * 255)).max() <= 1
     # Hue is kept: what is left of the chroma points the same way, and small chroma is not touched.
     kept = rgb - grey
