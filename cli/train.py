@@ -28,7 +28,7 @@ def parse_duration(text: str) -> float:
 def train(
     data: Annotated[str, typer.Argument(help="Folder of images, .npz file, or torchvision data set such as CIFAR10.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for checkpoint, weights, card and pictures.")],
-    preset: Annotated[str, typer.Option(help="Architecture and schedule: photos, photos-ncsn or tiny.")] = "photos",
+    preset: Annotated[str, typer.Option(help="Architecture and schedule: photos, photos-ncsn, ct or tiny.")] = "photos",
     validation: Annotated[str | None, typer.Option("--val", help="Validation data; default: 3 % held out.")] = None,
     time_limit: Annotated[
         str | None, typer.Option(metavar="DURATION", help="Stop after this long, e.g. 45m or 2h.")
@@ -112,7 +112,7 @@ def export(output: Path, config: Any, state: Any, held_out: Any, *, data: str, n
     card = Card(
         name=name,
         network={},
-        units="RGB or grey in [0, 1]" if config.network.center == 0.5 else "the data's own",
+        units=config.units,
         sigma_min=config.density.low,
         sigma_max=config.density.high,
         validation_mse=list(errors.items()),
@@ -126,6 +126,7 @@ def export(output: Path, config: Any, state: Any, held_out: Any, *, data: str, n
             "crop": config.crop,
             "weighting": config.weighting,
             "density": config.density.__dict__,
+            "augmentation": config.augmentation.__dict__,
             "seed": config.seed,
         },
     )

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -132,31 +135,82 @@ def halve(picture: Picture) -> Picture:
     return np.rint(blocks.mean(axis=(1, 3))).astype(picture.dtype)
 
 
+@dataclass(frozen=True)
+class Augmentation:
+    """How crops are varied.
+
+    Parameters
+    ----------
+    orientations : "square" for all eight, "flips" for the four without transposing, "mirror" for left-right only
+        (photographs have an up and a down).
+    rotation, zoom : largest angle in degrees and range of the scale, of a random ``share`` of the crops; for data of
+        few subjects.
+    """
+
+    orientations: Literal["square", "flips", "mirror"] = "square"
+    rotation: float = 0.0
+    zoom: tuple[float, float] = (1.0, 1.0)
+    share: float = 0.0
+
+
+def _window(picture: Picture, size: int, rng: np.random.Generator) -> Picture:
+    """A random ``size`` x ``size`` part; pictures smaller than that are continued by reflection."""
+    short_y, short_x = (max(0, size - n) for n in picture.shape[:2])
+    if short_y or short_x:
+        picture = np.pad(picture, ((0, short_y), (0, short_x), (0, 0)), mode="symmetric")
+    top = rng.integers(picture.shape[0] - size + 1)
+    left = rng.integers(picture.shape[1] - size + 1)
+    return picture[top : top + size, left : left + size]
+
+
+def _rotated(picture: Picture, size: int, augmentation: Augmentation, rng: np.random.Generator) -> Tensor:
+    """A random part, rotated and zoomed by cubic interpolation; (size, size, C) float32 in stored values."""
+    angle = math.radians(augmentation.rotation) * rng.uniform(-1, 1)
+    zoom = math.exp(rng.uniform(*np.log(augmentation.zoom)))
+    reach = (abs(math.cos(angle)) + abs(math.sin(angle))) / zoom
+    outer = math.ceil(size * reach) + 4
+    window = _window(picture, outer, rng).astype(np.float32)
+    c, s = math.cos(angle) / zoom * size / outer, math.sin(angle) / zoom * size / outer
+    theta = torch.tensor([[[c, -s, 0.0], [s, c, 0.0]]], dtype=torch.float32)
+    grid = F.affine_grid(theta, [1, window.shape[2], size, size], align_corners=False)
+    planes = torch.from_numpy(window).permute(2, 0, 1)[None]
+    return F.grid_sample(planes, grid, mode="bicubic", padding_mode="reflection", align_corners=False)[0].permute(1, 2, 0)
+
+
+def _oriented(crop: npt.NDArray[Any], orientations: str, rng: np.random.Generator) -> npt.NDArray[Any]:
+    if orientations == "square":
+        crop = np.rot90(crop, int(rng.integers(4)))
+    elif orientations == "flips" and rng.integers(2):
+        crop = crop[::-1]
+    return crop[:, ::-1] if rng.integers(2) else crop
+
+
 def random_crops(
     pyramid: Sequence[Sequence[Picture]],
     scale_odds: Sequence[float],
     size: int,
     count: int,
     rng: np.random.Generator,
+    augmentation: Augmentation = Augmentation(),
 ) -> Tensor:
-    """Random crops in the eight orientations of the square; every picture is equally likely.
+    """``count`` random crops of random pictures in random orientations: (count, C, size, size) in stored values.
 
-    ``pyramid[k]`` holds the pictures at 1 / 2**k of their size, drawn with ``scale_odds[k]``; those smaller than the
-    crop are extended by mirroring. Returns (count, C, size, size) in the stored dtype.
+    ``pyramid[k]`` holds the pictures at 1 / 2**k of their size, chosen with probability ``scale_odds[k]``. The type is
+    the stored one (uint16 as int32), float32 where crops may be rotated.
     """
     crops = []
     odds = np.asarray(scale_odds, dtype=float)
-    levels = rng.choice(len(pyramid), size=count, p=odds / odds.sum())
-    for level in levels:
+    for level in rng.choice(len(pyramid), size=count, p=odds / odds.sum()):
         pictures = pyramid[level]
         picture = pictures[int(rng.integers(len(pictures)))]
-        short_y, short_x = (max(0, size - n) for n in picture.shape[:2])
-        if short_y or short_x:
-            picture = np.pad(picture, ((0, short_y), (0, short_x), (0, 0)), mode="symmetric")
-        top = rng.integers(picture.shape[0] - size + 1)
-        left = rng.integers(picture.shape[1] - size + 1)
-        crop = np.rot90(picture[top : top + size, left : left + size], int(rng.integers(4)))
-        crops.append(crop[:, ::-1] if rng.integers(2) else crop)
+        crop: npt.NDArray[Any]
+        if augmentation.share and rng.random() < augmentation.share:
+            crop = _rotated(picture, size, augmentation, rng).numpy()
+        else:
+            crop = _window(picture, size, rng)
+        crops.append(_oriented(crop, augmentation.orientations, rng))
+    if augmentation.share:
+        crops = [crop.astype(np.float32) for crop in crops]
     stacked = np.ascontiguousarray(np.stack(crops).transpose(0, 3, 1, 2))
     return torch.from_numpy(stacked.astype(np.int32) if stacked.dtype == np.uint16 else stacked)
 
