@@ -35,6 +35,9 @@ class LinearOperator:
     device = torch.device("cpu")
     """Where the operator's own tensors live, for those that have any and cannot move them."""
 
+    tolerance = 1e-6
+    """Relative residual at which the conjugate gradients of the default ``prox`` stop."""
+
     def __init__(self, input_shape: Sequence[int], output_shape: Sequence[int]) -> None:
         self.input_shape: Shape = tuple(input_shape)
         self.output_shape: Shape = tuple(output_shape)
@@ -48,8 +51,16 @@ class LinearOperator:
         raise TypeError(f"{type(self).__name__} does not define _adjoint")
 
     def _prox(self, z: Tensor, y: Tensor, rho: Tensor) -> Tensor:
-        """Default: conjugate gradients on (A'A + rho) x = A'y + rho z, started at z."""
-        return conjugate_gradient(lambda x: self._adjoint(self._apply(x)) + rho * x, self._adjoint(y) + rho * z, z)
+        """Default: conjugate gradients for the correction d = x - z, ``(A'A + rho) d = A'(y - A z)``.
+
+        Solved for d, the tolerance is relative to what the data still change, not to the picture.
+        """
+        gradient = self._adjoint(y - self._apply(z))
+
+        def normal(d: Tensor) -> Tensor:
+            return self._adjoint(self._apply(d)) + rho * d
+
+        return z + conjugate_gradient(normal, gradient, torch.zeros_like(z), tolerance=self.tolerance)
 
     def _pinv(self, y: Tensor) -> Tensor:
         """Default: conjugate gradients on A'A x = A'y started at 0, which stays in the row space."""
@@ -123,6 +134,7 @@ class Adjoint(LinearOperator):
     def __init__(self, operator: LinearOperator) -> None:
         super().__init__(operator.output_shape, operator.input_shape)
         self.operator = operator
+        self.device, self.tolerance = operator.device, operator.tolerance
 
     def _apply(self, x: Tensor) -> Tensor:
         return self.operator._adjoint(x)
@@ -149,6 +161,11 @@ class Composition(LinearOperator):
             )
         super().__init__(inner.input_shape, outer.output_shape)
         self.outer, self.inner = outer, inner
+        self.device, self.tolerance = inner.device, max(outer.tolerance, inner.tolerance)
+
+    @property
+    def measured_values(self) -> int:
+        return min(self.outer.measured_values, self.inner.measured_values)
 
     def _apply(self, x: Tensor) -> Tensor:
         return self.outer._apply(self.inner._apply(x))
@@ -163,6 +180,11 @@ class Scaled(LinearOperator):
     def __init__(self, operator: LinearOperator, factor: float) -> None:
         super().__init__(operator.input_shape, operator.output_shape)
         self.operator, self.factor = operator, float(factor)
+        self.device, self.tolerance = operator.device, operator.tolerance
+
+    @property
+    def measured_values(self) -> int:
+        return self.operator.measured_values
 
     def _apply(self, x: Tensor) -> Tensor:
         return self.factor * self.operator._apply(x)
@@ -186,6 +208,8 @@ class Stack(LinearOperator):
         self.operators = operators
         self.sizes = [math.prod(operator.output_shape) for operator in operators]
         super().__init__(shapes.pop(), (sum(self.sizes),))
+        self.device = operators[0].device
+        self.tolerance = max(operator.tolerance for operator in operators)
 
     def _apply(self, x: Tensor) -> Tensor:
         return torch.cat([operator._apply(x).flatten(1) for operator in self.operators], dim=1)
