@@ -11,9 +11,11 @@ import typer
 from invsolve._version import __version__
 from invsolve.cli.colorize import colorize
 from invsolve.cli.console import Verbosity, exit_code_of
+from invsolve.cli.ct import ct
 from invsolve.cli.demo import demo
 from invsolve.cli.inpaint import inpaint
 from invsolve.cli.models import models
+from invsolve.cli.simulate import simulate
 from invsolve.cli.train import train
 
 EXIT_CODES = (
@@ -25,7 +27,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Solve imaging inverse problems with one score model: repair a photo, colour a grey one.",
+    help="Solve imaging inverse problems with one score model: repair a photo, colour a grey one, see a CT slice.",
     epilog=EXIT_CODES,
 )
 
@@ -47,6 +49,8 @@ def options(
 
 app.command(epilog=EXIT_CODES)(inpaint)
 app.command(epilog=EXIT_CODES)(colorize)
+app.command(epilog=EXIT_CODES)(ct)
+app.add_typer(simulate, name="simulate", epilog=EXIT_CODES)
 app.command(epilog=EXIT_CODES)(train)
 app.command(epilog=EXIT_CODES)(models)
 app.command(epilog=EXIT_CODES)(demo)

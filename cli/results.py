@@ -90,14 +90,14 @@ def say_scores(scores: dict[str, dict[str, float]]) -> None:
         say(f"{method:>16}: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
 
 
-def print_json(
-    facts: dict[str, Any], paths: ResultPaths, seconds: float, calls: int, scores: dict[str, dict[str, float]]
-) -> None:
-    """The run's JSON object, alone on stdout; figures that are infinite or undefined become null."""
-    report = {
+def report_json(
+    facts: dict[str, Any], outputs: list[str], seconds: float, calls: int, scores: dict[str, dict[str, float]]
+) -> dict[str, Any]:
+    """The run as one JSON object; figures that are infinite or undefined become null."""
+    return {
         **facts,
-        "output": str(paths.result),
-        "outputs": [str(path) for path in paths.all],
+        "output": outputs[0],
+        "outputs": outputs,
         "seconds": round(seconds, 3),
         "network_calls": calls,
         "scores": {
@@ -105,6 +105,13 @@ def print_json(
             for method, figures in scores.items()
         },
     }
+
+
+def print_json(
+    facts: dict[str, Any], paths: ResultPaths, seconds: float, calls: int, scores: dict[str, dict[str, float]]
+) -> None:
+    """The run's JSON object, alone on stdout."""
+    report = report_json(facts, [str(path) for path in paths.all], seconds, calls, scores)
     sys.stdout.write(json.dumps(report, allow_nan=False) + "\n")
     sys.stdout.flush()
 

@@ -1,24 +1,36 @@
 """Forward models: what was measured, one file each."""
 
 from invsolve.forward_models.conjugate_gradient import conjugate_gradient
+from invsolve.forward_models.diagonal import Diagonal
 from invsolve.forward_models.forward_model import ForwardModel, GaussianNoise, NoiseModel
+from invsolve.forward_models.geometry import Geometry, even_angles, even_subset
 from invsolve.forward_models.grayscale import Grayscale
 from invsolve.forward_models.identity import Identity
 from invsolve.forward_models.mask import Mask
 from invsolve.forward_models.operator import Adjoint, Composition, LinearOperator, Scaled, Stack, power_iteration
+from invsolve.forward_models.projector import AstraProjector, SparseProjector, projector
+from invsolve.forward_models.transmission import TransmissionNoise
 
 __all__ = [
     "Adjoint",
+    "AstraProjector",
     "Composition",
+    "Diagonal",
     "ForwardModel",
     "GaussianNoise",
+    "Geometry",
     "Grayscale",
     "Identity",
     "LinearOperator",
     "Mask",
     "NoiseModel",
     "Scaled",
+    "SparseProjector",
     "Stack",
+    "TransmissionNoise",
     "conjugate_gradient",
+    "even_angles",
+    "even_subset",
     "power_iteration",
+    "projector",
 ]

@@ -153,14 +153,15 @@ class Augmentation:
     share: float = 0.0
 
 
-def _window(picture: Picture, size: int, rng: np.random.Generator) -> Picture:
+def _window(picture: Picture, size: int, rng: np.random.Generator) -> npt.NDArray[Any]:
     """A random ``size`` x ``size`` part; pictures smaller than that are continued by reflection."""
+    whole: npt.NDArray[Any] = picture
     short_y, short_x = (max(0, size - n) for n in picture.shape[:2])
     if short_y or short_x:
-        picture = np.pad(picture, ((0, short_y), (0, short_x), (0, 0)), mode="symmetric")
-    top = rng.integers(picture.shape[0] - size + 1)
-    left = rng.integers(picture.shape[1] - size + 1)
-    return picture[top : top + size, left : left + size]
+        whole = np.pad(picture, ((0, short_y), (0, short_x), (0, 0)), mode="symmetric")
+    top = rng.integers(whole.shape[0] - size + 1)
+    left = rng.integers(whole.shape[1] - size + 1)
+    return whole[top : top + size, left : left + size]
 
 
 def _rotated(picture: Picture, size: int, augmentation: Augmentation, rng: np.random.Generator) -> Tensor:
@@ -174,7 +175,9 @@ def _rotated(picture: Picture, size: int, augmentation: Augmentation, rng: np.ra
     theta = torch.tensor([[[c, -s, 0.0], [s, c, 0.0]]], dtype=torch.float32)
     grid = F.affine_grid(theta, [1, window.shape[2], size, size], align_corners=False)
     planes = torch.from_numpy(window).permute(2, 0, 1)[None]
-    return F.grid_sample(planes, grid, mode="bicubic", padding_mode="reflection", align_corners=False)[0].permute(1, 2, 0)
+    return F.grid_sample(planes, grid, mode="bicubic", padding_mode="reflection", align_corners=False)[0].permute(
+        1, 2, 0
+    )
 
 
 def _oriented(crop: npt.NDArray[Any], orientations: str, rng: np.random.Generator) -> npt.NDArray[Any]:
@@ -198,7 +201,7 @@ def random_crops(
     ``pyramid[k]`` holds the pictures at 1 / 2**k of their size, chosen with probability ``scale_odds[k]``. The type is
     the stored one (uint16 as int32), float32 where crops may be rotated.
     """
-    crops = []
+    crops: list[npt.NDArray[Any]] = []
     odds = np.asarray(scale_odds, dtype=float)
     for level in rng.choice(len(pyramid), size=count, p=odds / odds.sum()):
         pictures = pyramid[level]
@@ -209,9 +212,9 @@ def random_crops(
         else:
             crop = _window(picture, size, rng)
         crops.append(_oriented(crop, augmentation.orientations, rng))
+    stacked: npt.NDArray[Any] = np.ascontiguousarray(np.stack(crops).transpose(0, 3, 1, 2))
     if augmentation.share:
-        crops = [crop.astype(np.float32) for crop in crops]
-    stacked = np.ascontiguousarray(np.stack(crops).transpose(0, 3, 1, 2))
+        stacked = stacked.astype(np.float32, copy=False)
     return torch.from_numpy(stacked.astype(np.int32) if stacked.dtype == np.uint16 else stacked)
 
 

@@ -1,0 +1,525 @@
+"""``invsolve ct``: a CT slice from few views."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import typer
+
+from invsolve.cli import options
+from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
+from invsolve.cli.ct_files import (
+    labelled_row,
+    npy_bytes,
+    read_array,
+    residual_picture,
+    tif_bytes,
+    windowed,
+)
+from invsolve.cli.files import check_writable, encode_picture, provenance, write_all
+from invsolve.cli.results import report_json, say_scores
+from invsolve.errors import InputError, UsageError
+from invsolve.rounding import to_pixels
+
+Array = npt.NDArray[Any]
+METHODS = ("score", "fbp", "sirt", "cgls", "tv")
+STD_WHITE_HU = 200.0
+_SCAN, _OUT = "Scan", "Output"
+
+
+class Scan(NamedTuple):
+    """A sinogram as the solver wants it."""
+
+    sinogram: Array  # (slices, views, detectors): line integrals of n in pixels, or counts
+    geometry: Any
+    i0: float | None
+    scale: float
+    noise: float
+    stacked: bool  # the file held a stack
+
+
+def ct(
+    sinogram: Annotated[
+        Path,
+        typer.Argument(metavar="SINOGRAM", help=".npy, .npz or .tif, 2D or a stack of slices.", show_default=False),
+    ],
+    views: Annotated[
+        int | None, typer.Option(min=1, help="Use an even subset of so many views.", rich_help_panel=_SCAN)
+    ] = None,
+    angles: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIRST:LAST|FILE",
+            rich_help_panel=_SCAN,
+            help="Angles in degrees: a range without its end, or a .txt or .npy file. Default 0:180.",
+        ),
+    ] = None,
+    geometry: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="geometry.toml: the whole scan.", rich_help_panel=_SCAN)
+    ] = None,
+    size: Annotated[int | None, typer.Option(min=8, help="Side of the slice in pixels.", rich_help_panel=_SCAN)] = None,
+    pixel_size: Annotated[
+        float | None, typer.Option(metavar="MM", help="Side of a pixel and of a detector bin.", rich_help_panel=_SCAN)
+    ] = None,
+    center: Annotated[
+        str | None,
+        typer.Option(metavar="BIN|auto", help="Rotation axis on the detector, from 0.", rich_help_panel=_SCAN),
+    ] = None,
+    axis: Annotated[
+        str,
+        typer.Option(
+            metavar="ORDER", help="views,detectors or detectors,views; auto looks at the data.", rich_help_panel=_SCAN
+        ),
+    ] = "auto",
+    units: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=_SCAN,
+            help="pixel: line integrals of n in pixel lengths (HU = 2000 n - 1000); attenuation: -ln(I/I0); counts: I.",
+        ),
+    ] = "pixel",
+    mu_water: Annotated[
+        float, typer.Option(metavar="PER_MM", help="Attenuation of water.", rich_help_panel=_SCAN)
+    ] = 0.0192,
+    i0: Annotated[
+        float | None, typer.Option(metavar="N", help="Photons per ray without an object.", rich_help_panel=_SCAN)
+    ] = None,
+    noise: Annotated[
+        str,
+        typer.Option(
+            metavar="STD|auto", help="Noise of the line integrals, in the file's units.", rich_help_panel=_SCAN
+        ),
+    ] = "auto",
+    truth: Annotated[
+        Path | None,
+        typer.Option(help="The true slice in HU: prints PSNR, SSIM and RMSE of every method.", rich_help_panel=_SCAN),
+    ] = None,
+    method: Annotated[str, typer.Option(help="score, or a classical one: fbp, sirt, cgls, tv.")] = "score",
+    window: Annotated[
+        str, typer.Option(metavar="CENTRE,WIDTH", help="Grey range of the pictures in HU.", rich_help_panel=_OUT)
+    ] = "40,400",
+    samples: options.Samples = 8,
+    seed: options.Seed = 0,
+    steps: options.Steps = 50,
+    rule: options.Rule = "proximal",
+    sampler: options.Sampler = "renoising",
+    model: options.Model = "ct",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Result (.npy, .tif or .png) or existing folder.", rich_help_panel=_OUT),
+    ] = None,
+    force: options.Force = False,
+    as_json: options.Json = False,
+    device: options.Device = "auto",
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Reconstruct a CT slice from few views, in Hounsfield units.
+
+    The result is the mean of the samples, with its standard deviation; FBP and TV stand beside it.
+
+    Examples:
+
+      invsolve ct sinogram.npy --views 23
+
+      invsolve ct counts.npy --units counts --i0 1e5 --pixel-size 1.4
+
+      invsolve ct scan.tif --geometry geometry.toml --truth slice.npy
+    """
+    Verbosity.level = -1 if quiet else verbose
+    if method not in METHODS:
+        raise UsageError(f"unknown method {method!r}", hint=f"known methods: {', '.join(METHODS)}")
+    grey_range = parse_window(window)
+    measured = read_array(sinogram, "sinogram")
+    reference = read_array(truth, "slice") if truth else None
+    paths = plan_paths(output, sinogram, method, samples)
+    check_writable(list(paths.values()), force=force)
+
+    with clean_stdout():
+        from invsolve.ct import to_hounsfield
+
+        scan = interpret(
+            measured, reference, views=views, angles=angles, geometry_file=geometry, size=size, pixel_size=pixel_size,
+            center=center, axis=axis, units=units, mu_water=mu_water, i0=i0, noise=noise,
+        )  # fmt: skip
+        expected = (len(scan.sinogram), *scan.geometry.shape)
+        if reference is not None:
+            reference = truth_in_hu(reference, expected, scan.stacked)
+        started = time.perf_counter()
+        result = reconstruct(
+            scan, method, model=model, device=device, samples=samples, seed=seed, steps=steps, rule=rule,
+            sampler=sampler, bright_units=units, mu_water=mu_water, with_baselines=True,
+        )  # fmt: skip
+        seconds = time.perf_counter() - started
+        facts = provenance(task="ct", input=str(sinogram), method=method, **result.facts)
+        hu = {name: to_hounsfield(image) for name, image in result.images.items()}
+        main = next(reversed(hu))
+        files = result_files(paths, scan, hu, main, result, grey_range, facts)
+        scores = score_all(reference, hu) if reference is not None else {}
+        report = report_json(facts, [str(p) for p in paths.values()], seconds, result.calls, scores)
+        report["chi2"] = result.chi2
+        files[paths["report"]] = (report_text(report) + "\n").encode()
+        write_all(files)
+        what = f"the mean of {samples} samples" if method == "score" else method.upper()
+        say(f"wrote {paths['npy']} in HU, {what} ({seconds:.1f} s, {result.calls} network calls)")
+        say(f"look at {paths['compare']}; misfit {paths['residual'].name}, chi-squared per ray {result.chi2_text}")
+        if result.std is not None:
+            say(f"uncertainty: {paths['std'].name} (HU), {paths['std_picture'].name} (white: {STD_WHITE_HU:g} HU)")
+        if scores:
+            say_scores(scores)
+    if as_json:
+        typer.echo(report_text(report))
+
+
+def report_text(report: dict[str, Any]) -> str:
+    import json
+
+    return json.dumps(report, allow_nan=False)
+
+
+def parse_window(text: str) -> tuple[float, float]:
+    """``40,400`` -> (40.0, 400.0)."""
+    try:
+        centre, width = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--window {text!r}", hint="wanted CENTRE,WIDTH in HU, such as 40,400") from None
+    if not width > 0:
+        raise UsageError(f"--window {text!r}", hint="wanted a positive width")
+    return centre, width
+
+
+def plan_paths(output: Path | None, source: Path, method: str, samples: int) -> dict[str, Path]:
+    """Names of everything the run writes."""
+    from invsolve.errors import OutputError
+
+    stem = f"{source.stem}.ct"
+    if output is None:
+        base = source.with_name(stem)
+    elif output.is_dir():
+        base = output / stem
+    elif output.suffix.lower() in (".npy", ".tif", ".tiff", ".png"):
+        base = output.with_suffix("")
+    else:
+        raise OutputError(f"output {output} ends in neither .npy, .tif nor .png", hint="or name an existing folder")
+
+    def beside(ending: str) -> Path:
+        return base.with_name(base.name + ending)
+
+    paths = {"npy": beside(".npy"), "tif": beside(".tif"), "picture": beside(".png")}
+    paths |= {"compare": beside(".compare.png"), "residual": beside(".residual.png"), "report": beside(".json")}
+    if method == "score" and samples > 1:
+        paths |= {"std": beside(".std.npy"), "std_picture": beside(".std.png"), "samples": beside(".samples.npy")}
+    return paths
+
+
+def interpret(
+    measured: Array,
+    reference: Array | None,
+    *,
+    views: int | None,
+    angles: str | None,
+    geometry_file: Path | None,
+    size: int | None,
+    pixel_size: float | None,
+    center: str | None,
+    axis: str,
+    units: str,
+    mu_water: float,
+    i0: float | None,
+    noise: str,
+) -> Scan:
+    """From the file's numbers and the options to a scan; everything that is assumed is said."""
+    from dataclasses import replace
+
+    from invsolve.forward_models.geometry import Geometry, even_angles, even_subset
+    from invsolve.sinogram import UNITS, estimate_noise, find_axes, find_center, normalize, slice_size
+
+    if measured.ndim not in (2, 3):
+        raise InputError(
+            f"the sinogram has {measured.ndim} dimensions, shape {measured.shape}",
+            hint="wanted (views, detectors), or (slices, views, detectors)",
+        )
+    if units not in UNITS:
+        raise UsageError(f"--units {units!r}", hint=f"wanted {', '.join(UNITS)}")
+    for name, value in (("--pixel-size", pixel_size), ("--mu-water", mu_water), ("--i0", i0)):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise UsageError(f"{name} {value}", hint="wanted a positive number")
+    if i0 is not None and units != "counts":
+        raise UsageError("--i0 without photon counts", hint="add --units counts, or leave --i0 out")
+    scan_file = Geometry.read(geometry_file) if geometry_file else None
+    stacked = measured.ndim == 3
+    stack = measured if stacked else measured[None]
+    order = find_axes(attenuating(stack, units, i0)) if axis == "auto" and scan_file is None else axis
+    if order not in ("auto", "views,detectors", "detectors,views"):
+        raise UsageError(f"--axis {axis!r}", hint="wanted views,detectors, detectors,views or auto")
+    skimage_order = order == "detectors,views"
+    if skimage_order:
+        stack = np.ascontiguousarray(np.swapaxes(stack, -1, -2))
+    if scan_file is not None:
+        found = scan_file
+        if stack.shape[-2:] != found.sinogram_shape:
+            raise InputError(
+                f"the sinogram has shape {stack.shape[-2:]}, {geometry_file} says (views, detectors) = "
+                f"{found.sinogram_shape}",
+                hint="correct one of them, or give --axis detectors,views",
+            )
+        pixel_size = found.pixel_size if pixel_size is None else pixel_size
+    else:
+        known = parse_angles(angles, stack.shape[-2]) if angles else even_angles(stack.shape[-2])
+        if len(known) != stack.shape[-2]:
+            other = "; with --axis " + ("views,detectors" if skimage_order else "detectors,views")
+            raise InputError(
+                f"{len(known)} angles for a sinogram with {stack.shape[-2]} views",
+                hint="give one angle per view" + (other if len(known) == stack.shape[-1] else ""),
+            )
+        check_axes(stack, units, i0, axis)
+        width = size or (reference.shape[-1] if reference is not None else slice_size(attenuating(stack, units, i0)))
+        # scikit-image turns the picture about pixel (n // 2, n // 2), which falls on bin detectors // 2.
+        own: dict[str, Any] = (
+            {"center": float(stack.shape[-1] // 2), "axis_pixel": (width // 2, width // 2)} if skimage_order else {}
+        )
+        found = Geometry(
+            known, stack.shape[-1], (width, width), detector_spacing=pixel_size or 1.0, pixel_size=pixel_size or 1.0,
+            **own,
+        )  # fmt: skip
+        span = "180 degrees, " if not angles else ""
+        say(
+            f"assumed: parallel beam, {len(known)} views over {span}{known[0]:g} to {known[-1]:g} counter-clockwise, "
+            f"axes ({order}), {found.detectors} bins as wide as a pixel, slice {width} x {width}"
+            + ("" if not skimage_order else ", as scikit-image's radon")
+        )
+    if size is not None and scan_file is not None:
+        found = replace(found, shape=(size, size), axis_pixel=None)
+    if center is not None:
+        at = find_center(attenuating(stack, units, i0), found.angles) if center == "auto" else parse_center(center)
+        if not 0 <= at <= found.detectors - 1:
+            raise InputError(
+                f"--center {at:g} is off the detector",
+                hint=f"wanted a bin from 0 to {found.detectors - 1}",
+            )
+        found = replace(found, center=at)
+        say(f"centre of rotation at bin {at:.2f}")
+    if views is not None:
+        chosen = even_subset(found.views, views)
+        if views < found.views:
+            say(f"using {views} of {found.views} views, evenly spaced")
+        stack, found = stack[:, chosen], found.subset(views)
+    normal = normalize(stack, units, pixel_size=pixel_size, mu_water=mu_water, i0=i0)
+    if units == "pixel":
+        say("units: line integrals of n in pixel lengths, HU = 2000 n - 1000 (--units for others)")
+    else:
+        say(f"units: {units}, water {mu_water:g} per mm, pixels of {pixel_size:g} mm")
+    return Scan(normal.sinogram, found, normal.i0, normal.scale, noise_level(noise, normal, estimate_noise), stacked)
+
+
+def attenuating(stack: Array, units: str, i0: float | None) -> Array:
+    """Something proportional to line integrals, whatever the units: for looking at, before they are settled."""
+    if units != "counts":
+        return stack
+    return -np.log(np.clip(stack, 1, None) / (i0 or stack.max()))
+
+
+def check_axes(stack: Array, units: str, i0: float | None, axis: str) -> None:
+    """Raise InputError where the given axis order contradicts the data."""
+    from invsolve.sinogram import find_axes
+
+    if axis != "auto" and find_axes(attenuating(stack, units, i0)) == "detectors,views":
+        other = "detectors,views" if axis == "views,detectors" else "views,detectors"
+        raise InputError(f"--axis {axis} does not fit the data: every column has the same sum, not every row",
+                         hint=f"give --axis {other}, or auto")  # fmt: skip
+
+
+def parse_center(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"--center {text!r}", hint="wanted a bin number, or auto") from None
+
+
+def parse_angles(text: str, views: int) -> tuple[float, ...]:
+    """``0:180`` (evenly, the end excluded) or a file of degrees.
+
+    Raises
+    ------
+    InputError : the file cannot be read, or its angles look like radians.
+    """
+    if ":" in text and not Path(text).exists():
+        try:
+            first, last = (float(part) for part in text.split(":"))
+        except ValueError:
+            raise UsageError(f"--angles {text!r}", hint="wanted FIRST:LAST in degrees, or a file") from None
+        values = np.linspace(first, last, views, endpoint=False)
+    else:
+        path = Path(text)
+        try:
+            values = read_array(path, "list of angles") if path.suffix == ".npy" else np.loadtxt(path, ndmin=1)
+        except FileNotFoundError:
+            raise InputError(f"no such file: {path}", hint="give FIRST:LAST in degrees, or a file") from None
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read the angles in {path}: {error}", hint="wanted one number per line") from None
+        values = values.ravel()
+    if len(values) >= 4 and np.ptp(values) <= 2 * np.pi + 0.01:
+        raise InputError(
+            f"the angles span {np.ptp(values):.3g} degrees: they look like radians",
+            hint="convert them to degrees, or say angle_unit in a --geometry file",
+        )
+    return tuple(float(v) for v in values)
+
+
+def noise_level(text: str, normal: Any, estimate: Any) -> float:
+    """Noise in the inner units: given, or estimated and said."""
+    if normal.i0 is not None:
+        say(f"noise: photon counts, I0 = {normal.i0:g}")
+        return 0.0
+    if text != "auto":
+        try:
+            value = float(text)
+        except ValueError:
+            raise UsageError(f"--noise {text!r}", hint="wanted a number in the file's units, or auto") from None
+        if not (math.isfinite(value) and value >= 0):
+            raise UsageError(f"--noise {text!r}", hint="wanted a number >= 0")
+        return value / normal.scale
+    value = float(estimate(normal.sinogram))
+    found = f"{value * normal.scale:.3g} (in the file's units)" if value else "none found"
+    say(f"noise: {found}, estimated along the detector; --noise to set it")
+    return value
+
+
+def truth_in_hu(reference: Array, expected: tuple[int, ...], stacked: bool) -> Array:
+    """The true slices (slices, H, W) in HU."""
+    shaped = reference if stacked else reference[None]
+    if shaped.shape != expected:
+        raise InputError(
+            f"--truth has shape {reference.shape}, the result {expected if stacked else expected[1:]}",
+            hint="give the same slice, or set --size",
+        )
+    if reference.min() >= -0.5 and reference.max() <= 4:
+        say("--truth looks like n, not HU: taken as HU = 2000 n - 1000")
+        return 2000 * shaped - 1000
+    return shaped
+
+
+class Result(NamedTuple):
+    """What the methods found; images in the units of n."""
+
+    images: dict[str, Array]  # name -> (slices, H, W), the asked-for one last
+    std: Array | None
+    samples: Array | None  # (n, slices, H, W)
+    residual: Array  # (slices, views, detectors), of the asked-for method
+    residual_limit: float
+    chi2: float | None
+    calls: int
+    facts: dict[str, Any]
+
+    @property
+    def chi2_text(self) -> str:
+        return "unknown (no noise)" if self.chi2 is None else f"{self.chi2:.2f}"
+
+
+def reconstruct(
+    scan: Scan, method: str, *, model: str, device: str, samples: int, seed: int, steps: int, rule: str, sampler: str,
+    bright_units: str, mu_water: float, with_baselines: bool,
+) -> Result:  # fmt: skip
+    """FBP first, to see whether the units fit; then TV and ours, or the one classical method asked for."""
+    import torch
+
+    from invsolve.ct import reconstruct_ct
+    from invsolve.ct_baselines import classical
+    from invsolve.forward_models import TransmissionNoise
+    from invsolve.forward_models.projector import projector
+    from invsolve.pretrained.loading import load_prior, resolve_device
+    from invsolve.sinogram import check_range, peak
+
+    where = resolve_device(device)
+    prior = load_prior(model, where) if method == "score" else None
+    operator = projector(scan.geometry, where)
+    y = torch.from_numpy(np.ascontiguousarray(scan.sinogram, dtype=np.float32)).to(where)
+    sigma: Any = scan.noise
+    if scan.i0 is not None:
+        y, weights = TransmissionNoise(scan.i0, scan.scale).line_integrals(y)
+        sigma = 1 / weights.clamp(min=1e-6)
+    images = {"FBP": classical("fbp", operator, scan.geometry, y)}
+    pixel = scan.geometry.pixel_size if bright_units != "pixel" else None
+    warning = check_range(peak(images["FBP"].numpy()), bright_units, pixel, mu_water)
+    if warning:
+        say(f"warning: {warning}")
+    facts: dict[str, Any] = {"geometry": scan.geometry.digest, "views": scan.geometry.views, "units": bright_units}
+    std = drawn = None
+    calls = 0
+    if method == "score":
+        assert prior is not None
+        say(
+            f"{len(y)} slice{'s' if len(y) > 1 else ''} of {scan.geometry.shape[1]} x {scan.geometry.shape[0]}, on {where}"
+        )
+        images["TV"] = classical("tv", operator, scan.geometry, y, noise=sigma)
+        with progress_bar() as bar:
+            task = bar.add_task("reconstructing", total=1.0)
+            posterior = reconstruct_ct(
+                scan.sinogram, scan.geometry, prior, samples=samples, seed=seed, steps=steps, noise=scan.noise,
+                i0=scan.i0, scale=scan.scale, rule=rule, sampler=sampler, operator=operator, device=where,
+                progress=lambda done: bar.update(task, completed=done),
+            )  # fmt: skip
+        images[f"mean of {samples}" if samples > 1 else "one sample"] = posterior.mean[:, 0]
+        if samples > 1:
+            std, drawn = posterior.std[:, 0].numpy(), posterior.samples[:, :, 0].numpy()
+        calls = posterior.network_calls
+        facts |= {"model": prior.card.name, "model_sha256": prior.card.sha256, "seed": seed, "samples": samples}
+        facts |= {"device": str(where), **posterior.settings}
+    elif method != "fbp":
+        images[method.upper()] = classical(method, operator, scan.geometry, y, noise=sigma)
+    final = next(reversed(images.values()))[:, None].to(where)
+    residual = (operator(final) - y).cpu().numpy()
+    measured_sigma = sigma.cpu().numpy() if isinstance(sigma, torch.Tensor) else sigma
+    noisy = scan.i0 is not None or scan.noise > 0
+    chi2 = float(np.mean((residual / measured_sigma) ** 2)) if noisy else None
+    limit = float(3 * np.median(measured_sigma)) if noisy else float(np.abs(residual).max())
+    arrays = {name: image.cpu().numpy() for name, image in images.items()}
+    return Result(arrays, std, drawn, residual, limit, chi2, calls, facts)
+
+
+def result_files(
+    paths: dict[str, Path], scan: Scan, hu: dict[str, Array], main: str, result: Result,
+    grey_range: tuple[float, float], facts: dict[str, Any],
+) -> dict[Path, bytes]:  # fmt: skip
+    """Everything to write but the report: stacks as stacks, pictures of the middle slice."""
+    from invsolve.ct import to_hounsfield
+
+    def shaped(stack: Array) -> Array:
+        return stack if scan.stacked else stack[..., 0, :, :]
+
+    middle = len(scan.sinogram) // 2
+    files = {paths["npy"]: npy_bytes(shaped(hu[main])), paths["tif"]: tif_bytes(shaped(hu[main]), facts)}
+    pictures = {name: windowed(image[middle], grey_range) for name, image in hu.items()}
+    files[paths["picture"]] = encode_picture(pictures[main], paths["picture"], {**facts, "window": grey_range})
+    if result.std is not None and result.samples is not None:
+        spread = to_pixels(2000 * result.std[middle] / STD_WHITE_HU)
+        pictures["standard deviation"] = spread
+        files[paths["std"]] = npy_bytes(shaped(2000 * result.std))
+        files[paths["std_picture"]] = encode_picture(spread, paths["std_picture"], {**facts, "white": STD_WHITE_HU})
+        files[paths["samples"]] = npy_bytes(shaped(to_hounsfield(result.samples)))
+    files[paths["compare"]] = encode_picture(labelled_row(pictures), paths["compare"], {**facts, "window": grey_range})
+    misfit = residual_picture(result.residual[middle], result.residual_limit)
+    files[paths["residual"]] = encode_picture(misfit, paths["residual"], {**facts, "white": result.residual_limit})
+    return files
+
+
+def score_all(reference: Array, hu: dict[str, Array]) -> dict[str, dict[str, float]]:
+    """PSNR and SSIM over -1000 to 1000 HU, RMSE in HU; means over the slices."""
+    from invsolve.ct import from_hounsfield
+    from invsolve.metrics import psnr, ssim
+
+    truth = from_hounsfield(reference)
+    scores = {}
+    for name, stack in hu.items():
+        pairs = list(zip(truth, from_hounsfield(stack), strict=True))
+        scores[name] = {
+            "psnr": float(np.mean([psnr(t, e, data_range=1.0) for t, e in pairs])),
+            "ssim": float(np.mean([ssim(t, e, data_range=1.0) for t, e in pairs])),
+            "rmse_hu": float(np.sqrt(np.mean((reference - stack) ** 2))),
+        }
+    return scores

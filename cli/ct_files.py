@@ -1,0 +1,99 @@
+"""Files of CT: sinograms and slices in, results out."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+from PIL import Image, ImageDraw
+
+from invsolve.errors import InputError
+from invsolve.rounding import to_pixels
+
+Array = npt.NDArray[Any]
+ENDINGS = (".npy", ".npz", ".tif", ".tiff")
+
+
+def read_array(path: Path, what: str) -> Array:
+    """The numbers of an ``.npy``, ``.npz`` (one array, or the one named ``what``) or ``.tif``, as float32 or float64.
+
+    Raises
+    ------
+    InputError : missing, empty, truncated, of another kind, not real numbers, NaN or infinite.
+    """
+    if not path.exists():
+        raise InputError(f"no such file: {path}", hint=f"check the path of the {what}")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder", hint=f"give one {what}")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes)", hint="copy it again from the original")
+    if path.suffix.lower() not in ENDINGS:
+        raise InputError(f"{path} is not a {what} this program can read", hint=f"give {', '.join(ENDINGS)}")
+    try:
+        array = _read(path, what)
+    except InputError:
+        raise
+    except (OSError, ValueError, EOFError, KeyError, BadZipFile, tifffile.TiffFileError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path} is damaged or truncated: {reason}", hint="copy it again from the original") from None
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{path} holds {array.dtype} values", hint="wanted real numbers")
+    array = array.astype(np.float64 if array.dtype == np.float64 else np.float32)
+    bad = int((~np.isfinite(array)).sum())
+    if bad:
+        raise InputError(f"{path} has {bad} values that are NaN or infinite", hint="repair or mask them first")
+    return array
+
+
+def _read(path: Path, what: str) -> Array:
+    if path.suffix.lower() == ".npy":
+        return np.asarray(np.load(path, allow_pickle=False))
+    if path.suffix.lower() == ".npz":
+        with np.load(path, allow_pickle=False) as archive:
+            names = [what] if what in archive else list(archive.keys())
+            if len(names) != 1:
+                raise InputError(f"{path} holds {len(names)} arrays: {', '.join(names)}", hint=f"name one {what!r}")
+            return np.asarray(archive[names[0]])
+    return np.asarray(tifffile.imread(path))
+
+
+def npy_bytes(array: Array) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array.astype(np.float32), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def tif_bytes(array: Array, facts: dict[str, Any]) -> bytes:
+    """Float32 TIFF, a page per slice, with the provenance as its description."""
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, array.astype(np.float32), description=json.dumps(facts), metadata=None)
+    return buffer.getvalue()
+
+
+def windowed(hu: Array, window: tuple[float, float]) -> npt.NDArray[np.uint8]:
+    """(H, W) Hounsfield units as 8-bit grey: ``window`` is (centre, width)."""
+    centre, width = window
+    return to_pixels((hu - (centre - width / 2)) / width)
+
+
+def residual_picture(residual: Array, limit: float) -> npt.NDArray[np.uint8]:
+    """(views, detectors) misfit, grey 128 for none, black and white for -limit and +limit; rows made 4 pixels high."""
+    picture = to_pixels(0.5 + 0.5 * residual / max(limit, 1e-12))
+    return np.repeat(picture, max(1, 200 // len(picture)), axis=0)
+
+
+def labelled_row(pictures: dict[str, npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
+    """Grey pictures of one height side by side, each with its name above it."""
+    columns = []
+    for name, picture in pictures.items():
+        canvas = Image.new("L", (picture.shape[1], picture.shape[0] + 16), 0)
+        canvas.paste(Image.fromarray(picture), (0, 16))
+        ImageDraw.Draw(canvas).text((3, 2), name, fill=255)
+        columns.append(np.asarray(canvas))
+    return np.concatenate(columns, axis=1)

@@ -1,0 +1,166 @@
+"""``invsolve simulate``: measurements made from a picture one has, to try the other commands on."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from PIL import Image
+
+from invsolve.cli import options
+from invsolve.cli.console import Verbosity, clean_stdout, say
+from invsolve.cli.ct_files import ENDINGS, npy_bytes, read_array
+from invsolve.cli.files import check_writable, encode_picture, provenance, read_photo, read_picture, write_all
+from invsolve.errors import InputError, UsageError
+
+simulate = typer.Typer(no_args_is_help=True, help="Make a measurement from a picture: ct, inpaint or colorize.")
+
+Folder = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Folder of the results; default beside the picture.")
+]
+
+
+@simulate.command("ct")
+def simulate_ct(
+    picture: Annotated[
+        Path, typer.Argument(metavar="SLICE", help="Slice in HU (.npy, .npz, .tif), or a grey picture.")
+    ],
+    views: Annotated[int, typer.Option(min=1, help="Parallel views over 180 degrees.")] = 23,
+    geometry: Annotated[Path | None, typer.Option(metavar="FILE", help="geometry.toml of another scan.")] = None,
+    pixel_size: Annotated[float, typer.Option(metavar="MM", help="Side of a pixel.")] = 1.5,
+    i0: Annotated[float | None, typer.Option(metavar="N", help="Poisson noise of N photons per ray.")] = None,
+    noise: Annotated[float, typer.Option(min=0.0, metavar="STD", help="Gaussian noise, in pixel units.")] = 0.0,
+    mu_water: Annotated[float, typer.Option(metavar="PER_MM", help="Attenuation of water.")] = 0.0192,
+    same_grid: Annotated[
+        bool, typer.Option("--same-grid", help="Project with the matrix that will reconstruct (the inverse crime).")
+    ] = False,
+    seed: options.Seed = 0,
+    output: Folder = None,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Make a sinogram of a slice, with its geometry.toml and the slice in HU as truth.
+
+    Example: invsolve simulate ct slice.npy --views 23 --i0 1e5
+    """
+    Verbosity.level = -1 if quiet else 0
+    for name, value in (("--pixel-size", pixel_size), ("--mu-water", mu_water), ("--i0", i0 or 1.0)):
+        if not (math.isfinite(value) and value > 0):
+            raise UsageError(f"{name} {value}", hint="wanted a positive number")
+    if i0 is not None and noise:
+        raise UsageError("both --i0 and --noise", hint="give one kind of noise")
+    hu = read_slice(picture)
+    folder = _folder(output, picture)
+    paths = [folder / f"{picture.stem}.{part}" for part in ("sinogram.npy", "geometry.toml", "truth.npy")]
+    check_writable(paths, force=force)
+    with clean_stdout():
+        from invsolve.ct import attenuation_per_unit, from_hounsfield
+        from invsolve.forward_models.geometry import Geometry, even_angles
+        from invsolve.simulation import photon_counts, project_slice
+
+        if geometry is not None:
+            scan = Geometry.read(geometry)
+            if scan.shape != hu.shape:
+                raise InputError(f"the slice has shape {hu.shape}, {geometry} says {scan.shape}", hint="correct one")
+            pixel_size = scan.pixel_size
+        else:
+            detectors = math.ceil(math.hypot(*hu.shape)) + 4
+            scan = Geometry(
+                even_angles(views), detectors, (hu.shape[0], hu.shape[1]), detector_spacing=pixel_size,
+                pixel_size=pixel_size,
+            )  # fmt: skip
+        sinogram = project_slice(from_hounsfield(hu), scan, same_grid=same_grid)
+        scale = attenuation_per_unit(pixel_size, mu_water)
+        if i0 is not None:
+            sinogram = photon_counts(sinogram, i0, scale, seed)
+            if sinogram.mean() < 1:
+                say("warning: fewer than one photon per ray on average")
+        elif noise:
+            sinogram = sinogram + noise * np.random.default_rng(seed).standard_normal(sinogram.shape)
+    write_all({paths[0]: npy_bytes(sinogram), paths[1]: scan.to_toml().encode(), paths[2]: npy_bytes(hu)})
+    units = f" --units counts --i0 {i0:g}" if i0 is not None else ""
+    units += f" --mu-water {mu_water:g}" if i0 is not None and mu_water != 0.0192 else ""
+    say(f"wrote {', '.join(str(path) for path in paths)}")
+    say(f"now: invsolve ct {paths[0]} --geometry {paths[1]}{units} --truth {paths[2]}")
+
+
+def read_slice(path: Path) -> np.ndarray:
+    """(H, W) in HU: numbers as they are (n, where all lie in -0.5 to 4), grey pictures as n."""
+    if path.suffix.lower() in ENDINGS:
+        array = read_array(path, "slice")
+        if array.ndim != 2:
+            raise InputError(f"{path} has {array.ndim} dimensions, shape {array.shape}", hint="wanted one slice (H, W)")
+        if array.min() >= -0.5 and array.max() <= 4:
+            say(f"{path.name} looks like n, not HU: taken as HU = 2000 n - 1000")
+            return 2000 * array - 1000
+        return array
+    pixels = read_picture(path, "slice")
+    grey = pixels if pixels.ndim == 2 else np.asarray(Image.fromarray(pixels).convert("L"))
+    say(f"{path.name} is a picture: black taken as -1000 HU, white as 1000 HU")
+    return 2000 * (grey.astype(np.float32) / 255) - 1000
+
+
+@simulate.command("inpaint")
+def simulate_inpaint(
+    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="PNG or JPEG.")],
+    pixels: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, metavar="SHARE", help="Random pixels missing, instead of lines.")
+    ] = None,
+    lines: Annotated[float, typer.Option(min=0.0, max=0.9, metavar="SHARE", help="Part covered by lines.")] = 0.1,
+    noise: Annotated[float, typer.Option(min=0.0, max=1.0, metavar="STD", help="Noise, as a share of white.")] = 0.0,
+    seed: options.Seed = 0,
+    output: Folder = None,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Damage a picture: scratches 5 pixels wide, or random missing pixels; writes it and its mask.
+
+    Example: invsolve simulate inpaint photo.png --pixels 0.5
+    """
+    from invsolve.cli.demo import scratches
+    from invsolve.rounding import to_pixels
+
+    Verbosity.level = -1 if quiet else 0
+    photo = read_photo(picture)
+    folder = _folder(output, picture)
+    damaged, mask = (folder / f"{picture.stem}.{part}.png" for part in ("damaged", "mask"))
+    check_writable([damaged, mask], force=force)
+    rng = np.random.default_rng(seed)
+    height, width = photo.pixels.shape[:2]
+    missing = rng.random((height, width)) < pixels if pixels is not None else scratches(height, width, rng, share=lines)
+    unit = photo.pixels / 255.0 + noise * rng.standard_normal(photo.pixels.shape)
+    holes = to_pixels(np.where(missing[..., None] if unit.ndim == 3 else missing, 1.0, unit))
+    facts = provenance(task="simulate inpaint", input=str(picture), seed=seed, noise=noise)
+    white = missing.astype(np.uint8) * 255
+    write_all({damaged: encode_picture(holes, damaged, facts), mask: encode_picture(white, mask, facts)})
+    say(f"wrote {damaged}, {mask}: {missing.mean():.1%} missing")
+    extra = f" --noise {noise:g}" if noise else ""
+    say(f"now: invsolve inpaint {damaged} --mask {mask}{extra} --truth {picture}")
+
+
+@simulate.command("colorize")
+def simulate_colorize(
+    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="Colour PNG or JPEG.")],
+    output: Folder = None,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Take the colours out of a picture.
+
+    Example: invsolve simulate colorize photo.png
+    """
+    Verbosity.level = -1 if quiet else 0
+    photo = read_photo(picture)
+    grey = _folder(output, picture) / f"{picture.stem}.grey.png"
+    check_writable([grey], force=force)
+    luma = np.asarray(Image.fromarray(photo.pixels).convert("L"))
+    write_all({grey: encode_picture(luma, grey, provenance(task="simulate colorize", input=str(picture)))})
+    say(f"wrote {grey}")
+    say(f"now: invsolve colorize {grey} --truth {picture}")
+
+
+def _folder(output: Path | None, picture: Path) -> Path:
+    return picture.parent if output is None else output

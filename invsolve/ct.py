@@ -1,0 +1,142 @@
+"""Sparse-view CT: a slice from few views, with its uncertainty.
+
+Units: the prior's n, with HU = 2000 n - 1000, so the attenuation is mu = 2 n mu_water and air is 0: a pure scaling.
+Sinograms inside are line integrals of n in pixel lengths; :func:`attenuation_per_unit` is the factor to a physical one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from invsolve.ct_baselines import cgls
+from invsolve.errors import ModelError
+from invsolve.forward_models import ForwardModel, GaussianNoise, Geometry, LinearOperator, TransmissionNoise
+from invsolve.forward_models.projector import check_sinogram, projector
+from invsolve.posterior import Posterior
+from invsolve.rules import Rule
+from invsolve.samplers import Sampler, StepInfo
+from invsolve.score_model import ScoreModel
+from invsolve.sigmas import karras
+from invsolve.solver import solve
+
+Array = npt.NDArray[Any]
+
+MU_WATER = 0.0192
+"""Attenuation of water per mm at about 70 keV, the usual effective energy of a CT scanner."""
+
+SIGMA_START = 0.3
+"""First noise level on the least-squares slice: above the size of its streaks."""
+
+SIGMA_END = 0.005
+
+START_ITERATIONS = 10
+"""CGLS iterations of the first guess: the streaks are still small, the shapes are there."""
+
+
+def to_hounsfield(n: Tensor | Array) -> Any:
+    """The prior's units to Hounsfield units: 2000 n - 1000."""
+    return 2000.0 * n - 1000.0
+
+
+def from_hounsfield(hu: Tensor | Array) -> Any:
+    """Hounsfield units to the prior's: air 0, water 0.5."""
+    return (hu + 1000.0) / 2000.0
+
+
+def attenuation_per_unit(pixel_size: float, mu_water: float = MU_WATER) -> float:
+    """Physical line integral (dimensionless) per unit of the inner sinogram: ``2 mu_water * pixel_size``, in mm."""
+    return 2 * mu_water * pixel_size
+
+
+def check_ct_prior(prior: ScoreModel) -> None:
+    """Raise ModelError unless the prior is one of single-channel slices."""
+    if prior.channels != 1:
+        raise ModelError(f"the prior has {prior.channels} channels, a CT slice has 1", hint="use --model ct")
+
+
+def reconstruct_ct(
+    sinogram: Array,
+    geometry: Geometry,
+    prior: ScoreModel,
+    *,
+    samples: int = 8,
+    seed: int = 0,
+    steps: int = 50,
+    sigma_start: float = SIGMA_START,
+    noise: float = 0.0,
+    i0: float | None = None,
+    scale: float | None = None,
+    rule: str | Rule = "proximal",
+    sampler: str | Sampler = "renoising",
+    batch: int = 8,
+    progress: Callable[[float], None] | None = None,
+    device: torch.device | str = "cpu",
+    operator: LinearOperator | None = None,
+    **options: Any,
+) -> Posterior:
+    """Sample the slices that fit a sinogram. The estimate of least error is ``posterior.mean``.
+
+    Parameters
+    ----------
+    sinogram : (views, detectors), or (slices, views, detectors): line integrals of n in pixel lengths; with ``i0``
+        photon counts.
+    geometry : the scan.
+    prior : a prior of CT slices in the units of n.
+    samples, seed, rule, sampler, batch : see :func:`invsolve.solve`.
+    steps, sigma_start : number of noise levels, and the first one.
+    noise : standard deviation of Gaussian noise on the line integrals, in their units.
+    i0 : photons per ray without an object: ``sinogram`` then holds counts, and each ray is weighted by what it let
+        through (see :class:`TransmissionNoise`).
+    scale : with ``i0``: attenuation per unit of the inner sinogram; default that of water 0.0192 / mm and the geometry's
+        pixel size.
+    progress : called with the share of the work done.
+    device : where the prior lives.
+    operator : the projector, where the caller has it already.
+    options : passed to the sampler.
+
+    Returns
+    -------
+    Posterior with samples (n, slices, 1, H, W) in the units of n.
+
+    Raises
+    ------
+    InputError : shapes do not fit, values are not finite, counts are negative.
+    """
+    check_ct_prior(prior)
+    stack = np.asarray(sinogram, dtype=np.float32)
+    check_sinogram(stack, geometry)
+    stack = stack.reshape(-1, *geometry.sinogram_shape)
+    matrix = projector(geometry, device) if operator is None else operator
+    y = torch.from_numpy(np.ascontiguousarray(stack)).to(device)
+    parts = []
+    for index in range(len(y)):
+        one = y[index : index + 1]
+        model = ForwardModel(matrix, GaussianNoise(noise))
+        if i0 is not None:
+            counts = TransmissionNoise(i0, scale or attenuation_per_unit(geometry.pixel_size))
+            model, one = counts.quadratic(matrix, one)
+
+        def report(info: StepInfo, index: int = index) -> None:
+            if progress is not None:
+                progress((index + info.step / info.steps) / len(y))
+
+        parts.append(
+            solve(
+                prior, model, one, rule=rule, sampler=sampler, sigmas=karras(steps, SIGMA_END, sigma_start),
+                samples=samples, seed=seed, start=cgls(model.linear, one, START_ITERATIONS), batch=batch, turn=True,
+                stream=index, callback=report, **options,
+            )
+        )  # fmt: skip
+    return replace(
+        parts[0],
+        samples=torch.cat([part.samples for part in parts], dim=1),
+        chi2=torch.cat([part.chi2 for part in parts], dim=1) if parts[0].chi2.numel() else parts[0].chi2,
+        network_calls=sum(part.network_calls for part in parts),
+    )

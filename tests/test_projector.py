@@ -1,0 +1,243 @@
+"""CT geometry and projectors: conventions, exact adjoint, ASTRA and scikit-image agree, cache, files."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skimage.transform import radon
+
+from invsolve.errors import InputError
+from invsolve.forward_models import AstraProjector, Geometry, SparseProjector, even_angles, even_subset, projector
+from invsolve.gaussian import dense_matrix
+
+PARALLEL = Geometry(even_angles(9), 31, (16, 20), detector_spacing=1.3, pixel_size=0.7, center=14.2)
+FAN = replace(PARALLEL, kind="fan", angles=even_angles(11, 360), source_distance=60.0, detector_distance=30.0)
+SCANS = {"parallel": PARALLEL, "fan": FAN, "off-centre": replace(PARALLEL, axis_pixel=(3.0, 11.5))}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INVSOLVE_CACHE", str(tmp_path / "cache"))
+
+
+def blobs(shape: tuple[int, int]) -> np.ndarray:
+    """A smooth, lopsided picture inside the inscribed circle: every flip of it is another one."""
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(float)
+    h, w = shape
+    out = np.exp(-((x - 0.36 * w) ** 2 + (y - 0.6 * h) ** 2) / (0.02 * h * w))
+    out += 0.5 * np.exp(-((x - 0.62 * w) ** 2 + (y - 0.36 * h) ** 2) / (0.005 * h * w))
+    return out.astype(np.float32)
+
+
+@pytest.mark.parametrize("scan", SCANS.values(), ids=SCANS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_sparse_adjoint_is_exact(scan: Geometry, dtype: torch.dtype, tolerance: float) -> None:
+    operator = projector(scan)
+    assert isinstance(operator, SparseProjector)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 1, *scan.shape, generator=generator, dtype=dtype)
+    y = torch.randn(3, *scan.sinogram_shape, generator=generator, dtype=dtype)
+    ax, aty = operator(x), operator.T(y)
+    assert ax.dtype == aty.dtype == dtype
+    assert abs(float((ax * y).sum() - (x * aty).sum())) < tolerance * float(ax.norm() * y.norm())
+
+
+@pytest.mark.parametrize("scan", SCANS.values(), ids=SCANS)
+def test_matrix_and_astra_projectors_agree(scan: Geometry) -> None:
+    stored, direct = projector(scan), projector(scan, limit=0)
+    assert isinstance(direct, AstraProjector)
+    x = torch.from_numpy(blobs(scan.shape))[None, None].repeat(2, 1, 1, 1)
+    x[1] = x[1].flip(-1)
+    y = stored(x)
+    assert float((direct(x) - y).abs().max()) < 1e-4 * float(y.abs().max())
+    back = stored.T(y)
+    assert float((direct.T(y) - back).abs().max()) < 1e-4 * float(back.abs().max())
+
+
+def test_plain_astra_geometry_is_ours() -> None:
+    import astra
+
+    image, degrees = blobs((32, 32)), np.arange(0, 180, 20.0)
+    volume = astra.create_vol_geom(32, 32)
+    scan = astra.create_proj_geom("parallel", 1.0, 47, np.deg2rad(degrees))
+    identifier = astra.create_projector("linear", scan, volume)
+    _, expected = astra.create_sino(image, identifier)
+    y = projector(Geometry(tuple(degrees), 47, (32, 32)))(torch.from_numpy(image)[None, None])[0]
+    np.testing.assert_allclose(y.numpy(), expected, atol=1e-4 * expected.max())
+
+
+@pytest.mark.parametrize("circle", [True, False])
+def test_scikit_image_radon_is_ours_with_its_centre(circle: bool) -> None:
+    image, degrees = blobs((48, 48)), np.arange(0, 180, 15.0)
+    expected = radon(image, theta=degrees, circle=circle).T
+    scan = Geometry(tuple(degrees), expected.shape[1], (48, 48), center=expected.shape[1] // 2, axis_pixel=(24.0, 24.0))
+    y = projector(scan)(torch.from_numpy(image)[None, None])[0].numpy()
+    assert np.linalg.norm(y - expected) < 0.02 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("kind", ["parallel", "fan"])
+def test_line_integrals_of_a_disc(kind: str) -> None:
+    # A disc of radius 30 mm: the chord at distance s is 2 sqrt(r^2 - s^2), whatever the pixels and bins are.
+    scan = Geometry(
+        even_angles(5), 61, (160, 160), kind=kind, detector_spacing=1.5, pixel_size=0.5,  # type: ignore[arg-type]
+        source_distance=300.0 if kind == "fan" else math.inf, detector_distance=100.0 if kind == "fan" else 0.0,
+    )  # fmt: skip
+    y, x = (np.mgrid[:160, :160] - 79.5) * 0.5
+    disc = torch.from_numpy((x**2 + y**2 < 30**2).astype(np.float32))[None, None]
+    offset = (np.arange(61) - 30) * 1.5
+    distance = offset if kind == "parallel" else 300 * np.sin(np.arctan(offset / 400))
+    chord = 2 * np.sqrt(np.clip(30**2 - distance**2, 0, None))
+    measured = projector(scan)(disc)[0].numpy() * scan.pixel_size
+    inside = np.abs(distance) < 28
+    np.testing.assert_allclose(measured[:, inside], np.broadcast_to(chord, measured.shape)[:, inside], atol=1.5)
+
+
+def test_angles_count_counter_clockwise_and_rows_go_down() -> None:
+    image = np.zeros((21, 21), np.float32)
+    image[2, 10] = 1  # above the axis
+    image[10, 17] = 2  # to the right
+    scan = Geometry((0.0, 90.0, 45.0), 21, (21, 21))
+    y = projector(scan)(torch.from_numpy(image)[None, None])[0].numpy()
+    assert int(y[0].argmax()) == 17  # rays from the top: the right one on the right
+    assert y[1, 18] == pytest.approx(1, abs=0.01)  # the detector turned up: the upper one far along it
+    assert y[1, 10] == pytest.approx(2, abs=0.01)
+    assert int(y[2].argmax()) == round(10 + 7 * math.cos(math.pi / 4))
+    clockwise = projector(replace(scan, angles=(-90.0,)))(torch.from_numpy(image)[None, None])[0].numpy()
+    assert clockwise[0, 2] == pytest.approx(1, abs=0.01)
+
+
+def test_a_shifted_detector_is_a_shifted_centre() -> None:
+    image = torch.from_numpy(blobs((24, 24)))[None, None]
+    middle = Geometry(even_angles(7), 41, (24, 24))
+    shifted = replace(middle, center=23.0)
+    np.testing.assert_allclose(
+        projector(shifted)(image)[0, :, 3:].numpy(), projector(middle)(image)[0, :, :-3].numpy(), atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("limit", [10**9, 0])
+def test_autograd_gives_the_adjoint(limit: int) -> None:
+    operator = projector(PARALLEL, limit=limit)
+    x = torch.randn(2, 1, *PARALLEL.shape, requires_grad=True)
+    target = torch.randn(2, *PARALLEL.sinogram_shape)
+    (0.5 * (operator(x) - target).square().sum()).backward()
+    expected = operator.T(operator(x.detach()) - target)
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, expected, atol=1e-3, rtol=1e-4)
+
+
+def test_prox_against_the_dense_solve() -> None:
+    operator = projector(replace(PARALLEL, shape=(6, 7), detectors=13, center=None), tolerance=1e-8)
+    matrix = dense_matrix(operator)
+    generator = torch.Generator().manual_seed(1)
+    z = torch.randn(2, 1, 6, 7, generator=generator, dtype=torch.float64)
+    y = torch.randn(2, *operator.output_shape, generator=generator, dtype=torch.float64)
+    x = operator.prox(z, y, torch.tensor([0.5, 2.0]))
+    for image, rho in enumerate((0.5, 2.0)):
+        normal = matrix.T @ matrix + rho * torch.eye(42, dtype=torch.float64)
+        expected = torch.linalg.solve(normal, matrix.T @ y[image].flatten() + rho * z[image].flatten())
+        torch.testing.assert_close(x[image].flatten(), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_cached_matrix_needs_no_astra_and_survives_damage(tmp_path: Path) -> None:
+    first = projector(PARALLEL)
+    (cached,) = (tmp_path / "cache").glob("projector-*.npz")
+    code = (
+        "import sys; sys.modules['astra'] = None\n"
+        "from invsolve.forward_models import projector, Geometry\n"
+        "import torch\n"
+        f"g = Geometry.read({str(tmp_path / 'g.toml')!r})\n"
+        "print(float(projector(g)(torch.ones(1, 1, *g.shape)).sum()))"
+    )
+    (tmp_path / "g.toml").write_text(PARALLEL.to_toml())
+    assert Geometry.read(tmp_path / "g.toml").digest == PARALLEL.digest
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    total = float(first(torch.ones(1, 1, *PARALLEL.shape)).sum())
+    assert float(done.stdout) == pytest.approx(total, rel=1e-5)
+    cached.write_bytes(cached.read_bytes()[:1000])
+    again = projector(PARALLEL)
+    assert float(again(torch.ones(1, 1, *PARALLEL.shape)).sum()) == pytest.approx(total, rel=1e-6)
+    assert cached.stat().st_size > 1000
+
+
+def test_concurrent_writers_leave_one_whole_file(tmp_path: Path) -> None:
+    from invsolve.forward_models.projector import _read, _write, build_matrix
+
+    matrix = build_matrix(PARALLEL)
+    path = tmp_path / "cache" / "projector-1-test.npz"
+    threads = [threading.Thread(target=_write, args=(path, matrix)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    stored = _read(path)
+    assert stored is not None
+    assert abs(stored - matrix).max() == 0
+
+
+def test_the_cache_forgets_what_was_used_longest_ago(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules["invsolve.forward_models.projector"]
+    scans = [replace(PARALLEL, center=float(c)) for c in (12, 13, 14)]
+    projector(scans[0])
+    size = sum(p.stat().st_size for p in (tmp_path / "cache").iterdir())
+    monkeypatch.setattr(module, "CACHE_LIMIT", int(2.5 * size))
+    projector(scans[1])
+    projector(scans[2])
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_toml_units_direction_and_ranges(tmp_path: Path) -> None:
+    path = tmp_path / "scan.toml"
+    path.write_text(
+        'kind = "fan"\nangle_unit = "radians"\ndirection = "clockwise"\ndetectors = 9\nshape = [8, 8]\n'
+        "angles = { first = 0.0, last = 3.141592653589793, count = 4 }\nsource_distance = 100.0\n"
+    )
+    scan = Geometry.read(path)
+    assert scan.angles == pytest.approx((0.0, -45.0, -90.0, -135.0))
+    assert scan.kind == "fan"
+
+
+BAD_TOML = {
+    "not toml": "angles = [",
+    "no angles": "detectors = 9\nshape = [8, 8]",
+    "unknown key": "angles = [0.0]\ndetectors = 9\nshape = [8, 8]\ncolour = 3",
+    "missing key": "angles = [0.0]\nshape = [8, 8]",
+    "source inside": 'kind = "fan"\nangles = [0.0]\ndetectors = 9\nshape = [8, 8]\nsource_distance = 3.0',
+    "negative spacing": "angles = [0.0]\ndetectors = 9\nshape = [8, 8]\ndetector_spacing = -1.0",
+    "bad unit": 'angle_unit = "gon"\nangles = [0.0]\ndetectors = 9\nshape = [8, 8]',
+    "text for angles": 'angles = "all"\ndetectors = 9\nshape = [8, 8]',
+}
+
+
+@pytest.mark.parametrize("text", BAD_TOML.values(), ids=BAD_TOML)
+def test_bad_geometry_files_say_what_is_wrong(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        Geometry.read(path)
+    assert "bad.toml" in caught.value.message
+    assert caught.value.hint
+
+
+def test_missing_geometry_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        Geometry.read(tmp_path / "none.toml")
+
+
+def test_even_subset_starts_at_the_first_view_and_is_even() -> None:
+    chosen = even_subset(180, 23)
+    assert chosen[0] == 0
+    assert len(set(chosen)) == 23
+    assert set(np.diff(chosen)) <= {7, 8}
+    with pytest.raises(InputError, match="24 views wanted"):
+        even_subset(23, 24)
