@@ -30,7 +30,7 @@ OPERATORS: dict[str, LinearOperator] = {
     "grayscale": Grayscale(SHAPE),
     "identity": Identity(SHAPE),
 }
-RULES = ("proximal", "annealed", "replacement", "exact")
+RULES = ("proximal", "validated", "annealed", "replacement", "exact")
 
 
 class Affine(NamedTuple):
@@ -66,8 +66,9 @@ def rule_maps(rule: str, prior: GaussianPrior, operator: LinearOperator, y: Tens
     def noise_in(x0: Affine) -> Affine:
         return Affine((EYE - x0.matrix) / sigma, -x0.offset / sigma)
 
-    if rule == "proximal":
-        r2 = float((s - gain @ s).diagonal().mean())  # error covariance of a Gaussian's denoiser is S - K S
+    if rule in ("proximal", "validated"):
+        # The error covariance of a Gaussian's denoiser is S - K S.
+        r2 = sigma**2 if rule == "proximal" else float((s - gain @ s).diagonal().mean())
         solve = torch.linalg.inv(a.T @ a / SIGMA_Y**2 + EYE / r2)
         agree = Affine(solve / r2, solve @ a.T @ y / SIGMA_Y**2)
         return Maps(IDENTITY_MAP, none, agree.after(denoise), noise_in(denoise))

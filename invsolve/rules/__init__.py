@@ -12,7 +12,7 @@ from invsolve.forward_models import ForwardModel
 from invsolve.rules.annealed import AnnealedLikelihood
 from invsolve.rules.conditioned import ConditionedModel
 from invsolve.rules.exact import ExactPosterior
-from invsolve.rules.proximal import Proximal
+from invsolve.rules.proximal import Proximal, ValidatedProximal
 from invsolve.rules.replacement import Replacement
 from invsolve.score_model import ScoreModel
 
@@ -20,6 +20,7 @@ Rule = Callable[[ScoreModel, ForwardModel, Tensor], ScoreModel]
 
 RULES: dict[str, Rule] = {
     "proximal": Proximal,
+    "validated": ValidatedProximal,
     "annealed": AnnealedLikelihood,
     "replacement": Replacement,
     "exact": ExactPosterior,
@@ -57,6 +58,7 @@ __all__ = [
     "Proximal",
     "Replacement",
     "Rule",
+    "ValidatedProximal",
     "condition",
     "find_rule",
 ]
