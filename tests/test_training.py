@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from invsolve.data import load_pictures, random_crops
+from invsolve.data import Augmentation, load_pictures, random_crops
 from invsolve.errors import InputError
 from invsolve.network import EDMDenoiser, NetworkConfig
 from invsolve.pretrained import load_prior
@@ -243,3 +243,33 @@ def test_a_trained_prior_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert prior.card.training["steps"] == 3
     assert prior.mse(0.1) == pytest.approx(0.01, rel=0.5)
     assert Image.open(tmp_path / "mine" / "denoised.png").size[0] == 7 * 40
+
+
+def test_mirror_augmentation_never_turns_a_picture_upside_down() -> None:
+    ramp = np.repeat(np.arange(20, dtype=np.uint8)[:, None, None], 20, axis=1)  # darker above
+    rng = np.random.default_rng(0)
+    mirror = random_crops([[ramp]], [1.0], 8, 32, rng, Augmentation("mirror"))
+    assert bool((mirror[:, 0].int().diff(dim=1) == 1).all())
+    flips = random_crops([[ramp]], [1.0], 8, 32, rng, Augmentation("flips")).int()
+    assert {int(v) for v in flips[:, 0].diff(dim=1).unique()} == {-1, 1}
+    assert bool((flips[:, 0].diff(dim=2) == 0).all())
+    square = random_crops([[ramp]], [1.0], 8, 32, rng).int()
+    assert bool((square[:, 0].diff(dim=2) != 0).any())
+
+
+def test_rotation_and_zoom_keep_straight_ramps_straight_and_stay_in_range() -> None:
+    y, x = np.mgrid[:64, :64]
+    ramp = (500 + 10 * x + 4 * y).astype(np.uint16)[..., None]
+    rng = np.random.default_rng(1)
+    crops = random_crops([[ramp]], [1.0], 16, 40, rng, Augmentation("mirror", 10.0, (0.8, 1.25), 1.0))
+    assert crops.dtype == torch.float32
+    assert crops.shape == (40, 1, 16, 16)
+    second = crops[:, 0].diff(n=2, dim=1).abs().max(), crops[:, 0].diff(n=2, dim=2).abs().max()
+    assert max(map(float, second)) < 0.1 * float(np.hypot(10, 4))  # torch's cubic kernel (a = -3/4) ripples a little
+    slopes = torch.hypot(crops[:, 0].diff(dim=2).mean(dim=(1, 2)), crops[:, 0].diff(dim=1).mean(dim=(1, 2)))
+    plain = float(np.hypot(10, 4))
+    assert float(slopes.max()) < plain / 0.8 + 0.01
+    assert float(slopes.min()) > plain / 1.25 - 0.01
+    assert float(slopes.std()) > 0.5
+    small = random_crops([[ramp[:10, :10]]], [1.0], 16, 2, rng, Augmentation("flips", 10.0, (0.8, 1.25), 1.0))
+    assert small.shape == (2, 1, 16, 16)

@@ -1,0 +1,262 @@
+"""``invsolve ct`` and ``invsolve simulate``: good runs, what is announced, bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+from skimage.transform import radon
+
+from invsolve.cli.main import main
+from invsolve.errors import ExitCode
+from invsolve.forward_models import Geometry, even_angles, projector
+from invsolve.network import EDMDenoiser, NetworkConfig
+from invsolve.pretrained import Card, save_prior
+
+COMMAND = [sys.executable, "-m", "invsolve.cli.main"]
+
+
+def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "NO_COLOR": "1", "COLUMNS": "300"}
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, env=env, check=False
+    )
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INVSOLVE_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session")
+def ct_prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real prior folder of one channel: a small network that was not trained."""
+    torch.manual_seed(0)
+    config = NetworkConfig(channels=1, stem=2, widths=(8, 16), encoder_blocks=(1, 1), decoder_blocks=(1,))
+    folder = tmp_path_factory.mktemp("priors") / "small-ct"
+    errors = [(0.005, 2.4e-5), (0.1, 5e-3), (1.0, 5e-2), (5.0, 0.07)]
+    card = Card("small-ct", {}, "CT number n", 0.005, 5.0, errors, "")
+    save_prior(folder, EDMDenoiser(config), card)
+    return folder
+
+
+def body(size: int = 48) -> np.ndarray:
+    """A lopsided body in n."""
+    y, x = (np.mgrid[:size, :size] - (size - 1) / 2) / (size / 2)
+    out = np.where((x / 0.8) ** 2 + (y / 0.6) ** 2 < 1, 0.5, 0.0)
+    return np.where((x - 0.3) ** 2 + (y - 0.2) ** 2 < 0.03, 0.8, out).astype(np.float32)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    geometry = Geometry(even_angles(20), 71, (48, 48))
+    np.save(tmp_path / "sino.npy", projector(geometry)(torch.from_numpy(body())[None, None])[0].numpy())
+    np.save(tmp_path / "truth.npy", 2000 * body() - 1000)
+    (tmp_path / "geometry.toml").write_text(geometry.to_toml())
+    return tmp_path
+
+
+def test_the_result_is_the_mean_in_hounsfield_units_with_all_that_belongs_to_it(folder: Path, ct_prior: Path) -> None:
+    done = run(
+        "ct", folder / "sino.npy", "--model", ct_prior, "--steps", 3, "--samples", 3, "--truth", folder / "truth.npy",
+        "--views", 10, "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for said in ("parallel beam, 20 views over 180 degrees", "using 10 of 20 views", "HU = 2000 n - 1000", "mean of 3"):
+        assert said in done.stderr
+    endings = [".npy", ".tif", ".png", ".compare.png", ".residual.png", ".json", ".std.npy", ".std.png", ".samples.npy"]
+    written = {p.name for p in folder.glob("sino.ct*")}
+    assert written == {f"sino.ct{ending}" for ending in endings}
+    result, samples = np.load(folder / "sino.ct.npy"), np.load(folder / "sino.ct.samples.npy")
+    assert result.shape == (48, 48)
+    assert samples.shape == (3, 48, 48)
+    np.testing.assert_allclose(result, samples.mean(axis=0), atol=0.1)
+    np.testing.assert_allclose(np.load(folder / "sino.ct.std.npy"), samples.std(axis=0, ddof=1), atol=0.1)
+    np.testing.assert_array_equal(tifffile.imread(folder / "sino.ct.tif"), result)
+    assert "invsolve" in tifffile.TiffFile(folder / "sino.ct.tif").pages[0].description
+    report = json.loads(done.stdout)
+    assert report == json.loads((folder / "sino.ct.json").read_text())
+    assert set(report["scores"]) == {"FBP", "TV", "mean of 3"}
+    assert set(report["scores"]["TV"]) == {"psnr", "ssim", "rmse_hu"}
+    assert report["scores"]["TV"]["psnr"] > report["scores"]["FBP"]["psnr"]
+    assert json.loads(Image.open(folder / "sino.ct.png").text["invsolve"])["model"] == "small-ct"  # type: ignore[attr-defined]
+    again = run("ct", folder / "sino.npy", "--model", ct_prior)
+    assert again.returncode == ExitCode.OUTPUT
+    assert "--force" in again.stderr
+
+
+@pytest.mark.parametrize("method", ["fbp", "sirt", "cgls", "tv"])
+def test_classical_methods_alone_need_no_prior(method: str, folder: Path) -> None:
+    done = run("ct", folder / "sino.npy", "--method", method, "--truth", folder / "truth.npy", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["network_calls"] == 0
+    error = np.load(folder / "sino.ct.npy") - np.load(folder / "truth.npy")
+    assert np.sqrt((error**2).mean()) < 220
+
+
+def test_scikit_image_sinogram_comes_out_upright_and_in_place(tmp_path: Path) -> None:
+    np.save(tmp_path / "sk.npy", radon(body(), theta=np.arange(0, 180, 3.0), circle=True))
+    done = run("ct", tmp_path / "sk.npy", "--method", "tv")
+    assert done.returncode == 0, done.stderr
+    assert "scikit-image" in done.stderr
+    result = np.load(tmp_path / "sk.ct.npy")
+    truth = 2000 * body() - 1000
+    size = min(result.shape[0], 48)
+    cut = [(n - size) // 2 for n in (result.shape[0], 48)]
+    a = result[cut[0] : cut[0] + size, cut[0] : cut[0] + size]
+    b = truth[cut[1] : cut[1] + size, cut[1] : cut[1] + size]
+    fit, *others = (np.corrcoef(t.ravel(), b.ravel())[0, 1] for t in (a, a[::-1], a[:, ::-1], a.T, np.roll(a, 1, 1)))
+    assert fit > 0.97
+    assert fit > max(others) + 0.005
+
+
+def test_a_stack_and_physical_units(folder: Path, ct_prior: Path) -> None:
+    sino = np.load(folder / "sino.npy")
+    physical = np.stack([sino, sino[:, ::-1]]) * 2 * 0.0192 * 2.0
+    tifffile.imwrite(folder / "stack.tif", physical.astype(np.float32))
+    done = run(
+        "ct", folder / "stack.tif", "--units", "attenuation", "--pixel-size", 2, "--model", ct_prior, "--steps", 2,
+        "--samples", 2, "--size", 48,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "water 0.0192 per mm, pixels of 2 mm" in done.stderr
+    stack = np.load(folder / "stack.ct.npy")
+    assert stack.shape == (2, 48, 48)
+    assert np.load(folder / "stack.ct.samples.npy").shape == (2, 2, 48, 48)
+    inside = np.s_[:, 20:28, 20:28]
+    assert abs(float(stack[inside].mean())) < 150
+
+
+def test_simulated_counts_run_with_the_command_that_is_printed(folder: Path, ct_prior: Path) -> None:
+    done = run("simulate", "ct", folder / "truth.npy", "--views", 12, "--i0", 1e5, "--pixel-size", 2)
+    assert done.returncode == 0, done.stderr
+    command = done.stderr.strip().splitlines()[-1].removeprefix("now: invsolve ").split()
+    again = run(*command, "--model", ct_prior, "--steps", 2, "--samples", 2, "--json")
+    assert again.returncode == 0, again.stderr
+    report = json.loads(again.stdout)
+    assert report["chi2"] > 0
+    assert "photon counts, I0 = 100000" in again.stderr
+    counts = np.load(folder / "truth.sinogram.npy")
+    assert np.array_equal(counts, counts.round())
+    assert counts.max() <= 1.05e5
+
+
+def test_center_auto_finds_a_shifted_axis(folder: Path) -> None:
+    geometry = Geometry(even_angles(40), 71, (48, 48), center=37.5)
+    np.save(folder / "off.npy", projector(geometry)(torch.from_numpy(body())[None, None])[0].numpy())
+    done = run("ct", folder / "off.npy", "--method", "fbp", "--center", "auto", "--size", 48)
+    assert done.returncode == 0, done.stderr
+    assert "centre of rotation at bin 37.5" in done.stderr
+
+
+def test_simulate_inpaint_and_colorize_write_what_the_commands_take(tmp_path: Path, photo: np.ndarray) -> None:
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    done = run("simulate", "inpaint", tmp_path / "photo.png", "--pixels", 0.5)
+    assert done.returncode == 0, done.stderr
+    mask, damaged = (np.asarray(Image.open(tmp_path / f"photo.{part}.png")) for part in ("mask", "damaged"))
+    assert 0.45 < (mask == 255).mean() < 0.55
+    assert np.array_equal(damaged[mask == 0], photo[mask == 0])
+    assert run("simulate", "colorize", tmp_path / "photo.png").returncode == 0
+    assert Image.open(tmp_path / "photo.grey.png").mode == "L"
+    assert run("simulate", "colorize", tmp_path / "photo.png").returncode == ExitCode.OUTPUT
+
+
+def _write(folder: Path, name: str, array: np.ndarray) -> Path:
+    np.save(folder / name, array)
+    return folder / name
+
+
+BAD = {
+    "missing": (lambda f, s: ["none.npy"], ExitCode.BAD_INPUT, "no such file"),
+    "empty": (lambda f, s: [(f / "e.npy").write_bytes(b"") or "e.npy"][:0] + ["e.npy"], ExitCode.BAD_INPUT, "0 bytes"),
+    "truncated": (
+        lambda f, s: [(f / "t.npy").write_bytes((f / "sino.npy").read_bytes()[:999]) and "t.npy"],
+        ExitCode.BAD_INPUT,
+        "damaged or truncated",
+    ),
+    "pickled": (lambda f, s: [_write(f, "o.npy", np.array([{}], dtype=object))], ExitCode.BAD_INPUT, "damaged"),
+    "a picture": (lambda f, s: [f / "x.png"], ExitCode.BAD_INPUT, "no such file"),
+    "nan": (lambda f, s: [_write(f, "n.npy", np.where(s > 9, np.nan, s))], ExitCode.BAD_INPUT, "NaN or infinite"),
+    "inf": (lambda f, s: [_write(f, "i.npy", np.where(s > 9, np.inf, s))], ExitCode.BAD_INPUT, "NaN or infinite"),
+    "complex": (lambda f, s: [_write(f, "c.npy", s * 1j)], ExitCode.BAD_INPUT, "complex"),
+    "four dimensions": (lambda f, s: [_write(f, "d.npy", s[None, None])], ExitCode.BAD_INPUT, "4 dimensions"),
+    "one dimension": (lambda f, s: [_write(f, "d.npy", s[0])], ExitCode.BAD_INPUT, "1 dimensions"),
+    "wrong axis": (lambda f, s: [_write(f, "a.npy", s.T), "--axis", "views,detectors"], ExitCode.BAD_INPUT, "--axis"),
+    "transposed for the geometry": (
+        lambda f, s: [_write(f, "a.npy", s.T), "--geometry", f / "geometry.toml"],
+        ExitCode.BAD_INPUT,
+        "(views, detectors) = (20, 71)",
+    ),
+    "too many views": (lambda f, s: ["sino.npy", "--views", 21], ExitCode.BAD_INPUT, "21 views wanted"),
+    "no views": (lambda f, s: ["sino.npy", "--views", 0], ExitCode.USAGE, "views"),
+    "radians": (lambda f, s: ["sino.npy", "--angles", "0:3.14159"], ExitCode.BAD_INPUT, "radians"),
+    "angles of another scan": (
+        lambda f, s: ["sino.npy", "--angles", _angles(f, 19)],
+        ExitCode.BAD_INPUT,
+        "19 angles for a sinogram with 20 views",
+    ),
+    "negative counts": (
+        lambda f, s: [_write(f, "c.npy", s - 5), "--units", "counts", "--i0", 100, "--pixel-size", 1, "--axis", "views,detectors"],
+        ExitCode.BAD_INPUT,
+        "negative",
+    ),
+    "counts without i0": (
+        lambda f, s: ["sino.npy", "--units", "counts", "--pixel-size", 1], ExitCode.USAGE, "--i0",
+    ),
+    "wrong unit": (lambda f, s: [_write(f, "u.npy", s * 0.04)], ExitCode.BAD_INPUT, "--units attenuation"),
+    "hounsfield unit sinogram": (lambda f, s: [_write(f, "u.npy", s * 2000)], ExitCode.BAD_INPUT, "bright end"),
+    "no pixel size": (lambda f, s: ["sino.npy", "--units", "attenuation"], ExitCode.USAGE, "--pixel-size"),
+    "unknown units": (lambda f, s: ["sino.npy", "--units", "furlongs"], ExitCode.USAGE, "furlongs"),
+    "unknown method": (lambda f, s: ["sino.npy", "--method", "magic"], ExitCode.USAGE, "magic"),
+    "truth of another size": (
+        lambda f, s: ["sino.npy", "--truth", _write(f, "t.npy", np.zeros((3, 48, 48)))], ExitCode.BAD_INPUT, "--truth",
+    ),
+    "no geometry file": (lambda f, s: ["sino.npy", "--geometry", "g.toml"], ExitCode.BAD_INPUT, "no such file"),
+    "photo prior": (lambda f, s: ["sino.npy", "--model", "photos"], ExitCode.MODEL, "channels"),
+    "centre off the detector": (lambda f, s: ["sino.npy", "--center", 400], ExitCode.BAD_INPUT, "off the detector"),
+    "two arrays": (
+        lambda f, s: [np.savez(f / "two.npz", a=s, b=s) or "two.npz"], ExitCode.BAD_INPUT, "2 arrays",
+    ),
+    "text window": (lambda f, s: ["sino.npy", "--window", "bone"], ExitCode.USAGE, "--window"),
+}  # fmt: skip
+
+
+def _angles(folder: Path, count: int) -> Path:
+    np.savetxt(folder / "angles.txt", np.linspace(0, 180, count, endpoint=False))
+    return folder / "angles.txt"
+
+
+@pytest.mark.parametrize("case", BAD.values(), ids=BAD)
+def test_bad_input_is_one_line_with_a_way_out(
+    case: tuple, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments, code, said = case
+    given = arguments(folder, np.load(folder / "sino.npy"))
+    before = {p.name for p in folder.iterdir()}
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["invsolve", "ct", *map(str, given)])
+    with pytest.raises(SystemExit) as stop:  # in this process: starting one for each would take minutes
+        main()
+    out, err = capfd.readouterr()
+    assert stop.value.code == code, err
+    assert said in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert "hint: " in err or "Usage:" in err
+    assert {p.name for p in folder.iterdir()} == before
+
+
+def test_simulate_refuses_what_is_not_a_slice(folder: Path) -> None:
+    np.save(folder / "volume.npy", np.zeros((3, 8, 8)))
+    for arguments, said in ((["volume.npy"], "3 dimensions"), (["truth.npy", "--i0", "1e5", "--noise", "1"], "--i0")):
+        done = run("simulate", "ct", *arguments, cwd=folder)
+        assert done.returncode in (ExitCode.USAGE, ExitCode.BAD_INPUT)
+        assert said in done.stderr
