@@ -5,11 +5,13 @@ from invsolve.forward_models.forward_model import ForwardModel, GaussianNoise, N
 from invsolve.forward_models.grayscale import Grayscale
 from invsolve.forward_models.identity import Identity
 from invsolve.forward_models.mask import Mask
+from invsolve.forward_models.matrix import DenseMatrix
 from invsolve.forward_models.operator import Adjoint, Composition, LinearOperator, Scaled, Stack, power_iteration
 
 __all__ = [
     "Adjoint",
     "Composition",
+    "DenseMatrix",
     "ForwardModel",
     "GaussianNoise",
     "Grayscale",

@@ -31,12 +31,13 @@ def conjugate_gradient(
     rr = dot(r, r)
     goal = tolerance**2 * dot(b, b)
     for _ in range(steps):
-        if bool((rr <= goal).all()):
+        running = rr > goal
+        if not bool(running.any()):
             break
         mp = matrix(p)
-        # An image that has converged exactly has p = 0; its step is 0, not 0 / 0.
+        # An image that has converged stands still, so that it does not depend on the rest of its batch.
         curvature = dot(p, mp)
-        alpha = torch.where(curvature > 0, rr / curvature, torch.zeros_like(rr))
+        alpha = torch.where(running & (curvature > 0), rr / curvature, torch.zeros_like(rr))
         x = x + alpha * p
         r = r - alpha * mp
         rr_next = dot(r, r)

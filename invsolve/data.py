@@ -174,7 +174,9 @@ def _rotated(picture: Picture, size: int, augmentation: Augmentation, rng: np.ra
     theta = torch.tensor([[[c, -s, 0.0], [s, c, 0.0]]], dtype=torch.float32)
     grid = F.affine_grid(theta, [1, window.shape[2], size, size], align_corners=False)
     planes = torch.from_numpy(window).permute(2, 0, 1)[None]
-    return F.grid_sample(planes, grid, mode="bicubic", padding_mode="reflection", align_corners=False)[0].permute(1, 2, 0)
+    return F.grid_sample(planes, grid, mode="bicubic", padding_mode="reflection", align_corners=False)[0].permute(
+        1, 2, 0
+    )
 
 
 def _oriented(crop: npt.NDArray[Any], orientations: str, rng: np.random.Generator) -> npt.NDArray[Any]:

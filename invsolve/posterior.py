@@ -26,7 +26,7 @@ class Posterior:
     chi2 : (n, B), mean squared misfit over measurement values in units of the noise variance; near 1 when the noise
         level is right. Empty for exact measurements, which have none.
     settings : everything needed to repeat the run.
-    network_calls : pictures denoised in all.
+    network_calls : pictures denoised in all; a backward pass through the denoiser counts as one more.
     """
 
     samples: Tensor
