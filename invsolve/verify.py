@@ -27,13 +27,13 @@ from torch import Tensor
 
 from invsolve.errors import InputError, UsageError
 from invsolve.exactness import Law, sampler_law, start_law
-from invsolve.forward_models import DenseMatrix, ForwardModel, GaussianNoise, Grayscale, LinearOperator, Mask
+from invsolve.forward_models import DenseMatrix, ForwardModel, GaussianNoise, Grayscale, Identity, LinearOperator, Mask
 from invsolve.gaussian import GaussianPrior, SharedMixturePrior, smooth_gaussian_prior
-from invsolve.rules import GuidedModel, Rule, condition
+from invsolve.rules import ConditionedModel, GuidedModel, Rule, condition
 from invsolve.samplers import Sampler, find_sampler
 from invsolve.samplers.twisted import resample, twisted, twisted_particles
 from invsolve.score_model import CountedModel, Noise, ScoreModel
-from invsolve.sigmas import karras
+from invsolve.sigmas import geometric
 
 INTERVAL_SAMPLES = 19
 """The range of so many samples of a perfect posterior is a 90 % interval."""
@@ -120,8 +120,6 @@ def gaussian_problem(
     ----------
     operator : small, (C, H, W) of some hundred values; the default measures the picture itself.
     """
-    from invsolve.forward_models import Identity
-
     chosen = Identity((3, 8, 8)) if operator is None else operator
     channels, height, width = chosen.input_shape
     prior = smooth_gaussian_prior((channels, height, width))
@@ -129,7 +127,7 @@ def gaussian_problem(
     truth = prior.sample(1, generator)
     forward_model = ForwardModel(chosen, GaussianNoise(sigma_y))
     y = forward_model.simulate(truth, generator)
-    return Problem(name, prior, forward_model, y, prior.posterior(forward_model, y), prior.mean, 0.005, 5.0)
+    return Problem(name, prior, forward_model, y, prior.posterior(forward_model, y), prior.mean, 0.01, 5.0)
 
 
 def inpainting_problem(seed: int = 0) -> Problem:
@@ -206,6 +204,8 @@ def verify(
     samples: int = 2000,
     seed: int = 0,
     exact: bool = True,
+    sigmas: Tensor | None = None,
+    label: str | None = None,
     **options: Any,
 ) -> Figures:
     """Judge a rule and a sampler on a problem.
@@ -213,40 +213,50 @@ def verify(
     Parameters
     ----------
     rule, sampler : names, or your own with the signatures of :data:`invsolve.rules.Rule` and of the samplers.
-    steps : Karras levels between the problem's ends.
+    steps : geometric levels between the problem's ends.
     samples : draws where the law is not computed exactly.
     seed : of those draws.
     exact : compute the law exactly where rule and sampler are affine.
+    sigmas : another ladder; replaces ``steps``.
+    label : what the figures call the rule; default its name.
     options : passed to the sampler.
     """
-    name = sampler if isinstance(sampler, str) else _name_of(sampler)
     function = find_sampler(sampler) if isinstance(sampler, str) else sampler
-    label = rule if isinstance(rule, str) else _name_of(rule)
+    rule_name = label or (rule if isinstance(rule, str) else _name_of(rule))
     counted = CountedModel(problem.prior)
     model = condition(counted, problem.forward_model, problem.y, rule)
-    sigmas = karras(steps, problem.sigma_min, problem.sigma_max)
+    if not isinstance(model, ConditionedModel):  # the exact rule counts itself: it leaves the prior alone
+        model = counted = CountedModel(model)
+    ladder = geometric(steps, problem.sigma_min, problem.sigma_max) if sigmas is None else sigmas
 
     def run(model: ScoreModel, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
         return function(model, x, sigmas, noise, **options)
 
-    base = {"problem": problem.name, "rule": label, "sampler": name, "steps": steps}
     started = time.perf_counter()
+    law = None
     if exact and isinstance(problem.posterior, GaussianPrior) and problem.start.device.type == "cpu":
-        law = sampler_law(run, model, start_law(problem.start, problem.sigma_max), sigmas)
-        if law is not None:
-            counted.calls = 0
-            run(model, problem.start[None], sigmas, torch.zeros_like)
-            calls = counted.calls if label != "exact" else steps
-            figures = judge_law(law, problem.posterior)
-            return Figures(
-                **base, method="exact", samples=0, **figures, calls=calls, seconds=time.perf_counter() - started
-            )  # type: ignore[arg-type]
-    draws, calls = draw_samples(problem, model, counted, function, sigmas, samples, seed, options)
+        law = sampler_law(run, model, start_law(problem.start, problem.sigma_max), ladder)
+    if law is not None and isinstance(problem.posterior, GaussianPrior):
+        counted.calls, count = 0, 0
+        run(model, problem.start[None], ladder, torch.zeros_like)
+        calls, found = float(counted.calls), judge_law(law, problem.posterior)
+    else:
+        draws, calls = draw_samples(problem, model, counted, function, ladder, samples, seed, options)
+        count = len(draws)
     seconds = time.perf_counter() - started
-    figures = judge_samples(draws, problem.posterior, seed)
-    if label == "exact":
-        calls = float(steps)
-    return Figures(**base, method="monte carlo", samples=len(draws), **figures, calls=calls, seconds=seconds)  # type: ignore[arg-type]
+    if law is None:
+        found = judge_samples(draws, problem.posterior, seed)
+    return Figures(
+        problem=problem.name,
+        rule=rule_name,
+        sampler=sampler if isinstance(sampler, str) else _name_of(sampler),
+        steps=len(ladder) - 1,
+        method="monte carlo" if law is None else "exact",
+        samples=count,
+        calls=calls,
+        seconds=seconds,
+        **found,
+    )
 
 
 @torch.no_grad()

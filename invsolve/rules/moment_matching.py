@@ -27,12 +27,14 @@ class MomentMatching(GuidedModel):
 
     Parameters
     ----------
-    steps : most iterations of conjugate gradients. Few regularise; a converged solve is exact for Gaussian priors.
+    steps : most iterations of conjugate gradients. A converged solve is exact for Gaussian priors; a fixed small
+        number biases where the data are many (3: .07 to .2 posterior standard deviations on ``invsolve verify``'s
+        Gaussian problems, against .01 to .03 with the default tolerance).
     tolerance : relative residual at which an image stops.
     """
 
     def __init__(
-        self, prior: ScoreModel, forward_model: ForwardModel, y: Tensor, steps: int = 5, tolerance: float = 1e-2
+        self, prior: ScoreModel, forward_model: ForwardModel, y: Tensor, steps: int = 20, tolerance: float = 0.05
     ) -> None:
         super().__init__(prior, forward_model, y)
         self.operator = forward_model.linear

@@ -52,12 +52,12 @@ def daps(
     """
     parts = separable(model, "daps")
     levels = [float(s) for s in sigmas]
+    lowest = 0.5 * min(s for s in levels if s > 0)
     for i, (sigma, sigma_next) in enumerate(itertools.pairwise(levels)):
-        lowest = min(float(sigmas[-2]), sigma)
         clean = multistep(parts.prior, x, karras(ode_steps, lowest, sigma), noise, tau=0.0)
         spread = parts.prior.mse(sigma) ** 0.5
         if isinstance(parts.forward_model.operator, LinearOperator):
-            x0 = likelihood_step(parts, clean, spread, parts.sigma_y, noise)
+            x0 = likelihood_step(parts, clean, spread, noise)
         else:
             x0 = _langevin(parts, clean, spread, langevin_steps, step_size, noise)
         x = x0 + sigma_next * noise(x0) if sigma_next > 0 else x0

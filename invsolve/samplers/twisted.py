@@ -116,7 +116,7 @@ def twisted_particles(
 
 def effective_sample_size(log_weights: Tensor) -> Tensor:
     """(sum w)^2 / sum w^2 along the last axis: from 1, all weight on one particle, to P, all alike."""
-    return torch.exp(2 * log_weights.logsumexp(-1) - (2 * log_weights).logsumexp(-1))
+    return 1 / torch.softmax(log_weights, dim=-1).square().sum(dim=-1)
 
 
 def _where_poor(log_weights: Tensor, uniform: Tensor) -> Tensor | None:
