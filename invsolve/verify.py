@@ -20,12 +20,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from invsolve.errors import InputError, UsageError
+from invsolve.errors import InputError, OutputError, UsageError
 from invsolve.exactness import Law, sampler_law, start_law
 from invsolve.forward_models import DenseMatrix, ForwardModel, GaussianNoise, Grayscale, Identity, LinearOperator, Mask
 from invsolve.gaussian import GaussianPrior, SharedMixturePrior, smooth_gaussian_prior
@@ -105,9 +105,8 @@ class Figures:
     @property
     def calibrated(self) -> bool:
         """Bias at most .1 and standard deviations within 10 %, beyond two standard errors."""
-        return (
-            self.bias <= 0.1 + 2 * self.bias_error and abs(self.std_ratio - 1) <= 0.1 + 2 * self.std_ratio_error
-        )  # fmt: skip
+        centred = self.bias <= 0.1 + 2 * self.bias_error
+        return centred and abs(self.std_ratio - 1) <= 0.1 + 2 * self.std_ratio_error
 
 
 # -- problems -----------------------------------------------------------------------------------------------------------
@@ -193,6 +192,13 @@ problems: dict[str, Callable[[int], Problem]] = {
 """Problems by name; each takes a seed."""
 
 
+def find_problem(name: str) -> Callable[[int], Problem]:
+    """A problem's maker by name."""
+    if name not in problems:
+        raise UsageError(f"unknown problem {name!r}", hint=f"known problems: {', '.join(problems)}")
+    return problems[name]
+
+
 # -- judging ------------------------------------------------------------------------------------------------------------
 @torch.no_grad()
 def verify(
@@ -257,6 +263,17 @@ def verify(
         seconds=seconds,
         **found,
     )
+
+
+def judged_draws(
+    problem: Problem, *, rule: str | Rule, sampler: str | Sampler, steps: int, samples: int, seed: int, **options: Any
+) -> Tensor:
+    """Draws (n, C, H, W) as :func:`verify` judges them, to look at."""
+    counted = CountedModel(problem.prior)
+    model = condition(counted, problem.forward_model, problem.y, rule)
+    function = find_sampler(sampler) if isinstance(sampler, str) else sampler
+    ladder = geometric(steps, problem.sigma_min, problem.sigma_max)
+    return draw_samples(problem, model, counted, function, ladder, samples, seed, options)[0]
 
 
 @torch.no_grad()
@@ -405,24 +422,63 @@ def check_adjoint(operator: LinearOperator) -> None:
 
 
 # -- keeping and comparing ------------------------------------------------------------------------------------------------
+def average(figures: Sequence[Figures]) -> Figures:
+    """The mean over problems of one kind; errors are those of the mean, from the scatter between them."""
+    first, count = figures[0], len(figures)
+    if count == 1:
+        return first
+    means: dict[str, Any] = {}
+    for name in ("bias", "std_ratio", "coverage", "sliced_wasserstein"):
+        values = torch.tensor([getattr(f, name) for f in figures], dtype=torch.float64)
+        means[name] = float(values.mean())
+        means[f"{name}_error"] = float(values.std() / math.sqrt(count))
+    for name in ("floor", "calls"):
+        means[name] = sum(getattr(f, name) for f in figures) / count
+    return replace(first, seconds=sum(f.seconds for f in figures), **means)
+
+
+def as_json(figures: Sequence[Figures]) -> list[dict[str, Any]]:
+    """One object per row; figures that are infinite or undefined become null."""
+
+    def plain(value: Any) -> Any:
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return [{name: plain(value) for name, value in asdict(f).items()} for f in figures]
+
+
 def save_figures(path: str | Path, figures: Sequence[Figures]) -> None:
     """Write figures as JSON, whole or not at all."""
     target = Path(path)
     temporary = target.with_name(target.name + ".part")
-    temporary.write_text(json.dumps([asdict(f) for f in figures], indent=1) + "\n", encoding="utf-8")
-    temporary.replace(target)
+    try:
+        temporary.write_text(json.dumps(as_json(figures), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.replace(target)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}", hint="choose another place") from None
 
 
 def load_figures(path: str | Path) -> list[Figures]:
     """Read what :func:`save_figures` wrote."""
     try:
-        return [Figures(**entry) for entry in json.loads(Path(path).read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError) as error:
+        entries = json.loads(Path(path).read_text(encoding="utf-8"))
+        plain: list[dict[str, Any]] = [{k: math.nan if v is None else v for k, v in e.items()} for e in entries]
+        return [Figures(**entry) for entry in plain]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"cannot read {path} as saved figures: {error}", hint="write it with --save") from error
 
 
-def worse(new: Sequence[Figures], old: Sequence[Figures]) -> list[str]:
-    """What got worse: a line for every figure that is further from its ideal by more than three standard errors.
+class Change(NamedTuple):
+    """A figure that moved by more than three standard errors."""
+
+    text: str
+    worse: bool  # further from its ideal
+
+
+def changes(new: Sequence[Figures], old: Sequence[Figures]) -> list[Change]:
+    """What moved between two runs of the same problems, rules, samplers and steps.
+
+    A rule that was biased can come nearer to the truth by a new error, so all that moved is named, and what got worse
+    is marked.
 
     Raises
     ------
@@ -432,7 +488,7 @@ def worse(new: Sequence[Figures], old: Sequence[Figures]) -> list[str]:
     shared = [(f, before[f.key]) for f in new if f.key in before]
     if not shared:
         raise UsageError("nothing to compare", hint="use the problems, rules, samplers and steps of the saved run")
-    lines = []
+    found = []
     for f, g in shared:
         for name, ideal, slack in (
             ("bias", 0.0, 1e-3),
@@ -441,14 +497,18 @@ def worse(new: Sequence[Figures], old: Sequence[Figures]) -> list[str]:
             ("sliced_wasserstein", 0.0, 1e-3),
             ("calls", 0.0, 0.5),
         ):
-            a, b = abs(getattr(f, name) - ideal), abs(getattr(g, name) - ideal)
-            errors = [getattr(one, f"{name}_error", 0.0) for one in (f, g)]
-            if not a <= b + slack + 3 * math.hypot(*errors):  # also true for NaN
-                lines.append(
-                    f"{f.problem}, {f.rule}, {f.sampler}, {f.steps} steps: {name} was {getattr(g, name):.4g}, is "
-                    f"{getattr(f, name):.4g}"
-                )
-    return lines
+            a, b = getattr(f, name), getattr(g, name)
+            margin = slack + 3 * math.hypot(*(getattr(one, f"{name}_error", 0.0) for one in (f, g)))
+            if math.isnan(b) or abs(a - b) <= margin:  # a NaN in ``a`` is a change
+                continue
+            text = f"{f.problem}, {f.rule}, {f.sampler}, {f.steps} steps: {name} was {b:.4g}, is {a:.4g}"
+            found.append(Change(text, worse=not abs(a - ideal) <= abs(b - ideal) + margin))
+    return found
+
+
+def worse(new: Sequence[Figures], old: Sequence[Figures]) -> list[str]:
+    """The lines of :func:`changes` that got worse."""
+    return [change.text for change in changes(new, old) if change.worse]
 
 
 def slice_picture(
