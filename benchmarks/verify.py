@@ -5,7 +5,7 @@ posterior standard deviations, ideal 0) and ratio (standard deviation over the e
 colorization and blur, means over ``--repeats`` problems. Mixture: sliced Wasserstein distance over 20 problems for each
 (d, dy), beside that of exact draws. Backward passes count as calls.
 
-    python benchmarks/verify.py gaussian --repeats 3
+    python benchmarks/verify.py gaussian
     python benchmarks/verify.py mixture
 """
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 from invsolve.rules import DPS, MomentMatching, Rule
@@ -23,7 +23,7 @@ from invsolve.verify import Figures, average, mixture_problem, problems, save_fi
 
 GAUSSIAN = ("inpainting", "colorization", "blur")
 BUDGETS = (50, 100, 200)
-LEVELS = (4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20, 22, 25, 28, 32, 40)
+LEVELS = (5, 6, 7, 8, 10, 12, 14, 16, 18, 20, 22, 25, 28)
 
 
 class Method(NamedTuple):
@@ -74,20 +74,28 @@ def within(method: Method, problem: str, seed: int, budget: int, samples: int) -
         return judge(int(budget // method.cost), samples)
     chosen = LEVELS[0]
     for steps in LEVELS:
-        if judge(steps, 40).calls > budget * 1.02:
+        if needed(method, problem, seed, steps) > budget * 1.02:
             break
         chosen = steps
     return judge(chosen, samples)
 
 
-def gaussian(repeats: int, samples: int, only: str) -> Iterator[Figures]:
+@cache
+def needed(method: Method, problem: str, seed: int, steps: int) -> float:
+    """Calls per sample, from a few samples."""
+    return verify(
+        problems[problem](seed), rule=method.rule, sampler=method.sampler, steps=steps, samples=40, exact=False
+    ).calls
+
+
+def gaussian(repeats: int, samples: int, only: str, kind: str) -> Iterator[Figures]:
     """Every method at every budget."""
     for method in METHODS:
         if only not in method.name:
             continue
         for budget in BUDGETS:
             cells = []
-            for problem in GAUSSIAN:
+            for problem in [name for name in GAUSSIAN if kind in name]:
                 found = average([within(method, problem, seed, budget, samples) for seed in range(repeats)])
                 cells.append(f"{found.bias:6.3f} / {found.std_ratio:5.3f} / {found.coverage:.3f} ({found.calls:3.0f})")
                 yield found
@@ -102,13 +110,14 @@ MIXTURE_METHODS = [
     Method("moment matching, multistep", "moment_matching", "multistep", None),
     Method("pigdm, ancestral", "pigdm", "ancestral", 2),
     Method("dps annealed, ancestral", "dps", "ancestral", 2),
-    Method("proximal, ancestral", "proximal", "ancestral", 1),
 ]
 
 
-def mixture(repeats: int, samples: int, only: str) -> Iterator[Figures]:
+def mixture(repeats: int, samples: int, only: str, problem: str) -> Iterator[Figures]:
     """Every method at 200 calls per sample."""
     for d, dy in MIXTURES:
+        if problem not in f"mixture-{d}-{dy}":
+            continue
         for method in MIXTURE_METHODS:
             if only not in method.name:
                 continue
@@ -134,15 +143,16 @@ def mixture(repeats: int, samples: int, only: str) -> Iterator[Figures]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("table", choices=("gaussian", "mixture"))
-    parser.add_argument("--repeats", type=int, help="problems of each kind (default 3, mixture 20)")
+    parser.add_argument("--repeats", type=int, help="problems of each kind (default 1, mixture 20)")
     parser.add_argument("--samples", type=int, help="draws per problem (default 2000, mixture 200)")
     parser.add_argument("--only", default="", help="methods whose name contains this")
+    parser.add_argument("--problem", default="", help="problems whose name contains this")
     parser.add_argument("--save", help="figures as JSON")
     chosen = parser.parse_args()
     if chosen.table == "gaussian":
-        rows = list(gaussian(chosen.repeats or 3, chosen.samples or 2000, chosen.only))
+        rows = list(gaussian(chosen.repeats or 1, chosen.samples or 2000, chosen.only, chosen.problem))
     else:
-        rows = list(mixture(chosen.repeats or 20, chosen.samples or 200, chosen.only))
+        rows = list(mixture(chosen.repeats or 20, chosen.samples or 200, chosen.only, chosen.problem))
     if chosen.save:
         save_figures(chosen.save, rows)
 

@@ -2,7 +2,8 @@
 
 Boys, Girolami, Pidstrigach, Reich, Mosca & Akyildiz 2023, "Tweedie moment projected diffusions for inverse problems",
 eq. 10; Rozet, Andry, Lanusse & Louppe 2024, "Learning diffusion priors from observations by expectation maximization",
-eq. 20 and Algorithm 3 (conjugate gradients). Exact for Gaussian priors.
+eq. 20 and Algorithm 3 (which solves
+by conjugate gradients). Exact for Gaussian priors.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class MomentMatching(GuidedModel):
 
     Parameters
     ----------
-    steps : most iterations of conjugate gradients. A converged solve is exact for Gaussian priors; a fixed small
+    steps : most iterations of the solve. A converged solve is exact for Gaussian priors; a fixed small
         number biases where the data are many (3: .07 to .2 posterior standard deviations on ``invsolve verify``'s
         Gaussian problems, against .01 to .03 with the default tolerance).
     tolerance : relative residual at which an image stops.
@@ -51,40 +52,44 @@ class MomentMatching(GuidedModel):
         if misfit[0].numel() <= FEW_VALUES:
             shift, log_likelihood = self._dense(covariance, misfit)
         else:
-            shift, log_likelihood = self._conjugate_gradient(covariance, misfit)
+            shift, log_likelihood = self._iterate(covariance, misfit)
         return Guide(denoised, denoised + shift, log_likelihood)
 
-    def _conjugate_gradient(self, covariance: Callable[[Tensor], Tensor], misfit: Tensor) -> tuple[Tensor, Tensor]:
-        """C A' v and -1/2 misfit' v for v = (A C A' + sigma_y^2)^-1 misfit.
+    def _iterate(self, covariance: Callable[[Tensor], Tensor], misfit: Tensor) -> tuple[Tensor, Tensor]:
+        """C A' v and -1/2 misfit' v for v = (A C A' + sigma_y^2)^-1 misfit, by generalised conjugate residuals.
 
-        C A' v is summed up beside v, from the products that the iteration makes anyway.
+        Eisenstat, Elman & Schultz 1983: the residual falls in every step although a network's Jacobian is neither
+        quite symmetric nor positive, where conjugate gradients overshoot. Old directions are kept. C A' v is summed up
+        beside v, from the products that the iteration makes anyway.
         """
 
         def dot(u: Tensor, v: Tensor) -> Tensor:
             return (u * v).flatten(1).sum(dim=1)
 
-        r = p = misfit
-        rr = dot(r, r)
-        goal = self.tolerance**2 * rr
-        fit = torch.zeros_like(rr)
+        residual = misfit
+        goal = self.tolerance**2 * dot(misfit, misfit)
+        running = dot(misfit, misfit) > 0
+        fit = torch.zeros_like(goal)
         shift: Tensor | float = 0.0
-        running = rr > 0
+        kept: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []  # direction p, C A' p, (A C A' + sigma_y^2) p, its square
         for _ in range(self.steps):
-            moved = covariance(self.operator.T(p))
-            image = self.operator(moved) + self.sigma_y**2 * p
-            curvature = dot(p, image)
-            # A network's Jacobian is not quite positive: an image whose curvature is not stops there.
-            running = running & (curvature > 0)
-            alpha = torch.where(running, rr / curvature, 0)
+            direction, moved = residual, covariance(self.operator.T(residual))
+            image = self.operator(moved) + self.sigma_y**2 * residual
+            for p, moved_p, image_p, square_p in kept:
+                beta = torch.where(square_p > 0, dot(image, image_p) / square_p, 0)
+                direction = direction - per_image(beta, direction) * p
+                moved = moved - per_image(beta, moved) * moved_p
+                image = image - per_image(beta, image) * image_p
+            square = dot(image, image)
+            running = running & (square > 0)
+            alpha = torch.where(running, dot(residual, image) / square, 0)
             shift = shift + per_image(alpha, moved) * moved
-            fit = fit + alpha * dot(misfit, p)
-            r = r - per_image(alpha, r) * image
-            following = dot(r, r)
-            running = running & (following > goal)
+            fit = fit + alpha * dot(misfit, direction)
+            residual = residual - per_image(alpha, residual) * image
+            running = running & (dot(residual, residual) > goal)
             if not bool(running.any()):
                 break
-            p = r + per_image(torch.where(running, following / rr, 0), r) * p
-            rr = following
+            kept.append((direction, moved, image, square))
         return torch.as_tensor(shift), -0.5 * fit
 
     def _dense(self, covariance: Callable[[Tensor], Tensor], misfit: Tensor) -> tuple[Tensor, Tensor]:
