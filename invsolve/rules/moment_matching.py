@@ -71,7 +71,9 @@ class MomentMatching(GuidedModel):
         running = dot(misfit, misfit) > 0
         fit = torch.zeros_like(goal)
         shift: Tensor | float = 0.0
-        kept: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []  # direction p, C A' p, (A C A' + sigma_y^2) p, its square
+        kept: list[
+            tuple[Tensor, Tensor, Tensor, Tensor]
+        ] = []  # direction p, C A' p, (A C A' + sigma_y^2) p, its square
         for _ in range(self.steps):
             direction, moved = residual, covariance(self.operator.T(residual))
             image = self.operator(moved) + self.sigma_y**2 * residual
