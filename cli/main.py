@@ -17,6 +17,7 @@ from invsolve.cli.inpaint import inpaint
 from invsolve.cli.models import models
 from invsolve.cli.simulate import simulate
 from invsolve.cli.train import train
+from invsolve.cli.verify import verify
 
 EXIT_CODES = (
     "Exit codes: 0 ok; 1 the solve failed; 2 usage; 3 bad input; 4 model or device; 5 output exists or cannot be "
@@ -53,6 +54,7 @@ app.command(epilog=EXIT_CODES)(ct)
 app.add_typer(simulate, name="simulate", epilog=EXIT_CODES)
 app.command(epilog=EXIT_CODES)(train)
 app.command(epilog=EXIT_CODES)(models)
+app.command(epilog=EXIT_CODES)(verify)
 app.command(epilog=EXIT_CODES)(demo)
 
 

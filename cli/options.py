@@ -17,8 +17,19 @@ Samples = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Sample j uses seed + j.", rich_help_panel=_SAMPLER)]
 Steps = Annotated[int, typer.Option(min=1, help="Noise levels.", rich_help_panel=_SAMPLER)]
-Rule = Annotated[str, typer.Option(help="proximal, validated, annealed or replacement.", rich_help_panel=_SAMPLER)]
-Sampler = Annotated[str, typer.Option(help="renoising, ancestral or langevin.", rich_help_panel=_SAMPLER)]
+Rule = Annotated[
+    str,
+    typer.Option(
+        help="proximal, validated, annealed, replacement, dps, pigdm or moment_matching.", rich_help_panel=_SAMPLER
+    ),
+]
+Sampler = Annotated[
+    str,
+    typer.Option(
+        help="renoising, ancestral, ancestral_corrected, multistep, langevin, split_gibbs, daps or twisted.",
+        rich_help_panel=_SAMPLER,
+    ),
+]
 Truth = Annotated[
     Path | None,
     typer.Option(

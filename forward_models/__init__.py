@@ -7,6 +7,7 @@ from invsolve.forward_models.geometry import Geometry, even_angles, even_subset
 from invsolve.forward_models.grayscale import Grayscale
 from invsolve.forward_models.identity import Identity
 from invsolve.forward_models.mask import Mask
+from invsolve.forward_models.matrix import DenseMatrix
 from invsolve.forward_models.operator import Adjoint, Composition, LinearOperator, Scaled, Stack, power_iteration
 from invsolve.forward_models.projector import AstraProjector, SparseProjector, projector
 from invsolve.forward_models.transmission import TransmissionNoise
@@ -15,6 +16,7 @@ __all__ = [
     "Adjoint",
     "AstraProjector",
     "Composition",
+    "DenseMatrix",
     "Diagonal",
     "ForwardModel",
     "GaussianNoise",

@@ -127,6 +127,112 @@ class GaussianMixturePrior(ScoreModel):
         return GaussianMixturePrior(torch.softmax(log_weights, dim=0), components)
 
 
+class SharedMixturePrior(ScoreModel):
+    """x0 ~ sum_k weights[k] N(means[k], covariance): one covariance for all, so that hundreds of dimensions stay cheap.
+
+    Parameters
+    ----------
+    weights : (K,), positive.
+    means : (K, C, H, W).
+    covariance : (d, d); None for the identity.
+    """
+
+    def __init__(self, weights: Tensor, means: Tensor, covariance: Tensor | None = None) -> None:
+        self.log_weights = (weights / weights.sum()).log()
+        self.means, self.covariance = means, covariance
+        d = means[0].numel()
+        self.eigenvectors: Tensor | None = None
+        self.eigenvalues = means.new_ones(d)
+        if covariance is not None:
+            eigenvalues, self.eigenvectors = torch.linalg.eigh(covariance)
+            self.eigenvalues = eigenvalues.clamp(min=0)
+        self._centres = self._rotate(means)  # (K, d), in the covariance's eigenbasis
+        w = self.log_weights.exp()
+        spread = w @ (self._centres - w @ self._centres).square().mean(dim=1)
+        super().__init__(
+            channels=means.shape[1],
+            sigma_min=1e-4,
+            sigma_max=1e6,
+            sigma_data=float((self.eigenvalues.mean() + spread).sqrt()),
+        )
+        self._mse: dict[float, float] = {}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.means.shape[1:])
+
+    @property
+    def mean(self) -> Tensor:
+        """(C, H, W)."""
+        return (self.log_weights.exp() @ self.means.flatten(1)).reshape(self.shape)
+
+    @property
+    def variance(self) -> Tensor:
+        """Of every pixel, (C, H, W)."""
+        within = self.eigenvalues if self.covariance is None else self.covariance.diagonal()
+        between = self.log_weights.exp() @ (self.means - self.mean).square().flatten(1)
+        return (within + between).reshape(self.shape)
+
+    def _rotate(self, x: Tensor) -> Tensor:
+        return x.flatten(1) if self.eigenvectors is None else x.flatten(1) @ self.eigenvectors
+
+    def _joint(self, coefficients: Tensor, variances: Tensor) -> Tensor:
+        """log weights[k] N(x; means[k], .) up to what all k share, (B, K)."""
+        scaled = coefficients / variances
+        squares = (1 / variances) @ self._centres.square().T
+        return self.log_weights + scaled @ self._centres.T - 0.5 * squares
+
+    def log_density(self, x: Tensor, sigma: float) -> Tensor:
+        """log p_sigma(x), (B,), of x0 + sigma z."""
+        coefficients, variances = self._rotate(x), (self.eigenvalues + sigma**2)[None]
+        shared = -0.5 * (coefficients**2 / variances + (2 * math.pi * variances).log()).sum(dim=1)
+        return shared + self._joint(coefficients, variances).logsumexp(dim=1)
+
+    def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
+        coefficients = self._rotate(x)
+        s2 = per_image(sigma, coefficients) ** 2
+        variances = self.eigenvalues + s2
+        responsibilities = torch.softmax(self._joint(coefficients, variances), dim=1)
+        estimate = (self.eigenvalues * coefficients + s2 * (responsibilities @ self._centres)) / variances
+        if self.eigenvectors is not None:
+            estimate = estimate @ self.eigenvectors.T
+        return estimate.reshape(x.shape)
+
+    def mse(self, sigma: float) -> float:
+        """Validated on 200 draws, as a network's is."""
+        if sigma not in self._mse:
+            generator = torch.Generator().manual_seed(0)
+            x0 = self.sample(200, generator)
+            noise = torch.randn(x0.shape, generator=generator, dtype=x0.dtype).to(x0.device)
+            self._mse[sigma] = float((self.denoise(x0 + sigma * noise, sigma) - x0).square().mean())
+        return self._mse[sigma]
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        weights, dtype = self.log_weights.exp().cpu(), self.means.dtype
+        choice = torch.multinomial(weights, count, replacement=True, generator=generator).to(self.means.device)
+        z = torch.randn(count, len(self.eigenvalues), generator=generator, dtype=dtype).to(self.means.device)
+        z = z * self.eigenvalues.sqrt()
+        if self.eigenvectors is not None:
+            z = z @ self.eigenvectors.T
+        return self.means[choice] + z.reshape(count, *self.shape)
+
+    def posterior(self, forward_model: ForwardModel, y: Tensor) -> SharedMixturePrior:
+        """p(x0 | y) for a linear operator and Gaussian noise; ``y`` (1, ...)."""
+        d = len(self.eigenvalues)
+        prior = torch.eye(d, dtype=self.means.dtype) if self.covariance is None else self.covariance
+        matrix = dense_matrix(forward_model.linear, self.means.dtype)
+        sigma_y = max(forward_model.noise.sigma, EXACT_NOISE_FLOOR)
+        innovations = y.reshape(1, -1) - self.means.flatten(1) @ matrix.T  # (K, m)
+        evidence = matrix @ prior @ matrix.T + sigma_y**2 * torch.eye(len(matrix), dtype=matrix.dtype)
+        factor = torch.linalg.cholesky(evidence)
+        gain = torch.cholesky_solve(matrix @ prior, factor).T
+        whitened = torch.linalg.solve_triangular(factor, innovations.T, upper=False)
+        log_weights = self.log_weights - 0.5 * whitened.square().sum(dim=0)
+        means = self.means + (innovations @ gain.T).reshape(self.means.shape)
+        covariance = prior - gain @ matrix @ prior
+        return SharedMixturePrior(torch.softmax(log_weights, dim=0), means, 0.5 * (covariance + covariance.T))
+
+
 def smooth_gaussian_prior(
     shape: tuple[int, int, int] = (3, 8, 8), *, std: float = 0.25, length: float = 2.0, channel_correlation: float = 0.8
 ) -> GaussianPrior:

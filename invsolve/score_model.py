@@ -79,6 +79,9 @@ class ScoreModel:
         """Bring ``x`` near the measurement before a sampler's step; the identity for all but replacement rules."""
         return x
 
+    def count_gradients(self, count: int) -> None:
+        """Told by a rule that it differentiated :meth:`denoise` for ``count`` pictures; for wrappers that count."""
+
     def mse(self, sigma: float) -> float:
         """Mean squared error per pixel of :meth:`denoise`, as validated; here the error of a Gaussian of sigma_data."""
         return sigma**2 * self.sigma_data**2 / (sigma**2 + self.sigma_data**2)
@@ -112,12 +115,15 @@ class WrappedModel(ScoreModel):
     def base(self) -> ScoreModel:
         return self.model.base
 
+    def count_gradients(self, count: int) -> None:
+        self.model.count_gradients(count)
+
     def mse(self, sigma: float) -> float:
         return self.model.mse(sigma)
 
 
 class CountedModel(WrappedModel):
-    """Counts the pictures that ``model`` denoised."""
+    """Counts the pictures that ``model`` denoised, forwards and backwards."""
 
     def __init__(self, model: ScoreModel) -> None:
         super().__init__(model)
@@ -126,3 +132,7 @@ class CountedModel(WrappedModel):
     def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
         self.calls += len(x)
         return self.model.denoise(x, sigma)
+
+    def count_gradients(self, count: int) -> None:
+        self.calls += count
+        super().count_gradients(count)

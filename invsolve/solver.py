@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from invsolve.diagnostics import Trace, likely_cause
 from invsolve.errors import SolveError, UsageError
 from invsolve.forward_models import ForwardModel, LinearOperator
 from invsolve.noise import SeededNoise
@@ -72,7 +73,7 @@ def solve(
         start = operator.pinv(y)
     starts = start.expand(samples, *start.shape[-4:])
     ladder = karras(50, max(prior.sigma_min, 0.005), 1.0) if sigmas is None else sigmas
-    counted = CountedModel(prior)
+    counted, trace = CountedModel(prior), Trace(forward_model)
     pairs = [(j, k) for j in range(samples) for k in range(len(y))]
     chunks = [pairs[i : i + batch] for i in range(0, len(pairs), batch)]
 
@@ -85,11 +86,14 @@ def solve(
         guess = starts[[j for j, _ in chunk], images]
         x = guess + float(ladder[0]) * noise(guess)
 
-        def watch(info: StepInfo, number: int = number) -> None:
-            if not bool(torch.isfinite(info.x.sum())):  # NaN and infinity survive a sum, at a fifth of the cost
+        def watch(info: StepInfo, number: int = number, y: Tensor = y[images]) -> None:
+            trace.add(info, y)
+            # NaN and infinity survive a sum, at a fifth of the cost
+            if not bool(torch.isfinite(info.x.sum())) or trace.runaway(info.step):
+                misfits = trace.diagnostics()["misfit"]
                 raise SolveError(
                     f"the sampler diverged at noise level {info.sigma:.3g} (step {info.step} of {info.steps})",
-                    hint="use more steps, or another rule or sampler",
+                    hint=likely_cause(info.sigma, prior.sigma_min, prior.sigma_max, misfits),
                 )
             if callback is not None:
                 callback(info._replace(step=number * info.steps + info.step, steps=len(chunks) * info.steps))
@@ -110,6 +114,8 @@ def solve(
             **options,
         },
         network_calls=counted.calls,
+        diagnostics=trace.diagnostics(),
+        measured_values=measured_values(forward_model, y),
     )
 
 
@@ -118,6 +124,11 @@ def chi_squared(forward_model: ForwardModel, samples: Tensor, y: Tensor) -> Tens
     sigma = forward_model.noise.sigma
     if sigma == 0:
         return torch.empty(0)
-    operator = forward_model.operator
-    values = operator.measured_values if isinstance(operator, LinearOperator) else math.prod(y.shape[1:])
+    operator, values = forward_model.operator, measured_values(forward_model, y)
     return torch.stack([((operator(x) - y) / sigma).square().flatten(1).sum(dim=1) / values for x in samples])
+
+
+def measured_values(forward_model: ForwardModel, y: Tensor) -> int:
+    """How many values of one image's measurement say something."""
+    operator = forward_model.operator
+    return operator.measured_values if isinstance(operator, LinearOperator) else math.prod(y.shape[1:])

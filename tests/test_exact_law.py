@@ -6,6 +6,7 @@ but the prior's covariance. Float64, no Monte Carlo.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import pytest
@@ -15,7 +16,7 @@ from torch import Tensor
 from invsolve.exactness import Law, bias, langevin_law, renoising_law, start_law
 from invsolve.forward_models import ForwardModel, GaussianNoise, Grayscale, Identity, LinearOperator, Mask
 from invsolve.gaussian import GaussianPrior, dense_matrix
-from invsolve.rules import condition
+from invsolve.rules import MomentMatching, Rule, condition
 from invsolve.rules.annealed import AnnealedLikelihood
 from invsolve.rules.proximal import Proximal
 from invsolve.samplers import langevin as langevin_module
@@ -30,7 +31,16 @@ OPERATORS: dict[str, LinearOperator] = {
     "grayscale": Grayscale(SHAPE),
     "identity": Identity(SHAPE),
 }
-RULES = ("proximal", "validated", "annealed", "replacement", "exact")
+RULES: dict[str, str | Rule] = {
+    "proximal": "proximal",
+    "validated": "validated",
+    "annealed": "annealed",
+    "replacement": "replacement",
+    "exact": "exact",
+    "dps": "dps",
+    "pigdm": "pigdm",
+    "moment_matching": partial(MomentMatching, steps=100, tolerance=1e-12),  # converged: else it is not linear
+}
 
 
 class Affine(NamedTuple):
@@ -80,6 +90,14 @@ def rule_maps(rule: str, prior: GaussianPrior, operator: LinearOperator, y: Tens
         rho = (1 - 0.999) / 0.999 * norm**2
         solve = torch.linalg.inv(a.T @ a + rho * EYE)
         return Maps(Affine(rho * solve, solve @ a.T @ y), sigma * solve @ a.T @ a, denoise, noise_in(denoise))
+    if rule in ("dps", "pigdm"):
+        # The Jacobian of the denoiser is the gain; both add gain @ A' W (y - A D).
+        r2 = float((s - gain @ s).diagonal().mean())
+        spread = sigma**2 * norm**2 * torch.eye(len(a), dtype=a.dtype) if rule == "dps" else r2 * a @ a.T
+        weight = sigma**2 * gain.T @ a.T @ torch.linalg.inv(SIGMA_Y**2 * torch.eye(len(a), dtype=a.dtype) + spread)
+        x0 = Affine(denoise.matrix - weight @ a @ denoise.matrix, denoise.offset + weight @ (y - a @ denoise.offset))
+        return Maps(IDENTITY_MAP, none, x0, noise_in(x0))
+    # What is left is exact; moment matching is too, for a Gaussian.
     evidence = torch.linalg.inv(a @ s @ a.T + SIGMA_Y**2 * torch.eye(len(a), dtype=torch.float64))
     c = s - s @ a.T @ evidence @ a @ s
     m = mu + s @ a.T @ evidence @ (y - a @ mu)
@@ -129,7 +147,7 @@ def problem(rule: str, name: str, prior: GaussianPrior) -> Problem:
     generator = torch.Generator().manual_seed(7)
     forward_model = ForwardModel(operator, GaussianNoise(SIGMA_Y))
     y = forward_model.simulate(prior.sample(1, generator), generator)
-    return Problem(condition(prior, forward_model, y, rule), prior.posterior(forward_model, y), y, operator)
+    return Problem(condition(prior, forward_model, y, RULES[rule]), prior.posterior(forward_model, y), y, operator)
 
 
 def assert_same(law: Law, expected: Law) -> None:

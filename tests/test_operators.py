@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from invsolve.errors import InputError
-from invsolve.forward_models import Grayscale, Identity, LinearOperator, Mask, Stack
+from invsolve.forward_models import DenseMatrix, Grayscale, Identity, LinearOperator, Mask, Stack
 from invsolve.gaussian import dense_matrix
 
 SHAPE = (3, 5, 4)
@@ -42,6 +42,7 @@ OPERATORS: dict[str, Callable[[], LinearOperator]] = {
     "composition": lambda: Mask(mask().known[:1]) @ Grayscale(SHAPE),
     "scaled": lambda: -2.5 * Grayscale(SHAPE),
     "stack": lambda: Stack(mask(), 0.3 * Grayscale(SHAPE), Blur()),
+    "matrix": lambda: DenseMatrix(draw((7, 60), 5, torch.float64, 1)[0], SHAPE),
     "adjoint": lambda: Grayscale(SHAPE).T,
 }
 

@@ -10,8 +10,11 @@ from torch import Tensor
 from invsolve.errors import UsageError
 from invsolve.forward_models import ForwardModel
 from invsolve.rules.annealed import AnnealedLikelihood
-from invsolve.rules.conditioned import ConditionedModel
+from invsolve.rules.conditioned import ConditionedModel, GuidedModel, separable
+from invsolve.rules.dps import DPS
 from invsolve.rules.exact import ExactPosterior
+from invsolve.rules.moment_matching import MomentMatching
+from invsolve.rules.pigdm import PiGDM
 from invsolve.rules.proximal import Proximal, ValidatedProximal
 from invsolve.rules.replacement import Replacement
 from invsolve.score_model import ScoreModel
@@ -23,6 +26,9 @@ RULES: dict[str, Rule] = {
     "validated": ValidatedProximal,
     "annealed": AnnealedLikelihood,
     "replacement": Replacement,
+    "dps": DPS,
+    "pigdm": PiGDM,
+    "moment_matching": MomentMatching,
     "exact": ExactPosterior,
 }
 
@@ -51,14 +57,19 @@ def condition(prior: ScoreModel, forward_model: ForwardModel, y: Tensor, rule: s
 
 
 __all__ = [
+    "DPS",
     "RULES",
     "AnnealedLikelihood",
     "ConditionedModel",
     "ExactPosterior",
+    "GuidedModel",
+    "MomentMatching",
+    "PiGDM",
     "Proximal",
     "Replacement",
     "Rule",
     "ValidatedProximal",
     "condition",
     "find_rule",
+    "separable",
 ]

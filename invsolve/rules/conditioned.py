@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+from typing import NamedTuple, Self
+
+import torch
 from torch import Tensor
 
+from invsolve.errors import UsageError
 from invsolve.forward_models import ForwardModel, LinearOperator
-from invsolve.score_model import ScoreModel, WrappedModel
+from invsolve.score_model import ScoreModel, Sigma, WrappedModel, per_image
 
 RELATIVE_FLOOR = 1e-3
 
@@ -23,3 +29,72 @@ class ConditionedModel(WrappedModel):
         operator = forward_model.operator
         scale = operator.norm if isinstance(operator, LinearOperator) else 1.0
         self.sigma_y = max(forward_model.noise.sigma, RELATIVE_FLOOR * prior.sigma_data * scale)
+
+    def with_measurement(self, y: Tensor) -> Self:
+        """The same rule for other measurements: what a sampler with many particles per image asks for."""
+        other = copy.copy(self)
+        other.y = y
+        return other
+
+
+class Guide(NamedTuple):
+    """One evaluation of a guided model."""
+
+    denoised: Tensor  # the prior's E[x0 | x], (B, C, H, W)
+    x0: Tensor  # the rule's E[x0 | x, y], (B, C, H, W)
+    log_likelihood: Tensor  # the rule's log p(y | x) up to a constant, (B,): what x0 is the gradient of
+
+
+class GuidedModel(ConditionedModel):
+    """A rule with ``x0 = D(x) + sigma^2 grad log p(y | x)`` for a log p(y | x) it can evaluate; write :meth:`guide`."""
+
+    def guide(self, x: Tensor, sigma: Sigma) -> Guide:
+        """Both estimates and the likelihood between them. ``x`` (B, C, H, W)."""
+        raise TypeError(f"{type(self).__name__} does not define guide")
+
+    def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
+        return self.guide(x, sigma).x0
+
+
+def denoise_with_jacobian(prior: ScoreModel, x: Tensor, sigma: Sigma) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """D(x), and ``v -> J'v`` with J the Jacobian of D at x; every product costs one backward pass.
+
+    Works inside ``torch.no_grad``. J is symmetric for an exact denoiser, and sigma^2 J is the covariance of x0 given x
+    (Efron 2011; Meng et al. 2021).
+    """
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_()
+        denoised = prior.denoise(leaf, sigma)
+    if not denoised.requires_grad:
+        raise UsageError(
+            f"{type(prior.base).__name__} cannot be differentiated, and this rule needs its Jacobian",
+            hint="compute its denoise without torch.no_grad, or use rule='proximal'",
+        )
+
+    def transposed_jacobian(v: Tensor) -> Tensor:
+        prior.count_gradients(len(v))
+        (product,) = torch.autograd.grad(denoised, leaf, v, retain_graph=True)
+        return product
+
+    return denoised.detach(), transposed_jacobian
+
+
+def mse_per_image(prior: ScoreModel, sigma: Sigma, x: Tensor) -> Tensor:
+    """The prior's denoising error r^2(sigma), shaped to multiply a batch ``x``."""
+    errors = [prior.mse(float(s)) for s in per_image(sigma, x).flatten()]
+    return per_image(x.new_tensor(errors), x)
+
+
+def separable(model: ScoreModel, sampler: str) -> ConditionedModel:
+    """``model``, when it still has prior, forward model and measurement apart.
+
+    Raises
+    ------
+    UsageError : it is a prior, or a rule that merged them.
+    """
+    if not isinstance(model, ConditionedModel):
+        raise UsageError(
+            f"sampler {sampler!r} takes prior and likelihood apart, and {type(model).__name__} has no such parts",
+            hint="use a rule such as 'proximal' or 'moment_matching', or another sampler",
+        )
+    return model

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from invsolve.errors import UsageError
 from invsolve.forward_models import ForwardModel
-from invsolve.gaussian import GaussianMixturePrior, GaussianPrior
+from invsolve.gaussian import GaussianMixturePrior, GaussianPrior, SharedMixturePrior
 from invsolve.score_model import ScoreModel, Sigma, WrappedModel
 
 
@@ -16,7 +16,7 @@ class ExactPosterior(WrappedModel):
 
     def __init__(self, prior: ScoreModel, forward_model: ForwardModel, y: Tensor) -> None:
         base = prior.base
-        if not isinstance(base, GaussianPrior | GaussianMixturePrior):
+        if not isinstance(base, GaussianPrior | GaussianMixturePrior | SharedMixturePrior):
             raise UsageError(
                 f"rule 'exact' needs a closed-form prior, got {type(base).__name__}", hint="use rule='proximal'"
             )

@@ -9,16 +9,26 @@ from typing import Any
 from torch import Tensor
 
 from invsolve.errors import UsageError
+from invsolve.samplers.corrected import ancestral_corrected
+from invsolve.samplers.daps import daps
 from invsolve.samplers.info import Callback, StepInfo
 from invsolve.samplers.langevin import annealed_langevin
+from invsolve.samplers.multistep import multistep
 from invsolve.samplers.renoising import ancestral, renoising
+from invsolve.samplers.split_gibbs import split_gibbs
+from invsolve.samplers.twisted import twisted
 
 Sampler = Callable[..., Tensor]
 
 SAMPLERS: dict[str, Sampler] = {
     "renoising": renoising,
     "ancestral": ancestral,
+    "ancestral_corrected": ancestral_corrected,
+    "multistep": multistep,
     "langevin": annealed_langevin,
+    "split_gibbs": split_gibbs,
+    "daps": daps,
+    "twisted": twisted,
 }
 
 
@@ -32,4 +42,18 @@ def find_sampler(name: str) -> Sampler:
     raise UsageError(f"unknown sampler {name!r}", hint=f"known samplers: {', '.join(SAMPLERS)}")
 
 
-__all__ = ["SAMPLERS", "Callback", "Sampler", "StepInfo", "ancestral", "annealed_langevin", "find_sampler", "renoising"]
+__all__ = [
+    "SAMPLERS",
+    "Callback",
+    "Sampler",
+    "StepInfo",
+    "ancestral",
+    "ancestral_corrected",
+    "annealed_langevin",
+    "daps",
+    "find_sampler",
+    "multistep",
+    "renoising",
+    "split_gibbs",
+    "twisted",
+]

@@ -1,0 +1,110 @@
+"""Reading a posterior: intervals, what the data determined and what the prior invented, whether the misfit is credible."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from invsolve.errors import UsageError
+from invsolve.forward_models import LinearOperator
+
+
+def interval(samples: Tensor, level: float = 0.9) -> tuple[Tensor, Tensor]:
+    """Pixelwise interval between two order statistics, of probability ``level`` or a little more.
+
+    The interval from the r-th smallest to the r-th largest of n samples of a perfect posterior holds the truth with
+    probability ``1 - 2 r / (n + 1)``: from the smallest to the largest of 19, 90 %. Quantiles interpolated between few
+    samples are narrower than they say.
+
+    Parameters
+    ----------
+    samples : (n, ...).
+
+    Returns
+    -------
+    Lower and upper bound, shaped as one sample.
+
+    Raises
+    ------
+    UsageError : too few samples for that level.
+    """
+    if not 0 < level < 1:
+        raise UsageError(f"level {level}", hint="wanted a probability between 0 and 1")
+    count = len(samples)
+    rank = math.floor((1 - level) / 2 * (count + 1) + 1e-9)
+    if rank < 1:
+        needed = math.ceil(2 / (1 - level) - 1 - 1e-9)
+        raise UsageError(f"{count} samples for a {level:.0%} interval", hint=f"wanted at least {needed} samples")
+    ordered = samples.sort(dim=0).values
+    return ordered[rank - 1], ordered[count - rank]
+
+
+def coverage(samples: Tensor, truth: Tensor, level: float = 0.9, where: Tensor | None = None) -> float:
+    """Share of the pixels of ``truth`` inside their :func:`interval`.
+
+    Parameters
+    ----------
+    samples : (n, B, C, H, W).
+    truth : (B, C, H, W).
+    where : the pixels that count, broadcast to ``truth``: give what the data left open (missing pixels, the inside of
+        a body), or the easy rest hides what the interval is worth.
+    """
+    low, high = interval(samples, level)
+    inside = (truth >= low) & (truth <= high)
+    if where is None:
+        return float(inside.double().mean())
+    return float(inside[where.bool().expand_as(inside)].double().mean())
+
+
+def split(operator: LinearOperator, x: Tensor) -> tuple[Tensor, Tensor]:
+    """x as (what A sees, what A is blind to): ``A^+ A x`` and the rest, both shaped as ``x`` (B, C, H, W)."""
+    seen = operator.pinv(operator(x))
+    return seen, x - seen
+
+
+def split_std(operator: LinearOperator, samples: Tensor) -> tuple[Tensor, Tensor]:
+    """Standard deviation of the samples' data part and of their null-space part, (B, C, H, W) each.
+
+    The first is noise of the measurement, the second what the prior filled in, sample by sample another way.
+    """
+    parts = [split(operator, x) for x in samples]
+    seen, blind = (torch.stack([part[k] for part in parts]) for k in (0, 1))
+    return seen.std(dim=0), blind.std(dim=0)
+
+
+def determined(operator: LinearOperator, *, probes: int = 32, seed: int = 0) -> Tensor:
+    """How much of each pixel the data determine, (C, H, W): the diagonal of ``A^+ A``, 0 invented to 1 measured.
+
+    Estimated with random signs (Hutchinson 1990; Bekas et al. 2007), unclipped; exact where A^+ A is diagonal.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    total = torch.zeros(operator.input_shape, device=operator.device)
+    for _ in range(probes):
+        signs = torch.randint(0, 2, (1, *operator.input_shape), generator=generator).float() * 2 - 1
+        signs = signs.to(operator.device)
+        total += (signs * operator.pinv(operator(signs)))[0]
+    return total / probes
+
+
+def misfit_warning(chi2: Tensor, measured_values: int) -> str | None:
+    """A sentence when the samples' misfit does not go with the noise level given; None when it does.
+
+    Of a posterior sample and its measurement, chi-squared per value is distributed as for the truth: mean 1, standard
+    deviation sqrt(2 / m). Beyond four of those and 10 % it is a finding.
+    """
+    if chi2.numel() == 0 or measured_values < 1:
+        return None
+    value = float(chi2.mean())
+    if abs(value - 1) <= max(4 * math.sqrt(2 / measured_values), 0.1):
+        return None
+    if not value > 1:
+        return (
+            f"the samples fit the measurement too well (chi-squared per value {value:.2f}, expected 1): the noise is "
+            "smaller than given, or the rule fits noise"
+        )
+    return (
+        f"the samples do not fit the measurement (chi-squared per value {value:.2f}, expected 1): the noise is larger "
+        "than given, the forward model is wrong, or the prior does not know such pictures"
+    )

@@ -1,0 +1,547 @@
+"""Certificates: any rule x sampler x operator against posteriors that are known in closed form.
+
+Two families of problems. A Gaussian prior on small pictures with a linear measurement has a Gaussian posterior; where
+rule and sampler are affine, their law is computed exactly (``invsolve.exactness``), else from samples. A mixture of 25
+Gaussians (Cardoso, Janati El Idrissi, Le Corff & Moulines 2024, "Monte Carlo guided diffusion for Bayesian linear
+inverse problems", section 5) has a posterior with many modes, some of which the data rule out.
+
+>>> from invsolve.verify import problems, verify
+>>> figures = verify(problems["inpainting"](0), rule="exact", sampler="ancestral", steps=20)
+>>> figures.method, figures.bias < 0.05
+('exact', True)
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from invsolve.errors import InputError, OutputError, UsageError
+from invsolve.exactness import Law, sampler_law, start_law
+from invsolve.forward_models import DenseMatrix, ForwardModel, GaussianNoise, Grayscale, Identity, LinearOperator, Mask
+from invsolve.gaussian import GaussianPrior, SharedMixturePrior, smooth_gaussian_prior
+from invsolve.rules import ConditionedModel, GuidedModel, Rule, condition
+from invsolve.samplers import Sampler, find_sampler
+from invsolve.samplers.twisted import resample, twisted, twisted_particles
+from invsolve.score_model import CountedModel, Noise, ScoreModel
+from invsolve.sigmas import geometric
+
+INTERVAL_SAMPLES = 19
+"""The range of so many samples of a perfect posterior is a 90 % interval."""
+
+PROJECTIONS = 1000
+BLOCKS = 8
+ADJOINT_TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A measurement whose posterior is known.
+
+    Parameters
+    ----------
+    posterior : of x0 given ``y`` (1, ...), in closed form.
+    start : (C, H, W), what the first level's noise is added to.
+    sigma_min, sigma_max : the ladder's ends, in the units of x.
+    """
+
+    name: str
+    prior: ScoreModel
+    forward_model: ForwardModel
+    y: Tensor
+    posterior: GaussianPrior | SharedMixturePrior
+    start: Tensor
+    sigma_min: float
+    sigma_max: float
+
+    def to(self, device: str | torch.device) -> Problem:
+        """The same problem on another device."""
+
+        def moved(model: Any) -> Any:
+            twin = copy.copy(model)
+            vars(twin).update({k: v.to(device) for k, v in vars(model).items() if isinstance(v, Tensor)})
+            return twin
+
+        return replace(
+            self, prior=moved(self.prior), posterior=moved(self.posterior), y=self.y.to(device), start=self.start.to(device)
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How far a sampler's law is from the true posterior; ``*_error`` is the Monte Carlo standard error, 0 if exact."""
+
+    problem: str
+    rule: str
+    sampler: str
+    steps: int
+    method: str  # "exact" or "monte carlo"
+    samples: int
+    bias: float  # rms over x of the mean's error, in posterior standard deviations; ideal 0
+    bias_error: float
+    std_ratio: float  # rms standard deviation over the exact one's; ideal 1
+    std_ratio_error: float
+    coverage: float  # share of true values inside the range of 19 samples; ideal 0.9
+    coverage_error: float
+    sliced_wasserstein: float  # SW2, in the units of x
+    sliced_wasserstein_error: float
+    floor: float  # SW2 of as many exact draws against exact draws; 0 where the law is exact
+    calls: float  # network calls per sample, forwards and backwards
+    seconds: float
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        return (self.problem, self.rule, self.sampler, self.steps)
+
+    @property
+    def calibrated(self) -> bool:
+        """Bias at most .1 and standard deviations within 10 %, beyond two standard errors."""
+        centred = self.bias <= 0.1 + 2 * self.bias_error
+        return centred and abs(self.std_ratio - 1) <= 0.1 + 2 * self.std_ratio_error
+
+
+# -- problems -----------------------------------------------------------------------------------------------------------
+def gaussian_problem(
+    operator: LinearOperator | None = None, name: str = "custom", seed: int = 0, *, sigma_y: float = 0.05
+) -> Problem:
+    """A smooth Gaussian prior of the operator's input shape, a picture drawn from it, and its measurement.
+
+    Parameters
+    ----------
+    operator : small, (C, H, W) of some hundred values; the default measures the picture itself.
+    """
+    chosen = Identity((3, 8, 8)) if operator is None else operator
+    channels, height, width = chosen.input_shape
+    prior = smooth_gaussian_prior((channels, height, width))
+    generator = torch.Generator().manual_seed(seed)
+    truth = prior.sample(1, generator)
+    forward_model = ForwardModel(chosen, GaussianNoise(sigma_y))
+    y = forward_model.simulate(truth, generator)
+    return Problem(name, prior, forward_model, y, prior.posterior(forward_model, y), prior.mean, 0.01, 5.0)
+
+
+def inpainting_problem(seed: int = 0) -> Problem:
+    """Half of the pixels of a 3 x 8 x 8 picture, noise .05."""
+    known = torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(1000 + seed), dtype=torch.float64) > 0.5
+    return gaussian_problem(Mask(known.double(), 3), "inpainting", seed)
+
+
+def colorization_problem(seed: int = 0) -> Problem:
+    """The luma of a 3 x 8 x 8 picture, noise .05."""
+    return gaussian_problem(Grayscale((3, 8, 8)), "colorization", seed)
+
+
+def blur_problem(seed: int = 0) -> Problem:
+    """A 3 x 8 x 8 picture under a Gaussian blur of 1 pixel (zero outside), noise .05."""
+    place = torch.arange(8, dtype=torch.float64)
+    kernel = torch.exp(-0.5 * (place[:, None] - place) ** 2)
+    kernel = kernel / kernel[4].sum()
+    matrix = torch.kron(torch.eye(3, dtype=torch.float64), torch.kron(kernel, kernel))
+    return gaussian_problem(DenseMatrix(matrix, (3, 8, 8)), "blur", seed)
+
+
+def mixture_problem(seed: int = 0, *, d: int = 8, dy: int = 1) -> Problem:
+    """The mixture of MCG-diff's section 5: 25 unit Gaussians at (8 i, 8 j), i, j in -2..2, repeated d / 2 times.
+
+    Weights are squares of normals, the operator has random orthonormal bases and singular values U(0, 1), the noise
+    is U(0, 1) times the largest of them.
+    """
+    generator = torch.Generator().manual_seed(10_000 + seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator, dtype=torch.float64)
+
+    grid = torch.cartesian_prod(torch.arange(-2, 3), torch.arange(-2, 3)).double()
+    means = (-8 * grid).repeat(1, d // 2).reshape(25, 1, 1, d)
+    prior = SharedMixturePrior(normal(25).square(), means)
+    basis, _ = torch.linalg.qr(normal(d, dy))
+    turned, _ = torch.linalg.qr(normal(dy, dy))
+    singular = uniform(dy)
+    forward_model = ForwardModel(
+        DenseMatrix(turned @ (singular[:, None] * basis.T), (1, 1, d)),
+        GaussianNoise(float(uniform(1) * singular.max())),
+    )
+    y = forward_model.simulate(prior.sample(1, generator), generator)
+    posterior = prior.posterior(forward_model, y)
+    # The pattern's own standard deviation is 11 sqrt(d / 2): the first level must drown it.
+    return Problem(f"mixture-{d}-{dy}", prior, forward_model, y, posterior, prior.mean, 0.01, 60 * math.sqrt(d / 2))
+
+
+def _mixture(d: int, dy: int) -> Callable[[int], Problem]:
+    return lambda seed: mixture_problem(seed, d=d, dy=dy)
+
+
+problems: dict[str, Callable[[int], Problem]] = {
+    "inpainting": inpainting_problem,
+    "colorization": colorization_problem,
+    "blur": blur_problem,
+    **{f"mixture-{d}-{dy}": _mixture(d, dy) for d in (8, 80, 800) for dy in (1, 2, 4)},
+}
+"""Problems by name; each takes a seed."""
+
+
+def find_problem(name: str) -> Callable[[int], Problem]:
+    """A problem's maker by name."""
+    if name not in problems:
+        raise UsageError(f"unknown problem {name!r}", hint=f"known problems: {', '.join(problems)}")
+    return problems[name]
+
+
+# -- judging ------------------------------------------------------------------------------------------------------------
+@torch.no_grad()
+def verify(
+    problem: Problem,
+    *,
+    rule: str | Rule = "proximal",
+    sampler: str | Sampler = "renoising",
+    steps: int = 50,
+    samples: int = 2000,
+    seed: int = 0,
+    exact: bool = True,
+    sigmas: Tensor | None = None,
+    label: str | None = None,
+    **options: Any,
+) -> Figures:
+    """Judge a rule and a sampler on a problem.
+
+    Parameters
+    ----------
+    rule, sampler : names, or your own with the signatures of :data:`invsolve.rules.Rule` and of the samplers.
+    steps : geometric levels between the problem's ends.
+    samples : draws where the law is not computed exactly.
+    seed : of those draws.
+    exact : compute the law exactly where rule and sampler are affine.
+    sigmas : another ladder; replaces ``steps``.
+    label : what the figures call the rule; default its name.
+    options : passed to the sampler.
+    """
+    function = find_sampler(sampler) if isinstance(sampler, str) else sampler
+    rule_name = label or (rule if isinstance(rule, str) else _name_of(rule))
+    counted = CountedModel(problem.prior)
+    model = condition(counted, problem.forward_model, problem.y, rule)
+    if not isinstance(model, ConditionedModel):  # the exact rule counts itself: it leaves the prior alone
+        model = counted = CountedModel(model)
+    ladder = geometric(steps, problem.sigma_min, problem.sigma_max) if sigmas is None else sigmas
+
+    def run(model: ScoreModel, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
+        return function(model, x, sigmas, noise, **options)
+
+    started = time.perf_counter()
+    law = None
+    if exact and isinstance(problem.posterior, GaussianPrior) and problem.start.device.type == "cpu":
+        law = sampler_law(run, model, start_law(problem.start, problem.sigma_max), ladder)
+    if law is not None and isinstance(problem.posterior, GaussianPrior):
+        counted.calls, count = 0, 0
+        run(model, problem.start[None], ladder, torch.zeros_like)
+        calls, found = float(counted.calls), judge_law(law, problem.posterior)
+    else:
+        draws, calls = draw_samples(problem, model, counted, function, ladder, samples, seed, options)
+        count = len(draws)
+    seconds = time.perf_counter() - started
+    if law is None:
+        found = judge_samples(draws, problem.posterior, seed)
+    return Figures(
+        problem=problem.name,
+        rule=rule_name,
+        sampler=sampler if isinstance(sampler, str) else _name_of(sampler),
+        steps=len(ladder) - 1,
+        method="monte carlo" if law is None else "exact",
+        samples=count,
+        calls=calls,
+        seconds=seconds,
+        **found,
+    )
+
+
+def judged_draws(
+    problem: Problem, *, rule: str | Rule, sampler: str | Sampler, steps: int, samples: int, seed: int, **options: Any
+) -> Tensor:
+    """Draws (n, C, H, W) as :func:`verify` judges them, to look at."""
+    counted = CountedModel(problem.prior)
+    model = condition(counted, problem.forward_model, problem.y, rule)
+    function = find_sampler(sampler) if isinstance(sampler, str) else sampler
+    ladder = geometric(steps, problem.sigma_min, problem.sigma_max)
+    return draw_samples(problem, model, counted, function, ladder, samples, seed, options)[0]
+
+
+@torch.no_grad()
+def draw_samples(
+    problem: Problem,
+    model: ScoreModel,
+    counted: CountedModel,
+    sampler: Sampler,
+    sigmas: Tensor,
+    samples: int,
+    seed: int,
+    options: dict[str, Any],
+    *,
+    batch: int = 2000,
+) -> tuple[Tensor, float]:
+    """Draws (n, C, H, W) of a sampler's law, and network calls per draw.
+
+    The particle method returns all particles of one run, resampled by weight: with one measurement they are its
+    posterior.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise(x: Tensor) -> Tensor:
+        return torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+
+    counted.calls = 0
+    if sampler is twisted and isinstance(model, GuidedModel):
+        particles = options.get("particles", samples)
+        runs = -(-samples // particles)
+        start = problem.start.expand(runs, particles, *problem.start.shape)
+        swarm, log_weights = twisted_particles(model, start + float(sigmas[0]) * noise(start), sigmas, noise)
+        chosen = resample(log_weights, torch.rand(runs, 1, generator=generator).to(swarm), count=particles)
+        rows = torch.arange(runs, device=swarm.device)[:, None]
+        return swarm[rows, chosen].flatten(0, 1)[:samples], counted.calls / (runs * particles)
+    out = []
+    for first in range(0, samples, batch):
+        start = problem.start.expand(min(batch, samples - first), *problem.start.shape)
+        out.append(sampler(model, start + float(sigmas[0]) * noise(start), sigmas, noise, **options))
+    return torch.cat(out), counted.calls / samples
+
+
+def judge_law(law: Law, posterior: GaussianPrior) -> dict[str, float]:
+    """A Gaussian law against a Gaussian posterior, without Monte Carlo (the projections aside)."""
+    exact_std = posterior.covariance.diagonal().clamp(min=0).sqrt()
+    std = law.covariance.diagonal().clamp(min=0).sqrt()
+    error = (law.mean - posterior.mean).flatten()
+    # Coverage: E over the true value t of 1 - P(19 samples above t) - P(19 below), by quadrature over its quantiles.
+    quantiles = torch.special.ndtri((torch.arange(400, dtype=std.dtype) + 0.5) / 400)
+    below = torch.special.ndtr((quantiles[:, None] * exact_std - error) / std)
+    outside = below**INTERVAL_SAMPLES + (1 - below) ** INTERVAL_SAMPLES
+    directions = random_directions(len(std), std)
+    spread, exact_spread = (
+        ((directions @ c) * directions).sum(dim=1).clamp(min=0).sqrt() for c in (law.covariance, posterior.covariance)
+    )
+    squares = (directions @ error) ** 2 + (spread - exact_spread) ** 2
+    return {
+        "bias": float((error / exact_std).square().mean().sqrt()),
+        "std_ratio": float((std.square().mean() / exact_std.square().mean()).sqrt()),
+        "coverage": float(1 - outside.mean()),
+        "sliced_wasserstein": float(squares.mean().sqrt()),
+        "floor": 0.0,
+        **{f"{name}_error": 0.0 for name in ("bias", "std_ratio", "coverage", "sliced_wasserstein")},
+    }
+
+
+def judge_samples(draws: Tensor, posterior: GaussianPrior | SharedMixturePrior, seed: int = 0) -> dict[str, float]:
+    """Samples (n, C, H, W) against a posterior in closed form. Standard errors come from blocks of the samples."""
+    generator = torch.Generator().manual_seed(1_000_000 + seed)
+    x = draws.flatten(1)
+    mean = posterior.mean.flatten()
+    variance = posterior.covariance.diagonal() if isinstance(posterior, GaussianPrior) else posterior.variance.flatten()
+    variance = variance.clamp(min=1e-300)
+    reference, other = (posterior.sample(len(x), generator).flatten(1) for _ in range(2))
+    directions = random_directions(x.shape[1], x)
+
+    def squared_bias(part: Tensor) -> float:
+        """What the mean is off beyond the n-sample noise of the mean itself."""
+        noise = part.var(dim=0) / (len(part) * variance)
+        return float(((part.mean(dim=0) - mean).square() / variance - noise).mean())
+
+    def std_ratio(part: Tensor) -> float:
+        return float((part.var(dim=0).mean() / variance.mean()).sqrt())
+
+    def coverage(part: Tensor) -> float:
+        ordered = part.sort(dim=0).values.T.contiguous()
+        below = torch.searchsorted(ordered, reference.T.contiguous()) / len(part)
+        return float(1 - (below**INTERVAL_SAMPLES + (1 - below) ** INTERVAL_SAMPLES).mean())
+
+    def distance(part: Tensor) -> float:
+        return sliced_wasserstein(part, reference[: len(part)], directions)
+
+    blocks = [x[i::BLOCKS] for i in range(BLOCKS)] if len(x) >= 10 * BLOCKS else [x, x]
+
+    def error(figure: Callable[[Tensor], float]) -> float:
+        values = torch.tensor([figure(block) for block in blocks], dtype=torch.float64)
+        return float(values.std() / math.sqrt(len(blocks)))
+
+    square, square_error = squared_bias(x), error(squared_bias)
+    bias = math.sqrt(max(square, 0.0))
+    return {
+        "bias": bias,
+        "bias_error": min(square_error / (2 * bias) if bias > 0 else math.inf, math.sqrt(square_error)),
+        "std_ratio": std_ratio(x),
+        "std_ratio_error": error(std_ratio),
+        "coverage": coverage(x),
+        "coverage_error": error(coverage),
+        "sliced_wasserstein": distance(x),
+        "sliced_wasserstein_error": error(distance),
+        "floor": sliced_wasserstein(other, reference, directions),
+    }
+
+
+def random_directions(d: int, like: Tensor) -> Tensor:
+    """Unit vectors (1000, d), the same for all comparisons of one dimension."""
+    directions = torch.randn(PROJECTIONS, d, generator=torch.Generator().manual_seed(d), dtype=torch.float64)
+    return (directions / directions.norm(dim=1, keepdim=True)).to(like)
+
+
+def sliced_wasserstein(a: Tensor, b: Tensor, directions: Tensor) -> float:
+    """SW2 of two samples (n, d): root mean over directions of the squared 1-D Wasserstein-2 distance (Bonneel 2015)."""
+    p, q = ((x @ directions.T).sort(dim=0).values for x in (a, b))
+    return float((p - q).square().mean().sqrt())
+
+
+def adjoint_error(operator: LinearOperator, dtype: torch.dtype = torch.float64) -> float:
+    """``|<A x, y> - <x, A' y>| / (|A x| |y|)``, the largest of eight random pairs."""
+    generator = torch.Generator().manual_seed(0)
+    worst = 0.0
+    for _ in range(8):
+        x = torch.randn((1, *operator.input_shape), generator=generator, dtype=dtype)
+        y = torch.randn((1, *operator.output_shape), generator=generator, dtype=dtype)
+        image = operator(x)
+        gap = float((image * y).sum() - (x * operator.T(y)).sum())
+        worst = max(worst, abs(gap) / max(float(image.norm() * y.norm()), 1e-300))
+    return worst
+
+
+def check_adjoint(operator: LinearOperator) -> None:
+    """Raise where an operator's adjoint is not its adjoint: every rule would go a wrong way without a word."""
+    error = adjoint_error(operator)
+    if error > ADJOINT_TOLERANCE:
+        raise InputError(
+            f"{operator!r}: |<Ax, y> - <x, A'y>| is {error:.1e} of |Ax||y|, wanted {ADJOINT_TOLERANCE:.0e} or less",
+            hint="compare _adjoint with the transpose of invsolve.gaussian.dense_matrix(operator)",
+        )
+
+
+# -- keeping and comparing ------------------------------------------------------------------------------------------------
+def average(figures: Sequence[Figures]) -> Figures:
+    """The mean over problems of one kind; errors are those of the mean, from the scatter between them."""
+    first, count = figures[0], len(figures)
+    if count == 1:
+        return first
+    means: dict[str, Any] = {}
+    for name in ("bias", "std_ratio", "coverage", "sliced_wasserstein"):
+        values = torch.tensor([getattr(f, name) for f in figures], dtype=torch.float64)
+        means[name] = float(values.mean())
+        means[f"{name}_error"] = float(values.std() / math.sqrt(count))
+    for name in ("floor", "calls"):
+        means[name] = sum(getattr(f, name) for f in figures) / count
+    return replace(first, seconds=sum(f.seconds for f in figures), **means)
+
+
+def as_json(figures: Sequence[Figures]) -> list[dict[str, Any]]:
+    """One object per row; figures that are infinite or undefined become null."""
+
+    def plain(value: Any) -> Any:
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return [{name: plain(value) for name, value in asdict(f).items()} for f in figures]
+
+
+def save_figures(path: str | Path, figures: Sequence[Figures]) -> None:
+    """Write figures as JSON, whole or not at all."""
+    target = Path(path)
+    temporary = target.with_name(target.name + ".part")
+    try:
+        temporary.write_text(json.dumps(as_json(figures), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.replace(target)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}", hint="choose another place") from None
+
+
+def load_figures(path: str | Path) -> list[Figures]:
+    """Read what :func:`save_figures` wrote."""
+    try:
+        entries = json.loads(Path(path).read_text(encoding="utf-8"))
+        plain: list[dict[str, Any]] = [{k: math.nan if v is None else v for k, v in e.items()} for e in entries]
+        return [Figures(**entry) for entry in plain]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"cannot read {path} as saved figures: {error}", hint="write it with --save") from error
+
+
+class Change(NamedTuple):
+    """A figure that moved by more than three standard errors."""
+
+    text: str
+    worse: bool  # further from its ideal
+
+
+def changes(new: Sequence[Figures], old: Sequence[Figures]) -> list[Change]:
+    """What moved between two runs of the same problems, rules, samplers and steps.
+
+    A rule that was biased can come nearer to the truth by a new error, so all that moved is named, and what got worse
+    is marked.
+
+    Raises
+    ------
+    UsageError : no row of ``new`` has a counterpart.
+    """
+    before = {f.key: f for f in old}
+    shared = [(f, before[f.key]) for f in new if f.key in before]
+    if not shared:
+        raise UsageError("nothing to compare", hint="use the problems, rules, samplers and steps of the saved run")
+    found = []
+    for f, g in shared:
+        for name, ideal, slack in (
+            ("bias", 0.0, 1e-3),
+            ("std_ratio", 1.0, 1e-3),
+            ("coverage", 0.9, 1e-3),
+            ("sliced_wasserstein", 0.0, 1e-3),
+            ("calls", 0.0, 0.5),
+        ):
+            a, b = getattr(f, name), getattr(g, name)
+            margin = slack + 3 * math.hypot(*(getattr(one, f"{name}_error", 0.0) for one in (f, g)))
+            if math.isnan(b) or abs(a - b) <= margin:  # a NaN in ``a`` is a change
+                continue
+            text = f"{f.problem}, {f.rule}, {f.sampler}, {f.steps} steps: {name} was {b:.4g}, is {a:.4g}"
+            found.append(Change(text, worse=not abs(a - ideal) <= abs(b - ideal) + margin))
+    return found
+
+
+def worse(new: Sequence[Figures], old: Sequence[Figures]) -> list[str]:
+    """The lines of :func:`changes` that got worse."""
+    return [change.text for change in changes(new, old) if change.worse]
+
+
+def slice_picture(
+    draws: Tensor, posterior: GaussianPrior | SharedMixturePrior, *, size: int = 320, seed: int = 0
+) -> Tensor:
+    """Exact (left) against sampled (right) in the plane of the posterior's two widest directions, (H, W) uint8.
+
+    Two histograms of the same bins, darker where denser.
+    """
+    exact = posterior.sample(max(len(draws), 2000), torch.Generator().manual_seed(seed)).flatten(1).cpu()
+    centre = exact.mean(dim=0)
+    _, _, axes = torch.linalg.svd((exact - centre)[:2000], full_matrices=False)
+    planes = [(x.flatten(1).cpu() - centre) @ axes[:2].T for x in (exact, draws)]
+    reach = 1.15 * torch.cat(planes).abs().max()
+    bins = 64
+    panels = []
+    for plane in planes:
+        cells = ((plane / reach + 1) / 2 * bins).long().clamp(0, bins - 1)
+        counts = torch.bincount(cells[:, 1] * bins + cells[:, 0], minlength=bins * bins).reshape(bins, bins).double()
+        share = (counts / len(plane)).sqrt()
+        panels.append(share.flip(0))
+    peak = panels[0].max().clamp(min=1e-12)
+    grey = [255 - (255 * (panel / peak).clamp(max=1)) for panel in panels]
+    gap = torch.full((bins, 2), 160.0, dtype=torch.float64)
+    image = torch.cat([grey[0], gap, grey[1]], dim=1)
+    scale = max(1, size // bins)
+    return image.repeat_interleave(scale, 0).repeat_interleave(scale, 1).to(torch.uint8)
+
+
+def _name_of(thing: object) -> str:
+    """A function's or class's name; a partial's with its options."""
+    inner = getattr(thing, "func", None)
+    if inner is None:
+        return str(getattr(thing, "__name__", "custom"))
+    keywords: dict[str, Any] = getattr(thing, "keywords", {})
+    return f"{_name_of(inner)}({', '.join(f'{k}={v}' for k, v in keywords.items())})"

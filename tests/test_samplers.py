@@ -1,0 +1,223 @@
+"""Every sampler against a closed-form posterior: by its exact law where it is affine, by draws elsewhere."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from invsolve import solve
+from invsolve.errors import UsageError
+from invsolve.exactness import bias, is_affine, push, sampler_law, start_law
+from invsolve.forward_models import DenseMatrix, ForwardModel, GaussianNoise, Grayscale, LinearOperator, Mask
+from invsolve.gaussian import GaussianPrior, dense_matrix
+from invsolve.rules import MomentMatching, Proximal, condition
+from invsolve.samplers import SAMPLERS, ancestral, ancestral_corrected, daps, multistep, renoising
+from invsolve.samplers.split_gibbs import exact_likelihood_step, likelihood_step
+from invsolve.samplers.twisted import effective_sample_size, resample
+from invsolve.score_model import Noise, ScoreModel
+from invsolve.sigmas import geometric, karras
+from invsolve.verify import gaussian_problem, mixture_problem, verify
+
+SHAPE, D = (3, 4, 4), 48
+BLUR = DenseMatrix(
+    torch.randn(D, D, generator=torch.Generator().manual_seed(4), dtype=torch.float64) / math.sqrt(D), SHAPE
+)
+OPERATORS: dict[str, LinearOperator] = {
+    "mask": Mask((torch.rand(1, 4, 4, generator=torch.Generator().manual_seed(5)) > 0.5).double(), channels=3),
+    "grayscale": Grayscale(SHAPE),
+    "matrix": BLUR,
+}
+
+
+def measure(prior: GaussianPrior, operator: LinearOperator, images: int = 1) -> tuple[ForwardModel, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    forward_model = ForwardModel(operator, GaussianNoise(0.05))
+    return forward_model, forward_model.simulate(prior.sample(images, generator), generator)
+
+
+@pytest.mark.parametrize("operator", list(OPERATORS))
+def test_multistep_is_calibrated_in_twelve_calls(operator: str, gaussian: GaussianPrior) -> None:
+    forward_model, y = measure(gaussian, OPERATORS[operator])
+    model = condition(gaussian, forward_model, y, "exact")
+    law = sampler_law(multistep, model, start_law(gaussian.mean, 5.0), geometric(12, 0.01, 5.0))
+    assert law is not None
+    found = bias(law, gaussian.posterior(forward_model, y))
+    assert found.mean < 0.05
+    assert 0.97 < found.std_ratio < 1.03
+
+
+@pytest.mark.parametrize("tau", [0.0, 1.0])
+def test_multistep_is_of_second_order(tau: float, gaussian: GaussianPrior) -> None:
+    """Half the step, a quarter of the error (first order: half of it), where the ladder is geometric."""
+    forward_model, y = measure(gaussian, OPERATORS["grayscale"])
+    model = condition(gaussian, forward_model, y, "exact")
+
+    def variance(steps: int) -> Tensor:
+        sigmas = torch.logspace(0, -1.5, steps + 1, dtype=torch.float64)
+        law = sampler_law(partial(multistep, tau=tau), model, start_law(gaussian.mean, 1.0), sigmas, rows=10**4)
+        assert law is not None
+        return law.covariance.diagonal()
+
+    reference = variance(120)
+    gaps = [float((variance(steps) - reference).norm()) for steps in (15, 30)]
+    assert gaps[0] / gaps[1] > 3
+
+
+def test_multistep_without_memory_is_ancestral(gaussian: GaussianPrior) -> None:
+    forward_model, y = measure(gaussian, OPERATORS["mask"])
+    model, sigmas = condition(gaussian, forward_model, y, "proximal"), karras(2, 0.1, 1.0)[:2]
+
+    def draws() -> Noise:
+        generator = torch.Generator().manual_seed(0)
+        return lambda x: torch.randn(x.shape, generator=generator, dtype=x.dtype)
+
+    exact = condition(gaussian, forward_model, y, "exact")
+    x = torch.randn((2, *SHAPE), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    torch.testing.assert_close(multistep(exact, x, sigmas, draws(), tau=1.0), ancestral(exact, x, sigmas, draws()))
+    assert not torch.allclose(multistep(model, x, sigmas, draws(), tau=1.0), ancestral(model, x, sigmas, draws()))
+
+
+@pytest.mark.parametrize("operator", list(OPERATORS))
+def test_corrections_follow_their_recursion(operator: str, gaussian: GaussianPrior) -> None:
+    """Ancestral steps, then M <- M x + noise of the corrections, as matrices."""
+    forward_model, y = measure(gaussian, OPERATORS[operator])
+    model, posterior = condition(gaussian, forward_model, y, "exact"), gaussian.posterior(forward_model, y)
+    sigmas, eye = karras(6, 0.02, 2.0), torch.eye(D, dtype=torch.float64)
+    start = start_law(torch.full(SHAPE, 0.4, dtype=torch.float64), 2.0)
+    law = sampler_law(partial(ancestral_corrected, corrections=2, step=0.4), model, start, sigmas)
+    assert law is not None
+    mean, covariance = start.mean.flatten(), start.covariance
+    for sigma, following in zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True):
+        gain = posterior.covariance @ torch.linalg.inv(posterior.covariance + sigma**2 * eye)
+        kept = (following / sigma) ** 2
+        step = kept * eye + (1 - kept) * gain
+        mean = step @ mean + (1 - kept) * (posterior.mean.flatten() - gain @ posterior.mean.flatten())
+        covariance = step @ covariance @ step.T + following**2 * (1 - kept) * eye
+        if following == 0:
+            break
+        gain = posterior.covariance @ torch.linalg.inv(posterior.covariance + following**2 * eye)
+        for _ in range(2):
+            step = 0.6 * eye + 0.4 * gain
+            mean = step @ mean + 0.4 * (posterior.mean.flatten() - gain @ posterior.mean.flatten())
+            covariance = step @ covariance @ step.T + (1 - 0.6**2) * following**2 * eye
+    torch.testing.assert_close(law.mean.flatten(), mean, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(law.covariance, covariance, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("operator", list(OPERATORS))
+def test_likelihood_steps_draw_from_their_gaussians(operator: str, gaussian: GaussianPrior) -> None:
+    """Both against the information form, exactly: they are affine in z and their noise."""
+    forward_model, y = measure(gaussian, OPERATORS[operator])
+    parts = Proximal(gaussian, forward_model, y)
+    a, eye = dense_matrix(forward_model.linear), torch.eye(D, dtype=torch.float64)
+    rho = 0.6 * 0.05 / forward_model.linear.norm
+    z = gaussian.mean + 0.1
+    point = start_law(z, 0.0)
+    noise_eye = torch.eye(len(a), dtype=torch.float64)
+    for step, noise in (
+        (likelihood_step, 0.05**2 * noise_eye),
+        (exact_likelihood_step, 0.05**2 * noise_eye - rho**2 * a @ a.T),
+    ):
+        law = push(lambda x, draw, s=step: s(parts, x, rho, draw), point)  # type: ignore[misc]
+        inverse = torch.linalg.inv(noise)
+        covariance = torch.linalg.inv(a.T @ inverse @ a + eye / rho**2)
+        mean = covariance @ (a.T @ inverse @ y.flatten() + z.flatten() / rho**2)
+        torch.testing.assert_close(law.mean.flatten(), mean, rtol=0, atol=1e-6)
+        torch.testing.assert_close(law.covariance, covariance, rtol=0, atol=1e-8)
+
+
+def test_split_gibbs_has_no_bias_but_its_prior_steps() -> None:
+    """Fine prior steps and many sweeps: the posterior itself, at a coupling far from 0."""
+    problem = gaussian_problem(OPERATORS["grayscale"], seed=2, sigma_y=0.2)
+    figures = verify(problem, sampler="split_gibbs", steps=15, prior_steps=25, sweeps=60, samples=1500)
+    assert figures.bias < 0.05 + 2 * figures.bias_error
+    assert figures.std_ratio == pytest.approx(1, abs=0.04)
+
+
+def test_daps_is_exact_for_white_priors() -> None:
+    """With a white prior and A = 1 its Gaussian approximation is the truth, and every level draws the posterior."""
+    eye = torch.eye(12, dtype=torch.float64)
+    prior = GaussianPrior(torch.full((3, 2, 2), 0.5, dtype=torch.float64), 0.25**2 * eye)
+    forward_model, y = measure(prior, Mask(torch.ones(1, 2, 2, dtype=torch.float64), 3))
+    posterior, sigmas = prior.posterior(forward_model, y), torch.tensor([5.0, 0.001], dtype=torch.float64)
+    model = condition(prior, forward_model, y, "proximal")
+    law = sampler_law(partial(daps, ode_steps=40), model, start_law(prior.mean, 5.0), sigmas)
+    assert law is not None
+    # One level at sigma = 5: the ODE ends on a draw of the prior, taken as the mean of N(., mse): twice its variance.
+    r2, s2 = prior.mse(5.0), 0.05**2
+    weight = s2 / (s2 + r2)
+    expected = weight**2 * 0.25**2 + r2 * s2 / (r2 + s2)
+    torch.testing.assert_close(law.covariance, expected * eye, rtol=0.01, atol=1e-6)
+    assert bias(law, posterior).mean < 0.2
+
+
+def test_daps_takes_nonlinear_maps(gaussian: GaussianPrior) -> None:
+    forward_model = ForwardModel(lambda x: x.square(), GaussianNoise(0.05))
+    y = torch.full((1, *SHAPE), 0.36, dtype=torch.float64)
+    start = torch.full((1, *SHAPE), 0.5, dtype=torch.float64)
+    result = solve(
+        gaussian, forward_model, y, rule="annealed", sampler="daps", start=start, sigmas=karras(12, 0.01, 0.3), samples=4
+    )  # fmt: skip
+    assert float((result.mean - 0.6).abs().max()) < 0.1
+
+
+def test_twisted_finds_the_modes_that_the_data_leave() -> None:
+    """Sliced Wasserstein on the mixture: near the floor, and far below the same rule without particles."""
+    problem = mixture_problem(0, d=8, dy=4)
+    particles = verify(problem, rule="moment_matching", sampler="twisted", steps=40, samples=400)
+    alone = verify(problem, rule="moment_matching", sampler="multistep", steps=40, samples=400)
+    assert particles.sliced_wasserstein < 0.6 * alone.sliced_wasserstein
+    assert particles.calls == pytest.approx(40 * 5)
+    single = verify(problem, rule="pigdm", sampler="multistep", steps=20, samples=100)
+    assert single.sliced_wasserstein > particles.sliced_wasserstein
+
+
+def test_twisted_returns_one_particle_per_image(gaussian: GaussianPrior) -> None:
+    forward_model, y = measure(gaussian, OPERATORS["grayscale"], images=2)
+    options = {"rule": "moment_matching", "sampler": "twisted", "sigmas": geometric(8, 0.02, 2.0), "particles": 5}
+    whole = solve(gaussian, forward_model, y, samples=2, batch=4, **options)  # type: ignore[arg-type]
+    small = solve(gaussian, forward_model, y, samples=2, batch=1, **options)  # type: ignore[arg-type]
+    torch.testing.assert_close(whole.samples, small.samples, rtol=0, atol=1e-8)
+    assert whole.samples.shape == (2, 2, *SHAPE)
+
+
+def test_resampling_is_systematic() -> None:
+    weights = torch.tensor([[0.5, 0.25, 0.25, 0.0], [0.0, 0.0, 0.0, 1.0]]).log()
+    uniform = torch.full((2, 1), 0.5)
+    assert resample(weights, uniform, count=4).tolist() == [[0, 0, 1, 2], [3, 3, 3, 3]]
+    torch.testing.assert_close(effective_sample_size(weights), torch.tensor([1 / 0.375, 1.0]))
+    torch.testing.assert_close(effective_sample_size(torch.full((4,), -900.0)), torch.tensor(4.0))
+
+
+@pytest.mark.parametrize("sampler", ["ancestral_corrected", "multistep", "split_gibbs", "daps"])
+def test_new_samplers_do_not_depend_on_the_batch(sampler: str, gaussian: GaussianPrior) -> None:
+    forward_model, y = measure(gaussian, OPERATORS["mask"], images=2)
+    sigmas = karras(5, 0.02, 1.0)
+    whole = solve(gaussian, forward_model, y, sampler=sampler, sigmas=sigmas, samples=2, seed=5)
+    small = solve(gaussian, forward_model, y, sampler=sampler, sigmas=sigmas, samples=2, seed=5, batch=1)
+    torch.testing.assert_close(whole.samples, small.samples, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("sampler", ["split_gibbs", "daps", "twisted"])
+def test_samplers_that_take_the_posterior_apart_say_so(sampler: str, gaussian: GaussianPrior) -> None:
+    x, sigmas = torch.zeros((1, *SHAPE), dtype=torch.float64), karras(3)
+    with pytest.raises(UsageError, match="GaussianPrior"):
+        SAMPLERS[sampler](gaussian, x, sigmas, torch.randn_like)
+
+
+def test_affinity_is_found_out(gaussian: GaussianPrior) -> None:
+    forward_model, y = measure(gaussian, OPERATORS["mask"])
+    start, sigmas = start_law(gaussian.mean, 1.0), karras(4, 0.05, 1.0)
+
+    def run(rule: str) -> bool:
+        model: ScoreModel = condition(gaussian, forward_model, y, rule)
+        return is_affine(lambda x, noise: renoising(model, x, sigmas, noise), start)
+
+    assert run("pigdm")
+    truncated = MomentMatching(gaussian, forward_model, y, steps=1)
+    assert not is_affine(lambda x, noise: renoising(truncated, x, sigmas, noise), start)
+    assert sampler_law(renoising, truncated, start, sigmas) is None

@@ -1,0 +1,108 @@
+"""Intervals, data space and null space, misfit, and the trace of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from invsolve import Posterior, solve
+from invsolve.diagnostics import likely_cause, trace_picture
+from invsolve.errors import SolveError, UsageError
+from invsolve.forward_models import ForwardModel, GaussianNoise, Grayscale, Identity, Mask
+from invsolve.gaussian import GaussianPrior
+from invsolve.score_model import FunctionPrior
+from invsolve.sigmas import geometric, karras
+from invsolve.uncertainty import determined, interval, misfit_warning, split
+
+SHAPE = (3, 4, 4)
+
+
+def test_intervals_have_their_probability() -> None:
+    draws = torch.randn(39, 1, 1, 200, 200, generator=torch.Generator().manual_seed(0))
+    truth = torch.randn(1, 1, 200, 200, generator=torch.Generator().manual_seed(1))
+    for count, level in ((19, 0.9), (39, 0.9), (39, 0.95), (9, 0.8), (39, 0.5)):
+        assert Posterior(draws[:count]).coverage(truth, level) == pytest.approx(level, abs=0.006)
+    low, high = interval(draws[:19], 0.9)
+    assert torch.equal(low, draws[:19].amin(0))
+    assert torch.equal(high, draws[:19].amax(0))
+    with pytest.raises(UsageError, match="at least 19"):
+        interval(draws[:18], 0.9)
+    with pytest.raises(UsageError, match="level"):
+        interval(draws, 1.5)
+
+
+def test_coverage_counts_only_what_was_open() -> None:
+    truth = torch.zeros(1, 1, 2, 2)
+    samples = torch.linspace(-1, 1, 19).reshape(19, 1, 1, 1, 1) + torch.tensor([[[[0.0, 5.0], [0.0, 5.0]]]])
+    where = torch.tensor([[[[1, 0], [1, 0]]]])
+    assert Posterior(samples).coverage(truth) == 0.5
+    assert Posterior(samples).coverage(truth, where=where) == 1.0
+
+
+def test_data_space_and_null_space() -> None:
+    known = (torch.rand(1, 4, 4, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    mask = Mask(known, 3)
+    samples = torch.randn(6, 1, *SHAPE, generator=torch.Generator().manual_seed(1))
+    seen, blind = split(mask, samples[0])
+    assert torch.equal(seen, known * samples[0])
+    torch.testing.assert_close(seen + blind, samples[0])
+    assert torch.equal(determined(mask), known.expand(SHAPE))
+    data, prior = Posterior(samples).split_std(mask)
+    assert float((data * (1 - known)).abs().max()) == 0
+    assert float((prior * known).abs().max()) == 0
+    # Of grey values the luma's share of each channel is determined: w_c^2 / |w|^2, together one value of three.
+    grey = determined(Grayscale(SHAPE), probes=400)
+    assert float(grey.sum(dim=0).mean()) == pytest.approx(1, abs=0.1)
+    assert float(grey[1].mean()) == pytest.approx(0.587**2 / (0.299**2 + 0.587**2 + 0.114**2), abs=0.05)
+
+
+def test_misfit_is_judged_by_its_own_spread(gaussian: GaussianPrior) -> None:
+    assert misfit_warning(torch.tensor([[1.2]]), 50) is None
+    assert "do not fit" in str(misfit_warning(torch.tensor([[1.2]]), 5000))
+    assert "too well" in str(misfit_warning(torch.tensor([[0.5]]), 5000))
+    assert misfit_warning(torch.empty(0), 5000) is None
+    operator, generator = Grayscale(SHAPE), torch.Generator().manual_seed(3)
+    truth = gaussian.sample(1, generator)
+    y = ForwardModel(operator, GaussianNoise(0.05)).simulate(truth, generator)
+    options = {"rule": "moment_matching", "sampler": "multistep", "sigmas": geometric(12, 0.01, 5.0), "samples": 8}
+    right = solve(gaussian, ForwardModel(operator, GaussianNoise(0.05)), y, **options)  # type: ignore[arg-type]
+    assert right.warning is None
+    noisier = ForwardModel(operator, GaussianNoise(0.3)).simulate(truth, generator)
+    wrong = solve(gaussian, ForwardModel(operator, GaussianNoise(0.05)), noisier, **options)  # type: ignore[arg-type]
+    assert "do not fit" in str(wrong.warning)
+
+
+def test_the_trace_is_kept_and_drawn(gaussian: GaussianPrior, tmp_path: Path) -> None:
+    forward_model = ForwardModel(Grayscale(SHAPE), GaussianNoise(0.05))
+    y = forward_model.simulate(gaussian.sample(2, torch.Generator().manual_seed(0)), torch.Generator().manual_seed(1))
+    result = solve(gaussian, forward_model, y, sigmas=karras(10, 0.01, 2.0), samples=3, batch=2)
+    trace = result.diagnostics
+    assert trace["sigma"] == sorted(trace["sigma"], reverse=True)
+    assert len(trace["sigma"]) == len(trace["misfit"]) == len(trace["step"]) == 10
+    assert trace["misfit"][-1] ** 2 == pytest.approx(float(result.chi2.mean()), rel=1e-6)
+    assert trace["step"][0] == 0
+    assert all(step > 0 for step in trace["step"][1:])
+    result.save(tmp_path / "run.npz")
+    after = Posterior.load(tmp_path / "run.npz")
+    assert after.diagnostics == trace
+    assert after.measured_values == 16
+    picture = trace_picture(trace)
+    assert picture.dtype == np.uint8
+    assert picture.shape == (320, 480, 3)
+    assert ((picture == (31, 90, 180)).all(axis=2)).sum() > 100
+    assert trace_picture({"sigma": [], "misfit": [], "step": []}).min() < 255
+
+
+def test_divergence_is_stopped_before_it_is_infinite() -> None:
+    prior = FunctionPrior(lambda x, sigma: 4 * x, channels=3)
+    y = torch.zeros(1, *SHAPE)
+    with pytest.raises(SolveError, match="noise level") as caught:
+        solve(prior, ForwardModel(Identity(SHAPE), GaussianNoise(1.0)), y, rule="annealed", sigmas=karras(60))
+    assert "step 60" not in str(caught.value)
+    assert "grew" in str(caught.value)
+    assert "grew" in likely_cause(0.1, 0.005, 20, [1.0, 3.0, 9.0, float("nan")])
+    assert "up to 20" in likely_cause(30, 0.005, 20, [])
+    assert "down to 0.005" in likely_cause(0.0001, 0.005, 20, [])
