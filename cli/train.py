@@ -28,7 +28,9 @@ def parse_duration(text: str) -> float:
 def train(
     data: Annotated[str, typer.Argument(help="Folder of images, .npz file, or torchvision data set such as CIFAR10.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for checkpoint, weights, card and pictures.")],
-    preset: Annotated[str, typer.Option(help="Architecture and schedule: photos, photos-ncsn, ct or tiny.")] = "photos",
+    preset: Annotated[
+        str, typer.Option(help="Architecture and schedule: photos, ct, cifar10, flowers64, ...")
+    ] = "photos",
     validation: Annotated[str | None, typer.Option("--val", help="Validation data; default: 3 % held out.")] = None,
     time_limit: Annotated[
         str | None, typer.Option(metavar="DURATION", help="Stop after this long, e.g. 45m or 2h.")
@@ -129,6 +131,7 @@ def export(output: Path, config: Any, state: Any, held_out: Any, *, data: str, n
             "augmentation": config.augmentation.__dict__,
             "seed": config.seed,
         },
+        size=None if config.network.local else config.crop,
     )
     denoising_picture(state.ema, examples[:6]).save(output / "denoised.png")
     return save_prior(output, state.ema, card)

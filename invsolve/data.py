@@ -157,7 +157,8 @@ def _window(picture: Picture, size: int, rng: np.random.Generator) -> Picture:
     """A random ``size`` x ``size`` part; pictures smaller than that are continued by reflection."""
     short_y, short_x = (max(0, size - n) for n in picture.shape[:2])
     if short_y or short_x:
-        picture = np.pad(picture, ((0, short_y), (0, short_x), (0, 0)), mode="symmetric")
+        padded: npt.NDArray[Any] = np.pad(picture, ((0, short_y), (0, short_x), (0, 0)), mode="symmetric")
+        picture = padded
     top = rng.integers(picture.shape[0] - size + 1)
     left = rng.integers(picture.shape[1] - size + 1)
     return picture[top : top + size, left : left + size]
@@ -174,7 +175,9 @@ def _rotated(picture: Picture, size: int, augmentation: Augmentation, rng: np.ra
     theta = torch.tensor([[[c, -s, 0.0], [s, c, 0.0]]], dtype=torch.float32)
     grid = F.affine_grid(theta, [1, window.shape[2], size, size], align_corners=False)
     planes = torch.from_numpy(window).permute(2, 0, 1)[None]
-    return F.grid_sample(planes, grid, mode="bicubic", padding_mode="reflection", align_corners=False)[0].permute(1, 2, 0)
+    return F.grid_sample(planes, grid, mode="bicubic", padding_mode="reflection", align_corners=False)[0].permute(
+        1, 2, 0
+    )
 
 
 def _oriented(crop: npt.NDArray[Any], orientations: str, rng: np.random.Generator) -> npt.NDArray[Any]:

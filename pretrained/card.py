@@ -18,6 +18,7 @@ class Card:
     """Facts about a prior, all of them plain JSON.
 
     ``validation_mse`` lists (sigma, mean squared denoising error per pixel), in the units of x; solvers use it.
+    ``size`` is the side of the square pictures the prior knows, None where any size will do.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Card:
     knows: str = ""
     does_not_know: str = ""
     training: dict[str, Any] = field(default_factory=dict)
+    size: int | None = None
     format: int = FORMAT
 
     def to_json(self) -> str:

@@ -32,7 +32,10 @@ TILE_CORE = 384
 
 
 class NetworkPrior(ScoreModel):
-    """A trained network as a score model: any picture size, tiles for large ones, noise levels clamped to the card's."""
+    """A trained network as a score model, its noise levels clamped to the card's.
+
+    A local network takes any picture size, large ones in tiles; one with attention only the card's size.
+    """
 
     def __init__(self, network: EDMDenoiser, card: Card, device: torch.device) -> None:
         config = network.config
@@ -41,6 +44,7 @@ class NetworkPrior(ScoreModel):
             sigma_min=card.sigma_min,
             sigma_max=card.sigma_max,
             sigma_data=config.sigma_data,
+            size=card.size,
         )
         self.network = network.to(device).to(memory_format=torch.channels_last).eval()
         self.network.requires_grad_(False)
@@ -50,6 +54,7 @@ class NetworkPrior(ScoreModel):
         self._log_mse = np.log([e for _, e in table])
 
     def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
+        self.check_size(x)
         level = torch.as_tensor(sigma, dtype=torch.float32, device=x.device).expand(len(x))
         level = level.clamp(self.sigma_min, self.sigma_max)
 
@@ -61,9 +66,9 @@ class NetworkPrior(ScoreModel):
                     pieces.append(self.network(part[first : first + count].float(), level[first : first + count]))
             return torch.cat(pieces).to(part.dtype)
 
-        if x.shape[-2] * x.shape[-1] <= (2 * TILE_CORE) ** 2:
-            return whole(x)
         config = self.network.config
+        if x.shape[-2] * x.shape[-1] <= (2 * TILE_CORE) ** 2 or not config.local:
+            return whole(x)
         return tiled(whole, x, core=TILE_CORE, overlap=config.receptive_radius, multiple=config.multiple)
 
     def mse(self, sigma: float) -> float:
