@@ -1,5 +1,6 @@
 """Forward models: what was measured, one file each."""
 
+from invsolve.forward_models.classifier import CleanClassifier, NoiseConditionalClassifier, torchvision_classifier
 from invsolve.forward_models.conjugate_gradient import conjugate_gradient
 from invsolve.forward_models.forward_model import ForwardModel, GaussianNoise, NoiseModel
 from invsolve.forward_models.grayscale import Grayscale
@@ -9,6 +10,7 @@ from invsolve.forward_models.operator import Adjoint, Composition, LinearOperato
 
 __all__ = [
     "Adjoint",
+    "CleanClassifier",
     "Composition",
     "ForwardModel",
     "GaussianNoise",
@@ -16,9 +18,11 @@ __all__ = [
     "Identity",
     "LinearOperator",
     "Mask",
+    "NoiseConditionalClassifier",
     "NoiseModel",
     "Scaled",
     "Stack",
     "conjugate_gradient",
     "power_iteration",
+    "torchvision_classifier",
 ]

@@ -10,6 +10,7 @@ from torch import Tensor
 from invsolve.errors import UsageError
 from invsolve.forward_models import ForwardModel
 from invsolve.rules.annealed import AnnealedLikelihood
+from invsolve.rules.classifier_gradient import ClassifierGradient
 from invsolve.rules.conditioned import ConditionedModel
 from invsolve.rules.exact import ExactPosterior
 from invsolve.rules.proximal import Proximal
@@ -23,6 +24,7 @@ RULES: dict[str, Rule] = {
     "annealed": AnnealedLikelihood,
     "replacement": Replacement,
     "exact": ExactPosterior,
+    "classifier_gradient": ClassifierGradient,
 }
 
 
@@ -52,6 +54,7 @@ def condition(prior: ScoreModel, forward_model: ForwardModel, y: Tensor, rule: s
 __all__ = [
     "RULES",
     "AnnealedLikelihood",
+    "ClassifierGradient",
     "ConditionedModel",
     "ExactPosterior",
     "Proximal",
