@@ -9,9 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from invsolve.errors import UsageError
+from invsolve.samplers.heun import heun_sde, ode
 from invsolve.samplers.info import Callback, StepInfo
 from invsolve.samplers.langevin import annealed_langevin
+from invsolve.samplers.ode_adaptive import ode_adaptive
+from invsolve.samplers.predictor_corrector import predictor_corrector
 from invsolve.samplers.renoising import ancestral, renoising
+from invsolve.samplers.reverse_sde import reverse_sde
 
 Sampler = Callable[..., Tensor]
 
@@ -19,6 +23,11 @@ SAMPLERS: dict[str, Sampler] = {
     "renoising": renoising,
     "ancestral": ancestral,
     "langevin": annealed_langevin,
+    "pc": predictor_corrector,
+    "reverse_sde": reverse_sde,
+    "heun_sde": heun_sde,
+    "ode": ode,
+    "ode_adaptive": ode_adaptive,
 }
 
 
@@ -32,4 +41,18 @@ def find_sampler(name: str) -> Sampler:
     raise UsageError(f"unknown sampler {name!r}", hint=f"known samplers: {', '.join(SAMPLERS)}")
 
 
-__all__ = ["SAMPLERS", "Callback", "Sampler", "StepInfo", "ancestral", "annealed_langevin", "find_sampler", "renoising"]
+__all__ = [
+    "SAMPLERS",
+    "Callback",
+    "Sampler",
+    "StepInfo",
+    "ancestral",
+    "annealed_langevin",
+    "find_sampler",
+    "heun_sde",
+    "ode",
+    "ode_adaptive",
+    "predictor_corrector",
+    "renoising",
+    "reverse_sde",
+]
