@@ -12,8 +12,11 @@ from invsolve._version import __version__
 from invsolve.cli.colorize import colorize
 from invsolve.cli.console import Verbosity, exit_code_of
 from invsolve.cli.demo import demo
+from invsolve.cli.generate import generate
 from invsolve.cli.inpaint import inpaint
+from invsolve.cli.likelihood import likelihood
 from invsolve.cli.models import models
+from invsolve.cli.sample import sample
 from invsolve.cli.train import train
 
 EXIT_CODES = (
@@ -47,6 +50,9 @@ def options(
 
 app.command(epilog=EXIT_CODES)(inpaint)
 app.command(epilog=EXIT_CODES)(colorize)
+app.command(epilog=EXIT_CODES)(sample)
+app.command(epilog=EXIT_CODES)(generate)
+app.command(epilog=EXIT_CODES)(likelihood)
 app.command(epilog=EXIT_CODES)(train)
 app.command(epilog=EXIT_CODES)(models)
 app.command(epilog=EXIT_CODES)(demo)
