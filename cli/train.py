@@ -12,8 +12,8 @@ from invsolve.cli.console import Verbosity, progress_bar, say
 from invsolve.cli.files import check_writable, make_folder
 from invsolve.errors import ExitCode, InputError, UsageError
 
-MOST_VALIDATED = 1000
-"""Validation pictures beyond this many would not change the card's figures."""
+MOST_VALIDATED = {"prior": 500, "classifier": 2000}
+"""Validation pictures beyond this many would hardly change the card's figures."""
 
 
 def parse_duration(text: str) -> float:
@@ -171,7 +171,7 @@ def export(output: Path, config: Any, state: Any, held_out: Any, *, data: str, n
     from invsolve.pretrained.loading import save_prior
     from invsolve.training import denoising_picture, validate, validation_pictures, validation_sigmas
 
-    examples = validation_pictures(held_out[:MOST_VALIDATED], 256)
+    examples = validation_pictures(held_out[:: -(-len(held_out) // MOST_VALIDATED["prior"])], 256)
     errors = validate(state.ema, examples, validation_sigmas(config.density), batch=16 if config.crop <= 64 else 4)
     card = Card(
         name=name,
@@ -198,7 +198,7 @@ def export_classifier(output: Path, config: Any, state: Any, held_out: Any, *, d
     from invsolve.training import validation_pictures, validation_sigmas
 
     # Every k-th picture: files may be sorted by class.
-    every = -(-len(held_out.pictures) // MOST_VALIDATED)
+    every = -(-len(held_out.pictures) // MOST_VALIDATED["classifier"])
     pictures, labels = held_out.pictures[::every], held_out.labels[::every]
     examples = validation_pictures(pictures, config.crop)
     if len(examples) != len(labels):
