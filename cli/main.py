@@ -14,6 +14,7 @@ from invsolve.cli.console import Verbosity, exit_code_of
 from invsolve.cli.demo import demo
 from invsolve.cli.generate import generate
 from invsolve.cli.inpaint import inpaint
+from invsolve.cli.interpolate import interpolate
 from invsolve.cli.likelihood import likelihood
 from invsolve.cli.models import models
 from invsolve.cli.sample import sample
@@ -53,6 +54,7 @@ app.command(epilog=EXIT_CODES)(colorize)
 app.command(epilog=EXIT_CODES)(sample)
 app.command(epilog=EXIT_CODES)(generate)
 app.command(epilog=EXIT_CODES)(likelihood)
+app.command(epilog=EXIT_CODES)(interpolate)
 app.command(epilog=EXIT_CODES)(train)
 app.command(epilog=EXIT_CODES)(models)
 app.command(epilog=EXIT_CODES)(demo)

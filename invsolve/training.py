@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from invsolve.data import Augmentation, Picture, center_crops, halve, numbered_crops, unit_scale
 from invsolve.errors import InputError, SolveError
 from invsolve.network import EDMDenoiser, NetworkConfig
+from invsolve.objectives import likelihood_weight
 from invsolve.optimizer import MuonAdamW
 from invsolve.precision import autocast
 
@@ -49,6 +50,12 @@ class SigmaDensity:
         )
         return torch.where(u < self.lower_share, lower, upper).exp()
 
+    def density(self, sigma: Tensor) -> Tensor:
+        """p(sigma)."""
+        lower = self.lower_share / math.log(self.split / self.low)
+        upper = (1 - self.lower_share) / math.log(self.high / self.split)
+        return torch.where(sigma < self.split, lower, upper) / sigma
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -56,7 +63,7 @@ class TrainingConfig:
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
     density: SigmaDensity = field(default_factory=SigmaDensity)
-    weighting: Literal["edm", "ncsn"] = "edm"
+    weighting: Literal["edm", "ncsn", "likelihood"] = "edm"
     steps: int = 10_500
     batch: int = 32
     crop: int = 64
@@ -148,18 +155,25 @@ def stratified_sigma(count: int, density: SigmaDensity, generator: torch.Generat
     return density.quantile(u)
 
 
-def loss_weight(sigma: Tensor, sigma_data: float, weighting: str) -> Tensor:
-    """Weight on |D - x0|^2: EDM's 1 / c_out^2, or NCSN's 1 / sigma^2 (lambda = sigma^2 on the score)."""
+def loss_weight(sigma: Tensor, sigma_data: float, weighting: str, density: SigmaDensity | None = None) -> Tensor:
+    """Weight on |D - x0|^2: EDM's 1 / c_out^2, NCSN's 1 / sigma^2 (lambda = sigma^2 on the score), or the likelihood's.
+
+    The last is Song et al. 2021b's lambda = g^2 for the given ``density`` of levels; NCSN's where that is log-uniform.
+    """
     if weighting == "ncsn":
         return 1 / sigma**2
+    if weighting == "likelihood":
+        return likelihood_weight(sigma, (density or SigmaDensity()).density(sigma)) / (2 * sigma**4)
     return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
 
 
-def denoising_loss(model: EDMDenoiser, x0: Tensor, sigma: Tensor, z: Tensor, weighting: str) -> Tensor:
+def denoising_loss(
+    model: EDMDenoiser, x0: Tensor, sigma: Tensor, z: Tensor, weighting: str, density: SigmaDensity | None = None
+) -> Tensor:
     """Mean over pixels and batch of the weighted squared denoising error; all inputs (B, C, H, W), sigma (B,)."""
     denoised = model(x0 + sigma[:, None, None, None] * z, sigma)
     per_image = (denoised - x0).square().mean(dim=(1, 2, 3))
-    return (loss_weight(sigma, model.config.sigma_data, weighting) * per_image).mean()
+    return (loss_weight(sigma, model.config.sigma_data, weighting, density) * per_image).mean()
 
 
 def ema_decay(step: int, relative_width: float) -> float:
@@ -229,7 +243,9 @@ class Task(Generic[M]):
 
 DENOISING: Task[EDMDenoiser] = Task(
     build=lambda config: EDMDenoiser(config.network),
-    loss=lambda model, batch, config: denoising_loss(model, batch.x0, batch.sigma, batch.z, config.weighting),
+    loss=lambda model, batch, config: denoising_loss(
+        model, batch.x0, batch.sigma, batch.z, config.weighting, config.density
+    ),
 )
 
 
