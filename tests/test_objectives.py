@@ -144,7 +144,8 @@ def test_variance_reduction_reduces_variance() -> None:
         v = draw_directions(x, count, kind, g)  # type: ignore[arg-type]
         return float((sliced(s, x, v, variance_reduced=reduced) - implicit(s, x)).detach().std())
 
-    assert spread(turning, "gaussian", 1, True) < 1e-12 < 0.1 < spread(turning, "gaussian", 1, False)
+    assert spread(turning, "gaussian", 1, True) < 1e-12
+    assert spread(turning, "gaussian", 1, False) > 0.1
     assert spread(score, "rademacher", 1, True) < spread(score, "gaussian", 1, True)
     assert spread(score, "gaussian", 16, True) == pytest.approx(spread(score, "gaussian", 1, True) / 4, rel=0.1)
 
