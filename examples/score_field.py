@@ -1,4 +1,4 @@
-"""The score of a mixture, and of the mixture blurred by noise: arrows uphill in log density.
+"""The score of a mixture, and of the mixture blurred by noise: arrows uphill in log density, over the density.
 
 Run from the repository: python examples/score_field.py
 """
@@ -8,7 +8,7 @@ from mixture import THREE
 
 panels = []
 for sigma in (0.05, 0.5, 1.5):
-    panel = Panel(f"log density and score, noise {sigma:g}")
+    panel = Panel(f"density and score, noise {sigma:g}")
     density = THREE.log_density(panel.grid(160), sigma).exp().reshape(160, 160).numpy()
     panel.map((density / density.max()) ** 0.5)
     panel.arrows(lambda x, sigma=sigma: THREE.score(x, sigma))
