@@ -12,10 +12,11 @@ import json
 
 import torch
 
-from invsolve.exactness import Law, bias, langevin_law, renoising_law, start_law
+from invsolve.exactness import Law, bias, langevin_law, renoising_law, start_law, stepwise_law
 from invsolve.forward_models import ForwardModel, GaussianNoise, Grayscale, LinearOperator, Mask
 from invsolve.gaussian import smooth_gaussian_prior
 from invsolve.rules import condition
+from invsolve.samplers import heun_sde, ode, predictor_corrector, reverse_sde
 from invsolve.score_model import ScoreModel
 from invsolve.sigmas import geometric, karras
 
@@ -25,11 +26,16 @@ SHAPE, NOISE = (3, 8, 8), 0.05
 def laws(model: ScoreModel, sigma_max: float) -> dict[str, Law]:
     """Each sampler's law; network calls per sample in the name."""
     start = start_law(torch.full(SHAPE, 0.5, dtype=torch.float64), sigma_max)
+    coarse = karras(50, 0.005, sigma_max)
     fine, textbook = karras(200, 0.005, sigma_max), geometric(300, 0.005, sigma_max)
     return {
         "renoising, 50 calls": renoising_law(model, start, karras(50, 0.005, sigma_max)),
         "ancestral, 50 calls": renoising_law(model, start, karras(50, 0.005, sigma_max), None),
         "ancestral, 200 calls": renoising_law(model, start, fine, None),
+        "reverse SDE, 50 calls": stepwise_law(reverse_sde, model, start, coarse),
+        "predictor-corrector, 99 calls": stepwise_law(predictor_corrector, model, start, coarse, measured_norms=False),
+        "stochastic Heun, 99 calls": stepwise_law(heun_sde, model, start, coarse, churn=40 / 50),
+        "ODE (Heun), 99 calls": stepwise_law(ode, model, start, coarse),
         "langevin, NCSNv2 step, 50 x 4 calls": langevin_law(model, start, geometric(50, 0.005, sigma_max), 4),
         "langevin, fine, 300 x 5 calls": langevin_law(model, start, textbook, 5, 0.2 * 0.005**2),
     }

@@ -13,8 +13,12 @@ from invsolve.cli.colorize import colorize
 from invsolve.cli.console import Verbosity, exit_code_of
 from invsolve.cli.ct import ct
 from invsolve.cli.demo import demo
+from invsolve.cli.generate import generate
 from invsolve.cli.inpaint import inpaint
+from invsolve.cli.interpolate import interpolate
+from invsolve.cli.likelihood import likelihood
 from invsolve.cli.models import models
+from invsolve.cli.sample import sample
 from invsolve.cli.simulate import simulate
 from invsolve.cli.train import train
 from invsolve.cli.verify import verify
@@ -52,6 +56,10 @@ app.command(epilog=EXIT_CODES)(inpaint)
 app.command(epilog=EXIT_CODES)(colorize)
 app.command(epilog=EXIT_CODES)(ct)
 app.add_typer(simulate, name="simulate", epilog=EXIT_CODES)
+app.command(epilog=EXIT_CODES)(sample)
+app.command(epilog=EXIT_CODES)(generate)
+app.command(epilog=EXIT_CODES)(likelihood)
+app.command(epilog=EXIT_CODES)(interpolate)
 app.command(epilog=EXIT_CODES)(train)
 app.command(epilog=EXIT_CODES)(models)
 app.command(epilog=EXIT_CODES)(verify)

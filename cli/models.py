@@ -10,16 +10,20 @@ import typer
 def models(
     name: Annotated[str | None, typer.Argument(help="Show this prior's whole card.")] = None,
 ) -> None:
-    """List the shipped priors, or show one prior's card.
+    """List the shipped priors and classifiers, or show one's card.
 
     Example: invsolve models photos
     """
     from invsolve.pretrained.card import Card
-    from invsolve.pretrained.loading import CARD, find_prior, shipped_priors
+    from invsolve.pretrained.loading import CARD, SHIPPED, find_prior, shipped_classifiers, shipped_priors
 
     if name is not None:
-        typer.echo(Card.read(find_prior(name) / CARD).to_json(), nl=False)
+        folder = SHIPPED / name if name in shipped_classifiers() else find_prior(name)
+        typer.echo(Card.read(folder / CARD).to_json(), nl=False)
         return
     for shipped in shipped_priors():
         card = Card.read(find_prior(shipped) / CARD)
         typer.echo(f"{card.name:10} {card.units}; {card.knows}")
+    for shipped in shipped_classifiers():
+        card = Card.read(SHIPPED / shipped / CARD)
+        typer.echo(f"{card.name:10} classifier of {', '.join(card.classes)}")

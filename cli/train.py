@@ -1,15 +1,19 @@
-"""``invsolve train``: a prior from pictures."""
+"""``invsolve train``: a prior, or a classifier, from pictures."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from invsolve.cli.console import Verbosity, progress_bar, say
 from invsolve.cli.files import check_writable, make_folder
-from invsolve.errors import ExitCode, UsageError
+from invsolve.errors import ExitCode, InputError, UsageError
+
+MOST_VALIDATED = {"prior": 500, "classifier": 2000}
+"""Validation pictures beyond this many would hardly change the card's figures."""
 
 
 def parse_duration(text: str) -> float:
@@ -28,7 +32,9 @@ def parse_duration(text: str) -> float:
 def train(
     data: Annotated[str, typer.Argument(help="Folder of images, .npz file, or torchvision data set such as CIFAR10.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for checkpoint, weights, card and pictures.")],
-    preset: Annotated[str, typer.Option(help="Architecture and schedule: photos, photos-ncsn, ct or tiny.")] = "photos",
+    preset: Annotated[
+        str, typer.Option(help="Architecture and schedule: photos, ct, cifar10, flowers64, ...")
+    ] = "photos",
     validation: Annotated[str | None, typer.Option("--val", help="Validation data; default: 3 % held out.")] = None,
     time_limit: Annotated[
         str | None, typer.Option(metavar="DURATION", help="Stop after this long, e.g. 45m or 2h.")
@@ -37,6 +43,14 @@ def train(
     batch: Annotated[int | None, typer.Option(min=1, help="Crops per step.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of crops, noise and initial weights.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    classifier: Annotated[
+        bool,
+        typer.Option(
+            "--classifier",
+            help="Train p(label | noisy picture) on data with labels; presets cifar10, flowers64, tiny, and "
+            "cifar10-clean, flowers64-clean for clean pictures only.",
+        ),
+    ] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start anew over the folder's checkpoint; default is to resume it.")
     ] = False,
@@ -45,60 +59,110 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
     verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="More detail; -vv shows tracebacks.")] = 0,
 ) -> None:
-    """Train a noise-conditional prior by denoising score matching.
+    """Train a noise-conditional prior by denoising score matching, or a noise-conditional classifier.
 
     Interrupt with Ctrl-C at any time: the same command resumes. The folder ends up holding model.safetensors and
-    card.json (give it to --model), a picture of what the prior denoises, and the checkpoint.
+    card.json (give it to --model or --classifier), the checkpoint and, for a prior, a picture of what it denoises.
 
-    Example: invsolve train photos/ --preset photos --time-limit 2h -o my-prior
-    """
+    Examples:
+
+      invsolve train photos/ --preset photos --time-limit 2h -o my-prior
+
+      invsolve train cifar10-train.npz --val cifar10-val.npz --classifier --preset cifar10 -o my-classifier
+    """  # fmt: skip
     Verbosity.level = -1 if quiet else verbose
-    from invsolve.data import load_pictures
+    from invsolve import classifier as classifiers
+    from invsolve.data import Labelled, load_labelled, load_pictures
     from invsolve.pretrained.loading import CARD, WEIGHTS, resolve_device
-    from invsolve.training import CHECKPOINT, PRESETS, hold_out, with_overrides
-    from invsolve.training import train as run_training
+    from invsolve.training import CHECKPOINT, DENOISING, PRESETS, Task, fit, hold_out, with_overrides
 
-    if preset not in PRESETS:
-        raise UsageError(f"unknown preset {preset!r}", hint=f"known presets: {', '.join(PRESETS)}")
-    config = with_overrides(PRESETS[preset], steps=steps, batch=batch, seed=seed)
+    presets = classifiers.PRESETS if classifier else PRESETS
+    if preset not in presets:
+        raise UsageError(f"unknown preset {preset!r}", hint=f"known presets: {', '.join(presets)}")
+    config = with_overrides(presets[preset], steps=steps, batch=batch, seed=seed)
     where = resolve_device(device)
     resuming = not fresh and (output / CHECKPOINT).is_file()
     make_folder(output)
     # A finished prior is only replaced by resuming its own run.
-    check_writable([output / part for part in (WEIGHTS, CARD, "denoised.png")], force=resuming or fresh)
+    written = [WEIGHTS, CARD] + ([] if classifier else ["denoised.png"])
+    check_writable([output / part for part in written], force=resuming or fresh)
     limit = parse_duration(time_limit) if time_limit else None
-    pictures = load_pictures(data, config.network.channels)
-    if validation is None:
-        pictures, held_out = hold_out(pictures)
+    channels = config.network.channels
+    if classifier:
+        known = load_labelled(data, channels)
+        kept, held_out = (
+            (known, load_labelled(validation, channels)) if validation is not None else hold_out_labelled(known)
+        )
+        if held_out.classes != kept.classes:
+            raise InputError(f"--val has the classes {held_out.classes}", hint=f"wanted {kept.classes}, in this order")
+        config = with_overrides(config, classes=kept.classes)
     else:
-        held_out = load_pictures(validation, config.network.channels)
-    say(f"{len(pictures)} pictures, {len(held_out)} for validation, on {where}" + (", resuming" if resuming else ""))
+        pictures = load_pictures(data, channels)
+        parts = hold_out(pictures) if validation is None else (pictures, load_pictures(validation, channels))
+        kept, held_out = (Labelled(part, np.zeros(len(part), np.int64), ()) for part in parts)
+    say(
+        f"{len(kept.pictures)} pictures, {len(held_out.pictures)} for validation, on {where}"
+        + (", resuming" if resuming else "")
+    )
+    task: Task[Any] = classifiers.CLASSIFYING if classifier else DENOISING
 
     with progress_bar(
         "step {task.fields[step]}", "loss {task.fields[loss]:.4f}", "{task.fields[rate]:.0f} images/s"
     ) as bar:
-        task = bar.add_task("training", total=1.0, step=0, loss=float("nan"), rate=0.0)
+        row = bar.add_task("training", total=1.0, step=0, loss=float("nan"), rate=0.0)
 
         def show(info: Any) -> None:
             share = info.seconds / max(info.seconds + info.remaining, 1e-9)
-            bar.update(task, completed=share, step=info.step, loss=info.loss, rate=info.images_per_second)
+            bar.update(row, completed=share, step=info.step, loss=info.loss, rate=info.images_per_second)
             if info.step % 500 == 0:
                 say(f"step {info.step}: loss {info.loss:.4f}, {info.images_per_second:.0f} images/s", level=1)
 
         try:
-            state = run_training(
-                pictures, config, output, device=where, time_limit=limit, resume=not fresh, on_step=show
-            )
+            state = fit(
+                task, kept.pictures, config, output, labels=kept.labels.tolist(), device=where, time_limit=limit,
+                resume=not fresh, on_step=show,
+            )  # fmt: skip
         except KeyboardInterrupt:
             bar.stop()
             say(f"interrupted; the same command resumes from {output / CHECKPOINT}")
             raise typer.Exit(int(ExitCode.INTERRUPTED)) from None
 
     say("validating ...")
-    card = export(output, config, state, held_out, data=data, name=name or output.name, licence=licence)
-    errors = ", ".join(f"{s:.3g}: {e**0.5:.4f}" for s, e in card.validation_mse)
-    say(f"{state.step} steps, {state.seconds / 60:.1f} min; rms denoising error by sigma: {errors}")
-    say(f"wrote {output / 'model.safetensors'}, card.json and denoised.png")
+    name = name or output.name
+    if classifier:
+        card = export_classifier(output, config, state, held_out, data=data, name=name, licence=licence)
+        figures = ", ".join(f"{s:.3g}: {a:.1%}" for s, a, _ in card.validation_accuracy)
+        say(f"{state.step} steps, {state.seconds / 60:.1f} min; right answers by sigma: {figures}")
+    else:
+        card = export(output, config, state, held_out.pictures, data=data, name=name, licence=licence)
+        figures = ", ".join(f"{s:.3g}: {e**0.5:.4f}" for s, e in card.validation_mse)
+        say(f"{state.step} steps, {state.seconds / 60:.1f} min; rms denoising error by sigma: {figures}")
+    say(f"wrote {', '.join(str(output / part) if part == WEIGHTS else part for part in written)}")
+
+
+def hold_out_labelled(known: Any) -> tuple[Any, Any]:
+    """Split off a share of the pictures, with their labels, for validation."""
+    from invsolve.data import Labelled
+    from invsolve.training import hold_out
+
+    numbers = hold_out([np.full((1, 1, 1), i, np.uint16) for i in range(len(known.pictures))])
+    parts = [[int(number[0, 0, 0]) for number in part] for part in numbers]
+    kept, held = (Labelled([known.pictures[i] for i in part], known.labels[part], known.classes) for part in parts)
+    return kept, held
+
+
+def training_facts(config: Any, state: Any) -> dict[str, Any]:
+    """What the card says about the run."""
+    return {
+        "steps": state.step,
+        "seconds": round(state.seconds),
+        "batch": config.batch,
+        "crop": config.crop,
+        "weighting": config.weighting,
+        "density": config.density.__dict__,
+        "augmentation": config.augmentation.__dict__,
+        "seed": config.seed,
+    }
 
 
 def export(output: Path, config: Any, state: Any, held_out: Any, *, data: str, name: str, licence: str) -> Any:
@@ -107,8 +171,8 @@ def export(output: Path, config: Any, state: Any, held_out: Any, *, data: str, n
     from invsolve.pretrained.loading import save_prior
     from invsolve.training import denoising_picture, validate, validation_pictures, validation_sigmas
 
-    examples = validation_pictures(held_out, 256)
-    errors = validate(state.ema, examples, validation_sigmas(config.density))
+    examples = validation_pictures(held_out[:: -(-len(held_out) // MOST_VALIDATED["prior"])], 256)
+    errors = validate(state.ema, examples, validation_sigmas(config.density), batch=16 if config.crop <= 64 else 4)
     card = Card(
         name=name,
         network={},
@@ -119,16 +183,41 @@ def export(output: Path, config: Any, state: Any, held_out: Any, *, data: str, n
         sha256="",
         data=Path(data).name,
         licence=licence,
-        training={
-            "steps": state.step,
-            "seconds": round(state.seconds),
-            "batch": config.batch,
-            "crop": config.crop,
-            "weighting": config.weighting,
-            "density": config.density.__dict__,
-            "augmentation": config.augmentation.__dict__,
-            "seed": config.seed,
-        },
+        training=training_facts(config, state),
+        size=None if config.network.local else config.crop,
     )
     denoising_picture(state.ema, examples[:6]).save(output / "denoised.png")
+    return save_prior(output, state.ema, card)
+
+
+def export_classifier(output: Path, config: Any, state: Any, held_out: Any, *, data: str, name: str, licence: str) -> Any:  # fmt: skip
+    """Measure the averaged weights' accuracy at every noise level and write classifier and card."""
+    from invsolve.classifier import validate_classifier
+    from invsolve.pretrained.card import Card
+    from invsolve.pretrained.loading import save_prior
+    from invsolve.training import validation_pictures, validation_sigmas
+
+    # Every k-th picture: files may be sorted by class.
+    every = -(-len(held_out.pictures) // MOST_VALIDATED["classifier"])
+    pictures, labels = held_out.pictures[::every], held_out.labels[::every]
+    examples = validation_pictures(pictures, config.crop)
+    if len(examples) != len(labels):
+        raise InputError("some validation pictures are too small", hint=f"wanted {config.crop} x {config.crop} or more")
+    scores = validate_classifier(state.ema, examples, labels.tolist(), validation_sigmas(config.density))
+    card = Card(
+        name=name,
+        network={},
+        units=config.units,
+        sigma_min=config.density.low,
+        sigma_max=config.density.high,
+        validation_mse=[],
+        sha256="",
+        data=Path(data).name,
+        licence=licence,
+        training={**training_facts(config, state), "validated_on": len(examples)},
+        size=None if config.network.local else config.crop,
+        kind="classifier",
+        classes=list(config.classes),
+        validation_accuracy=[(sigma, accuracy, surprise) for sigma, (accuracy, surprise) in scores.items()],
+    )
     return save_prior(output, state.ema, card)

@@ -1,5 +1,6 @@
 """Forward models: what was measured, one file each."""
 
+from invsolve.forward_models.classifier import CleanClassifier, NoiseConditionalClassifier, torchvision_classifier
 from invsolve.forward_models.conjugate_gradient import conjugate_gradient
 from invsolve.forward_models.diagonal import Diagonal
 from invsolve.forward_models.forward_model import ForwardModel, GaussianNoise, NoiseModel
@@ -15,6 +16,7 @@ from invsolve.forward_models.transmission import TransmissionNoise
 __all__ = [
     "Adjoint",
     "AstraProjector",
+    "CleanClassifier",
     "Composition",
     "DenseMatrix",
     "Diagonal",
@@ -25,6 +27,7 @@ __all__ = [
     "Identity",
     "LinearOperator",
     "Mask",
+    "NoiseConditionalClassifier",
     "NoiseModel",
     "Scaled",
     "SparseProjector",
@@ -35,4 +38,5 @@ __all__ = [
     "even_subset",
     "power_iteration",
     "projector",
+    "torchvision_classifier",
 ]

@@ -16,19 +16,23 @@ from invsolve._version import __version__
 if TYPE_CHECKING:
     from invsolve import forward_models, samplers
     from invsolve.colorization import colorize
+    from invsolve.generation import generate, sample
     from invsolve.inpainting import inpaint
     from invsolve.posterior import Posterior
-    from invsolve.pretrained.loading import load_prior
+    from invsolve.pretrained.loading import load_classifier, load_prior
     from invsolve.rules import condition
     from invsolve.solver import solve
 
 _HOMES = {
     "load_prior": "invsolve.pretrained.loading",
+    "load_classifier": "invsolve.pretrained.loading",
     "solve": "invsolve.solver",
     "condition": "invsolve.rules",
     "Posterior": "invsolve.posterior",
     "inpaint": "invsolve.inpainting",
     "colorize": "invsolve.colorization",
+    "sample": "invsolve.generation",
+    "generate": "invsolve.generation",
 }
 _MODULES = ("forward_models", "samplers")
 
@@ -38,8 +42,11 @@ __all__ = [
     "colorize",
     "condition",
     "forward_models",
+    "generate",
     "inpaint",
+    "load_classifier",
     "load_prior",
+    "sample",
     "samplers",
     "solve",
 ]

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -53,6 +53,49 @@ def load_pictures(source: str | Path, channels: int = 3) -> list[Picture]:
             f"no picture found in {source}", hint=f"accepted endings: {' '.join(sorted(PICTURE_SUFFIXES))}"
         )
     return pictures
+
+
+class Labelled(NamedTuple):
+    """Pictures with what they show."""
+
+    pictures: list[Picture]
+    labels: npt.NDArray[np.int64]  # (N,), numbers into classes
+    classes: tuple[str, ...]
+
+
+def load_labelled(source: str | Path, channels: int = 3) -> Labelled:
+    """Read pictures with their classes.
+
+    Parameters
+    ----------
+    source : an ``.npz`` as for :func:`load_pictures` that also holds ``labels`` (N,) and ``classes`` (K,), or a folder
+        with one sub-folder of pictures per class.
+
+    Raises
+    ------
+    InputError : as :func:`load_pictures`, or there are no classes.
+    """
+    path = Path(source)
+    if path.is_dir():
+        folders = sorted(p for p in path.iterdir() if p.is_dir())
+        groups = [_from_folder(folder, channels) for folder in folders]
+        if sum(bool(group) for group in groups) < 2:
+            raise InputError(f"{path} has no two sub-folders with pictures", hint="wanted: one sub-folder per class")
+        labels = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+        return Labelled([p for group in groups for p in group], labels, tuple(folder.name for folder in folders))
+    if path.suffix != ".npz":
+        raise InputError(f"{source} has no labels", hint="give an .npz with `labels` and `classes`, or a folder")
+    pictures = load_pictures(path, channels)
+    with np.load(path, allow_pickle=False) as archive:
+        if "labels" not in archive or "classes" not in archive:
+            raise InputError(f"{path} has keys {sorted(archive.keys())}", hint="wanted: `labels` and `classes` too")
+        labels, classes = archive["labels"].astype(np.int64), tuple(str(name) for name in archive["classes"])
+    if len(labels) != len(pictures) or labels.min() < 0 or labels.max() >= len(classes):
+        raise InputError(
+            f"{path}: {len(labels)} labels up to {labels.max()} for {len(pictures)} pictures of {len(classes)} classes",
+            hint="labels number the classes from 0, one per picture",
+        )
+    return Labelled(pictures, labels, classes)
 
 
 def _convert(image: Image.Image, channels: int) -> Picture:
@@ -201,11 +244,25 @@ def random_crops(
     ``pyramid[k]`` holds the pictures at 1 / 2**k of their size, chosen with probability ``scale_odds[k]``. The type is
     the stored one (uint16 as int32), float32 where crops may be rotated.
     """
+    return numbered_crops(pyramid, scale_odds, size, count, rng, augmentation)[0]
+
+
+def numbered_crops(
+    pyramid: Sequence[Sequence[Picture]],
+    scale_odds: Sequence[float],
+    size: int,
+    count: int,
+    rng: np.random.Generator,
+    augmentation: Augmentation = Augmentation(),
+) -> tuple[Tensor, list[int]]:
+    """:func:`random_crops` and the number of the picture that each was cut from, to look up its label."""
     crops: list[npt.NDArray[Any]] = []
+    numbers: list[int] = []
     odds = np.asarray(scale_odds, dtype=float)
     for level in rng.choice(len(pyramid), size=count, p=odds / odds.sum()):
         pictures = pyramid[level]
-        picture = pictures[int(rng.integers(len(pictures)))]
+        numbers.append(int(rng.integers(len(pictures))))
+        picture = pictures[numbers[-1]]
         crop: npt.NDArray[Any]
         if augmentation.share and rng.random() < augmentation.share:
             crop = _rotated(picture, size, augmentation, rng).numpy()
@@ -215,7 +272,7 @@ def random_crops(
     stacked: npt.NDArray[Any] = np.ascontiguousarray(np.stack(crops).transpose(0, 3, 1, 2))
     if augmentation.share:
         stacked = stacked.astype(np.float32, copy=False)
-    return torch.from_numpy(stacked.astype(np.int32) if stacked.dtype == np.uint16 else stacked)
+    return torch.from_numpy(stacked.astype(np.int32) if stacked.dtype == np.uint16 else stacked), numbers
 
 
 def center_crops(pictures: Sequence[Picture], size: int, scale: float) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -143,6 +143,19 @@ def renoising_law(model: ScoreModel, start: Law, sigmas: Tensor, eta: float | No
     for i in range(len(sigmas) - 1):
         segment = sigmas[i : i + 2]
         law = push(lambda x, noise, s=segment: renoising(model, x, s, noise, eta=eta), law)  # type: ignore[misc]
+    return law
+
+
+def stepwise_law(sampler: Sampler, model: ScoreModel, start: Law, sigmas: Tensor, **options: Any) -> Law:
+    """Law of a sampler whose steps know two neighbouring levels only, level by level.
+
+    Fits ``reverse_sde``, ``ode``, ``ode_adaptive`` (up to its tolerance), ``heun_sde`` with ``churn`` divided by the
+    number of steps, and ``pc`` with ``measured_norms=False``; others are not affine, or look further.
+    """
+    law = start
+    for i in range(len(sigmas) - 1):
+        segment = sigmas[i : i + 2]
+        law = push(lambda x, noise, s=segment: sampler(model, x, s, noise, **options), law)  # type: ignore[misc]
     return law
 
 

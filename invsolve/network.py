@@ -1,12 +1,14 @@
 """The noise-conditional U-Net and its EDM preconditioning.
 
-The network is *local*: it has no pooling over the picture (no GroupNorm, no global attention), every
-normalisation acts on one pixel's channels. What it computes at a pixel depends only on the pixels within
-``receptive_radius``, so a prior trained on 64 x 64 crops means the same on a picture of any size, and tiles that
-overlap by that radius reproduce the whole-picture result.
+Without attention the network is *local*: it has no pooling over the picture (no GroupNorm), every normalisation acts
+on one pixel's channels. What it computes at a pixel depends only on the pixels within ``receptive_radius``, so a prior
+trained on 64 x 64 crops means the same on a picture of any size, and tiles that overlap by that radius reproduce the
+whole-picture result. Priors of pictures of one small size may have self-attention at low resolution instead: they know
+whole objects, and only that size.
 
 Sources: U-Net with additive skips and strided 2x2 resampling as in DRUNet (Zhang et al. 2021); scale-and-shift noise
-conditioning as in ADM (Dhariwal & Nichol 2021); preconditioning of EDM (Karras et al. 2022, Table 1).
+conditioning and attention at low resolution as in ADM (Dhariwal & Nichol 2021); preconditioning of EDM (Karras et al.
+2022, Table 1).
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+EMBEDDING = 128
+"""Width of the noise embedding."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class NetworkConfig:
         The last level is the bottom: only its encoder blocks exist.
     normalize_from : first level whose blocks start with a per-pixel LayerNorm; levels above it have none.
     dropout : channel dropout inside the blocks, for small data sets.
+    attention_from : first level whose blocks end in self-attention over the picture; None keeps the network local.
     sigma_data : standard deviation of the data around ``center``, in the units of x.
     center : value subtracted from x before the network.
     """
@@ -47,6 +53,7 @@ class NetworkConfig:
     dropout: float = 0.0
     sigma_data: float = 0.27
     center: float = 0.5
+    attention_from: int | None = None
 
     def __post_init__(self) -> None:
         levels = len(self.widths)
@@ -70,8 +77,15 @@ class NetworkConfig:
         return self.stem * 2 ** (len(self.widths) - 1)
 
     @property
+    def local(self) -> bool:
+        """Whether an output pixel depends on its surroundings only: then any picture size will do."""
+        return self.attention_from is None or self.attention_from >= len(self.widths)
+
+    @property
     def receptive_radius(self) -> int:
-        """Distance in pixels beyond which an input pixel cannot change an output pixel."""
+        """Distance in pixels beyond which an input pixel cannot change an output pixel, of a local network."""
+        if not self.local:
+            raise ValueError("a network with attention sees the whole picture")
         # A 3x3 convolution at stride s reaches s pixels further, a residual block has two; 2x2 strided
         # resampling shifts by less than its stride. Encoder and decoder add up along the deepest path.
         radius = self.stem + self.stem  # input and output convolutions
@@ -129,50 +143,87 @@ class ResidualBlock(nn.Module):
         return x + self.conv2(h)
 
 
-class UNet(nn.Module):
-    """The raw network F(x, c_noise); shapes (B, C, H, W) and (B,), H and W any positive size."""
+class Attention(nn.Module):
+    """x + project(softmax(q k' / sqrt(width)) v) over all pixels, several heads; the projection starts at zero."""
+
+    def __init__(self, width: int, head_width: int = 32) -> None:
+        super().__init__()
+        self.heads = max(1, width // head_width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.project = nn.Linear(width, width)
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        width, height, length = x.shape[1:]
+        pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # (B, H W, C)
+        qkv = self.qkv(F.layer_norm(pixels, (width,)))
+        q, k, v = qkv.unflatten(2, (3, self.heads, width // self.heads)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return x + self.project(mixed).unflatten(1, (height, length)).permute(0, 3, 1, 2)
+
+
+class Encoder(nn.Module):
+    """The way down of the U-Net: what priors and noise-conditional classifiers share."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        embedding = 128
-        pixels = config.channels * config.stem**2
         widths = config.widths
-
-        def blocks(level: int, count: int) -> nn.ModuleList:
-            normalize = level >= config.normalize_from
-            return nn.ModuleList(
-                ResidualBlock(widths[level], embedding, normalize, config.dropout) for _ in range(count)
-            )
-
-        self.embedding = NoiseEmbedding(embedding)
-        self.conv_in = nn.Conv2d(pixels, widths[0], 3, padding=1)
-        self.encoder = nn.ModuleList(blocks(k, n) for k, n in enumerate(config.encoder_blocks))
+        self.embedding = NoiseEmbedding(EMBEDDING)
+        self.conv_in = nn.Conv2d(config.channels * config.stem**2, widths[0], 3, padding=1)
+        self.encoder = nn.ModuleList(self.level(k, n) for k, n in enumerate(config.encoder_blocks))
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in itertools.pairwise(widths))
+
+    def level(self, number: int, count: int) -> nn.ModuleList:
+        """``count`` residual blocks, and attention after the last where the level has it."""
+        config, width = self.config, self.config.widths[number]
+        normalize = number >= config.normalize_from
+        parts: list[nn.Module] = [ResidualBlock(width, EMBEDDING, normalize, config.dropout) for _ in range(count)]
+        if count and config.attention_from is not None and number >= config.attention_from:
+            parts.append(Attention(width))
+        return nn.ModuleList(parts)
+
+    def encode(self, x: Tensor, c_noise: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Features of every level (B, width, h, w), finest first, and the noise embedding (B, 128)."""
+        emb = self.embedding(c_noise)
+        if self.config.stem > 1:
+            x = F.pixel_unshuffle(x, self.config.stem)
+        h = self.conv_in(x.contiguous(memory_format=torch.channels_last))
+        features = []
+        for level, parts in enumerate(self.encoder):
+            h = run_level(parts, h, emb)
+            features.append(h)
+            if level < len(self.down):
+                h = self.down[level](h)
+        return features, emb
+
+
+def run_level(parts: nn.Module, h: Tensor, emb: Tensor) -> Tensor:
+    """The blocks of one level, one after the other."""
+    for part in parts.children():
+        h = part(h, emb) if isinstance(part, ResidualBlock) else part(h)
+    return h
+
+
+class UNet(Encoder):
+    """The raw network F(x, c_noise); shapes (B, C, H, W) and (B,), H and W any positive size."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        widths = config.widths
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in itertools.pairwise(widths))
-        self.decoder = nn.ModuleList(blocks(k, n) for k, n in enumerate(config.decoder_blocks))
-        self.conv_out = nn.Conv2d(widths[0], pixels, 3, padding=1)
+        self.decoder = nn.ModuleList(self.level(k, n) for k, n in enumerate(config.decoder_blocks))
+        self.conv_out = nn.Conv2d(widths[0], config.channels * config.stem**2, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        x = pad_to_multiple(x, self.config.multiple)
-        emb = self.embedding(c_noise)
-        if self.config.stem > 1:
-            x = F.pixel_unshuffle(x, self.config.stem)
-        h = self.conv_in(x.contiguous(memory_format=torch.channels_last))
-        skips = []
-        for level, blocks in enumerate(self.encoder):
-            for block in blocks:  # type: ignore[attr-defined]
-                h = block(h, emb)
-            if level < len(self.down):
-                skips.append(h)
-                h = self.down[level](h)
+        features, emb = self.encode(pad_to_multiple(x, self.config.multiple), c_noise)
+        h = features[-1]
         for level in reversed(range(len(self.up))):
-            h = self.up[level](h) + skips[level]
-            for block in self.decoder[level]:  # type: ignore[attr-defined]
-                h = block(h, emb)
+            h = run_level(self.decoder[level], self.up[level](h) + features[level], emb)
         h = self.conv_out(h)
         if self.config.stem > 1:
             h = F.pixel_shuffle(h, self.config.stem)

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from invsolve.errors import InputError
+
 Sigma = float | Tensor
 """Standard deviation of the perturbation in the units of x: a number, or one per image (B,)."""
 
@@ -40,6 +42,7 @@ class ScoreModel:
     sigma_min, sigma_max : noise levels the model knows.
     sigma_data : standard deviation of x0 around its mean.
     multiple : height and width must be multiples of this (1: any size).
+    size : side of the square pictures the model knows; None for any size.
     """
 
     def __init__(
@@ -50,17 +53,27 @@ class ScoreModel:
         sigma_max: float = 20.0,
         sigma_data: float = 0.27,
         multiple: int = 1,
+        size: int | None = None,
     ) -> None:
         self.channels = channels
         self.sigma_min = sigma_min
         self.sigma_max = sigma_max
         self.sigma_data = sigma_data
         self.multiple = multiple
+        self.size = size
 
     @property
     def base(self) -> ScoreModel:
         """The model itself, without wrappers that count or turn."""
         return self
+
+    def check_size(self, x: Tensor) -> None:
+        """Raise an InputError where ``x`` (B, C, H, W) is not of the size the model knows."""
+        if self.size is not None and tuple(x.shape[-2:]) != (self.size, self.size):
+            raise InputError(
+                f"the picture is {x.shape[-1]} x {x.shape[-2]}, the prior knows {self.size} x {self.size} only",
+                hint="resize or crop the picture, or use a prior of any size such as photos",
+            )
 
     def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
         """E[x0 | x], shaped as ``x`` (B, C, H, W), in the prior's units."""
@@ -108,6 +121,7 @@ class WrappedModel(ScoreModel):
             sigma_max=model.sigma_max,
             sigma_data=model.sigma_data,
             multiple=model.multiple,
+            size=model.size,
         )
         self.model = model
 

@@ -1,4 +1,5 @@
-"""Training a noise-conditional prior: denoising score matching at all noise levels.
+"""Training a noise-conditional network: priors by denoising score matching at all noise levels, and, with another
+:class:`Task`, classifiers (``invsolve.classifier``).
 
 The loss is EDM's (Karras et al. 2022, eq. 8): ``E |D(x0 + sigma z, sigma) - x0|^2 / c_out(sigma)^2``, unit weight
 for every level, with an explicit density p(sigma). Denoising score matching (Vincent 2011; NCSN eq. 6 with
@@ -15,16 +16,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from invsolve.data import Augmentation, Picture, center_crops, halve, random_crops, unit_scale
+from invsolve.data import Augmentation, Picture, center_crops, halve, numbered_crops, unit_scale
 from invsolve.errors import InputError, SolveError
 from invsolve.network import EDMDenoiser, NetworkConfig
+from invsolve.objectives import likelihood_weight
 from invsolve.optimizer import MuonAdamW
 from invsolve.precision import autocast
 
@@ -48,6 +50,12 @@ class SigmaDensity:
         )
         return torch.where(u < self.lower_share, lower, upper).exp()
 
+    def density(self, sigma: Tensor) -> Tensor:
+        """p(sigma)."""
+        lower = self.lower_share / math.log(self.split / self.low)
+        upper = (1 - self.lower_share) / math.log(self.high / self.split)
+        return torch.where(sigma < self.split, lower, upper) / sigma
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -55,7 +63,7 @@ class TrainingConfig:
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
     density: SigmaDensity = field(default_factory=SigmaDensity)
-    weighting: Literal["edm", "ncsn"] = "edm"
+    weighting: Literal["edm", "ncsn", "likelihood"] = "edm"
     steps: int = 10_500
     batch: int = 32
     crop: int = 64
@@ -68,6 +76,7 @@ class TrainingConfig:
     ema_relative_width: float = 0.05
     units: str = "pictures in [0, 1]"  # what the numbers of x mean, for the card
     seed: int = 0
+    classes: tuple[str, ...] = ()  # of a classifier; none for a prior
 
 
 PRESETS: dict[str, TrainingConfig] = {
@@ -83,6 +92,40 @@ PRESETS: dict[str, TrainingConfig] = {
         scale_odds=(1.0,),
         augmentation=Augmentation("flips", rotation=10.0, zoom=(0.8, 1.25), share=0.5),
         units="CT number n, HU = 2000 n - 1000",
+    ),
+    # Pictures of one size, whole objects in the middle: attention at low resolution. The ladder's top is the largest
+    # distance between two pictures (measured: 49 and 75), the bottom fine enough for likelihoods of 8-bit pictures.
+    "cifar10": TrainingConfig(
+        network=NetworkConfig(
+            widths=(48, 96, 256),
+            encoder_blocks=(1, 2, 2),
+            decoder_blocks=(1, 2),
+            sigma_data=0.25,
+            attention_from=1,
+        ),
+        density=SigmaDensity(low=0.002, high=50.0, lower_share=0.8),
+        steps=60_000,
+        batch=64,
+        crop=32,
+        crop_late=32,
+        scale_odds=(1.0,),
+        augmentation=Augmentation("mirror"),
+    ),
+    "flowers64": TrainingConfig(
+        network=NetworkConfig(
+            widths=(32, 64, 128, 192),
+            encoder_blocks=(1, 1, 2, 2),
+            decoder_blocks=(1, 1, 2),
+            dropout=0.1,
+            sigma_data=0.26,
+            attention_from=2,
+        ),
+        density=SigmaDensity(low=0.002, high=80.0, lower_share=0.8),
+        steps=40_000,
+        crop=64,
+        crop_late=64,
+        scale_odds=(1.0,),
+        augmentation=Augmentation("mirror"),
     ),
     "tiny": TrainingConfig(
         network=NetworkConfig(widths=(16, 32), encoder_blocks=(1, 1), decoder_blocks=(1,)),
@@ -112,18 +155,25 @@ def stratified_sigma(count: int, density: SigmaDensity, generator: torch.Generat
     return density.quantile(u)
 
 
-def loss_weight(sigma: Tensor, sigma_data: float, weighting: str) -> Tensor:
-    """Weight on |D - x0|^2: EDM's 1 / c_out^2, or NCSN's 1 / sigma^2 (lambda = sigma^2 on the score)."""
+def loss_weight(sigma: Tensor, sigma_data: float, weighting: str, density: SigmaDensity | None = None) -> Tensor:
+    """Weight on |D - x0|^2: EDM's 1 / c_out^2, NCSN's 1 / sigma^2 (lambda = sigma^2 on the score), or the likelihood's.
+
+    The last is Song et al. 2021b's lambda = g^2 for the given ``density`` of levels; NCSN's where that is log-uniform.
+    """
     if weighting == "ncsn":
         return 1 / sigma**2
+    if weighting == "likelihood":
+        return likelihood_weight(sigma, (density or SigmaDensity()).density(sigma)) / (2 * sigma**4)
     return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
 
 
-def denoising_loss(model: EDMDenoiser, x0: Tensor, sigma: Tensor, z: Tensor, weighting: str) -> Tensor:
+def denoising_loss(
+    model: EDMDenoiser, x0: Tensor, sigma: Tensor, z: Tensor, weighting: str, density: SigmaDensity | None = None
+) -> Tensor:
     """Mean over pixels and batch of the weighted squared denoising error; all inputs (B, C, H, W), sigma (B,)."""
     denoised = model(x0 + sigma[:, None, None, None] * z, sigma)
     per_image = (denoised - x0).square().mean(dim=(1, 2, 3))
-    return (loss_weight(sigma, model.config.sigma_data, weighting) * per_image).mean()
+    return (loss_weight(sigma, model.config.sigma_data, weighting, density) * per_image).mean()
 
 
 def ema_decay(step: int, relative_width: float) -> float:
@@ -168,26 +218,63 @@ def validate(
     return errors
 
 
-class TrainingState(NamedTuple):
+class Batch(NamedTuple):
+    """One step's data, in the prior's units."""
+
+    x0: Tensor  # (B, C, H, W)
+    sigma: Tensor  # (B,)
+    z: Tensor  # standard normal noise shaped as x0
+    labels: Tensor  # (B,) int64, zeros where the pictures have none
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(*(t.to(device) for t in self))
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Task(Generic[M]):
+    """What is trained: how the network is made, and its loss on a batch."""
+
+    build: Callable[[TrainingConfig], M]
+    loss: Callable[[M, Batch, TrainingConfig], Tensor]
+
+
+DENOISING: Task[EDMDenoiser] = Task(
+    build=lambda config: EDMDenoiser(config.network),
+    loss=lambda model, batch, config: denoising_loss(
+        model, batch.x0, batch.sigma, batch.z, config.weighting, config.density
+    ),
+)
+
+
+class TrainingState(NamedTuple, Generic[M]):
     """All that changes during training; a checkpoint holds just this and the configuration."""
 
-    model: EDMDenoiser
-    ema: EDMDenoiser
+    model: M
+    ema: M
     optimizer: MuonAdamW
     step: int
     seconds: float
 
 
-def initial_state(config: TrainingConfig, device: torch.device) -> TrainingState:
+def initial_state(config: TrainingConfig, device: torch.device) -> TrainingState[EDMDenoiser]:
+    """A prior before its first step."""
+    return start(DENOISING, config, device)
+
+
+def start(task: Task[M], config: TrainingConfig, device: torch.device) -> TrainingState[M]:
+    """Freshly initialised weights."""
     torch.manual_seed(config.seed)
-    model = EDMDenoiser(config.network).to(device).to(memory_format=torch.channels_last)
-    ema = EDMDenoiser(config.network).to(device).to(memory_format=torch.channels_last)
+    model = task.build(config).to(device).to(memory_format=torch.channels_last)
+    ema = task.build(config).to(device).to(memory_format=torch.channels_last)
     ema.load_state_dict(model.state_dict())
     ema.requires_grad_(False)
     return TrainingState(model, ema, MuonAdamW(model, config.learning_rate, config.muon_rate), 0, 0.0)
 
 
-def save_checkpoint(folder: Path, config: TrainingConfig, state: TrainingState) -> None:
+def save_checkpoint(folder: Path, config: TrainingConfig, state: TrainingState[M]) -> None:
     """Write the checkpoint so that an interruption leaves either the old or the new one."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {
@@ -210,10 +297,16 @@ def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def load_checkpoint(folder: Path, config: TrainingConfig, device: torch.device) -> TrainingState:
+def _with_defaults(stored: dict[str, Any]) -> dict[str, Any]:
+    """A stored configuration with the settings that came later at their defaults, so that old runs resume."""
+    network = {**asdict(NetworkConfig()), **stored.get("network", {})}
+    return {**asdict(TrainingConfig()), **stored, "network": network}
+
+
+def load_checkpoint(folder: Path, config: TrainingConfig, device: torch.device, task: Task[M]) -> TrainingState[M]:
     """Read a checkpoint back; only tensors and plain values are unpickled (``weights_only``)."""
     content: dict[str, Any] = torch.load(folder / CHECKPOINT, map_location=device, weights_only=True)
-    wanted, stored = _plain(asdict(config)), _plain(content["config"])
+    wanted, stored = _plain(asdict(config)), _plain(_with_defaults(content["config"]))
     changed = [name for name in wanted if name != "steps" and wanted[name] != stored.get(name)]
     if changed:
         was, now = ({name: settings.get(name) for name in changed} for settings in (stored, wanted))
@@ -221,7 +314,7 @@ def load_checkpoint(folder: Path, config: TrainingConfig, device: torch.device) 
             f"{folder} holds the checkpoint of another run: it has {was}, this one {now}",
             hint="resume with the settings it was started with, choose another folder, or --fresh to start anew",
         )
-    state = initial_state(config, device)
+    state = start(task, config, device)
     state.model.load_state_dict(content["model"])
     state.ema.load_state_dict(content["ema"])
     state.optimizer.load_state_dict(content["optimizer"])
@@ -229,15 +322,20 @@ def load_checkpoint(folder: Path, config: TrainingConfig, device: torch.device) 
 
 
 def batch_at(
-    step: int, crop: int, config: TrainingConfig, pyramid: Sequence[Sequence[Picture]]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Crops, noise levels and noise of one step, all from (seed, step)."""
+    step: int,
+    crop: int,
+    config: TrainingConfig,
+    pyramid: Sequence[Sequence[Picture]],
+    labels: Sequence[int] | None = None,
+) -> Batch:
+    """Crops in stored values, noise levels and noise of one step, all from (seed, step)."""
     rng = np.random.default_rng([config.seed, step])
     count = max(1, config.batch * config.crop**2 // crop**2)
-    crops = random_crops(pyramid, config.scale_odds, crop, count, rng, config.augmentation)
+    crops, numbers = numbered_crops(pyramid, config.scale_odds, crop, count, rng, config.augmentation)
     generator = torch.Generator().manual_seed(config.seed * 2**32 + step)
     sigma = stratified_sigma(count, config.density, generator)
-    return crops, sigma, torch.randn(crops.shape, generator=generator)
+    z = torch.randn(crops.shape, generator=generator)
+    return Batch(crops, sigma, z, torch.tensor([0 if labels is None else int(labels[n]) for n in numbers]))
 
 
 def train(
@@ -250,12 +348,40 @@ def train(
     checkpoint_every: float = 120.0,
     resume: bool = True,
     on_step: Callable[[TrainingInfo], None] | None = None,
-) -> TrainingState:
+) -> TrainingState[EDMDenoiser]:
+    """Train a prior; see :func:`fit`."""
+    return fit(
+        DENOISING,
+        pictures,
+        config,
+        folder,
+        device=device,
+        time_limit=time_limit,
+        checkpoint_every=checkpoint_every,
+        resume=resume,
+        on_step=on_step,
+    )
+
+
+def fit(
+    task: Task[M],
+    pictures: Sequence[Picture],
+    config: TrainingConfig,
+    folder: Path,
+    *,
+    device: torch.device,
+    labels: Sequence[int] | None = None,
+    time_limit: float | None = None,
+    checkpoint_every: float = 120.0,
+    resume: bool = True,
+    on_step: Callable[[TrainingInfo], None] | None = None,
+) -> TrainingState[M]:
     """Train until ``config.steps`` or ``time_limit`` seconds, whichever comes first; resumes from ``folder``.
 
     The learning rate falls to zero towards whichever end comes first; the time of earlier, resumed parts counts. A run
     limited by steps repeats itself bit for bit on the CPU with fixed threads, broken off or not; one limited by time
-    cannot. Interrupting (Ctrl-C) saves a checkpoint.
+    cannot. Interrupting (Ctrl-C) saves a checkpoint. ``labels`` (N,) are the pictures' class numbers, for tasks that
+    have any.
 
     Raises
     ------
@@ -266,37 +392,38 @@ def train(
     while len(pyramid) < len(config.scale_odds):
         pyramid.append([halve(p) for p in pyramid[-1]])
     resumable = resume and (folder / CHECKPOINT).is_file()
-    state = load_checkpoint(folder, config, device) if resumable else initial_state(config, device)
+    state = load_checkpoint(folder, config, device, task) if resumable else start(task, config, device)
     model, ema, optimizer, first, seconds_before = state
     model.train()
 
-    started = saved = time.monotonic()
+    began = saved = time.monotonic()
     late = config.steps * 2 // 3
     warmup = min(200, max(1, config.steps // 20))
     step, average, images, consistent = first, float("nan"), 0, True
 
-    def current() -> TrainingState:
-        return TrainingState(model, ema, optimizer, step, seconds_before + time.monotonic() - started)
+    def current() -> TrainingState[M]:
+        return TrainingState(model, ema, optimizer, step, seconds_before + time.monotonic() - began)
 
     def progress() -> float:
-        by_time = (seconds_before + time.monotonic() - started) / time_limit if time_limit else 0.0
+        by_time = (seconds_before + time.monotonic() - began) / time_limit if time_limit else 0.0
         return max(step / config.steps, by_time)
 
-    def prepare(index: int) -> tuple[Tensor, Tensor, Tensor]:
+    def prepare(index: int) -> Batch:
         # By steps only, never by the clock: a resumed run must see the same crops.
-        return batch_at(index, config.crop if index < late else config.crop_late, config, pyramid)
+        return batch_at(index, config.crop if index < late else config.crop_late, config, pyramid, labels)
 
     at_start = progress()
     with ThreadPoolExecutor(1) as pool:
         upcoming = pool.submit(prepare, step)
         try:
             while step < config.steps and progress() < 1:
-                crops, sigma, z = (t.to(device) for t in upcoming.result())
+                batch = upcoming.result().to(device)
+                batch = batch._replace(x0=batch.x0.float() / scale)
                 upcoming = pool.submit(prepare, step + 1)
                 optimizer.scale_rates(learning_rate_factor(progress(), step, config.decay_share, warmup))
                 torch.manual_seed(config.seed * 2**32 + step)  # dropout's, so that a resumed run repeats it too
                 with autocast(device):
-                    loss = denoising_loss(model, crops.float() / scale, sigma, z, config.weighting)
+                    loss = task.loss(model, batch, config)
                 optimizer.zero_grad()
                 loss.backward()
                 value = float(loss.detach())
@@ -313,9 +440,9 @@ def train(
                     torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - decay)
                 step += 1
                 consistent = True
-                images += len(crops)
+                images += len(batch.x0)
                 average = value if math.isnan(average) else 0.98 * average + 0.02 * value
-                elapsed = time.monotonic() - started
+                elapsed = time.monotonic() - began
                 if on_step is not None:
                     done = max(progress() - at_start, 1e-9)
                     left = elapsed * max(0.0, 1 - progress()) / done

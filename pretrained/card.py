@@ -18,6 +18,11 @@ class Card:
     """Facts about a prior, all of them plain JSON.
 
     ``validation_mse`` lists (sigma, mean squared denoising error per pixel), in the units of x; solvers use it.
+    ``size`` is the side of the square pictures the prior knows, None where any size will do.
+    ``bits_per_dimension`` holds mean and standard deviation over validation pictures, and their number, where measured.
+
+    A classifier's card has ``kind`` "classifier", its ``classes`` and, in ``validation_accuracy``, (sigma, share of
+    right answers, cross-entropy in nats); its ``validation_mse`` is empty.
     """
 
     name: str
@@ -32,6 +37,11 @@ class Card:
     knows: str = ""
     does_not_know: str = ""
     training: dict[str, Any] = field(default_factory=dict)
+    size: int | None = None
+    bits_per_dimension: dict[str, float] = field(default_factory=dict)
+    kind: str = "prior"
+    classes: list[str] = field(default_factory=list)
+    validation_accuracy: list[tuple[float, float, float]] = field(default_factory=list)
     format: int = FORMAT
 
     def to_json(self) -> str:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from invsolve.classifier import NoisyClassifier
 from invsolve.errors import ModelError
+from invsolve.forward_models.classifier import NoiseConditionalClassifier
 from invsolve.network import EDMDenoiser, NetworkConfig
 from invsolve.precision import autocast
 from invsolve.pretrained.card import Card, file_sha256
 from invsolve.score_model import ScoreModel, Sigma
 from invsolve.tiling import tiled
+
+M = TypeVar("M", bound=nn.Module)
 
 WEIGHTS = "model.safetensors"
 REINSTALL = "reinstall invsolve, or copy or train the prior again"
@@ -32,7 +38,10 @@ TILE_CORE = 384
 
 
 class NetworkPrior(ScoreModel):
-    """A trained network as a score model: any picture size, tiles for large ones, noise levels clamped to the card's."""
+    """A trained network as a score model, its noise levels clamped to the card's.
+
+    A local network takes any picture size, large ones in tiles; one with attention only the card's size.
+    """
 
     def __init__(self, network: EDMDenoiser, card: Card, device: torch.device) -> None:
         config = network.config
@@ -41,6 +50,7 @@ class NetworkPrior(ScoreModel):
             sigma_min=card.sigma_min,
             sigma_max=card.sigma_max,
             sigma_data=config.sigma_data,
+            size=card.size,
         )
         self.network = network.to(device).to(memory_format=torch.channels_last).eval()
         self.network.requires_grad_(False)
@@ -50,6 +60,7 @@ class NetworkPrior(ScoreModel):
         self._log_mse = np.log([e for _, e in table])
 
     def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
+        self.check_size(x)
         level = torch.as_tensor(sigma, dtype=torch.float32, device=x.device).expand(len(x))
         level = level.clamp(self.sigma_min, self.sigma_max)
 
@@ -61,9 +72,9 @@ class NetworkPrior(ScoreModel):
                     pieces.append(self.network(part[first : first + count].float(), level[first : first + count]))
             return torch.cat(pieces).to(part.dtype)
 
-        if x.shape[-2] * x.shape[-1] <= (2 * TILE_CORE) ** 2:
-            return whole(x)
         config = self.network.config
+        if x.shape[-2] * x.shape[-1] <= (2 * TILE_CORE) ** 2 or not config.local:
+            return whole(x)
         return tiled(whole, x, core=TILE_CORE, overlap=config.receptive_radius, multiple=config.multiple)
 
     def mse(self, sigma: float) -> float:
@@ -74,9 +85,48 @@ class NetworkPrior(ScoreModel):
         return float(math.exp(np.interp(log_sigma, self._log_sigmas, self._log_mse)))
 
 
+class TrainedClassifier:
+    """A trained noise-conditional classifier, its noise levels clamped to the card's."""
+
+    def __init__(self, network: NoisyClassifier, card: Card, device: torch.device) -> None:
+        self.network = network.to(device).to(memory_format=torch.channels_last).eval()
+        self.network.requires_grad_(False)
+        self.card, self.device = card, device
+
+    def logits(self, x: Tensor, sigma: Sigma) -> Tensor:
+        """(B, classes) for ``x`` (B, C, H, W) at noise level ``sigma``."""
+        with autocast(self.device):
+            return self.network(x.float(), self._level(x, sigma)).to(x.dtype)
+
+    def features(self, x: Tensor, sigma: Sigma) -> Tensor:
+        """What the network makes of ``x`` before it decides, (B, features)."""
+        with autocast(self.device):
+            return self.network.features(x.float(), self._level(x, sigma))
+
+    def _level(self, x: Tensor, sigma: Sigma) -> Tensor:
+        level = torch.as_tensor(sigma, dtype=torch.float32, device=x.device).expand(len(x))
+        return level.clamp(self.card.sigma_min, self.card.sigma_max)
+
+    @property
+    def forward_model(self) -> NoiseConditionalClassifier:
+        """p(label | x), for :func:`invsolve.condition` with rule ``classifier_gradient``."""
+        return NoiseConditionalClassifier(
+            lambda x: self.logits(x, self.card.sigma_min), classes=tuple(self.card.classes), noisy_logits=self.logits
+        )
+
+
 def shipped_priors() -> list[str]:
     """Names of the priors that come with the package."""
-    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CARD}"))
+    return _shipped("prior")
+
+
+def shipped_classifiers() -> list[str]:
+    """Names of the noise-conditional classifiers that come with the package."""
+    return _shipped("classifier")
+
+
+def _shipped(kind: str) -> list[str]:
+    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CARD}") if Card.read(path).kind == kind)
 
 
 def find_prior(name: str | Path) -> Path:
@@ -86,14 +136,21 @@ def find_prior(name: str | Path) -> Path:
     ------
     ModelError : neither.
     """
-    shipped = SHIPPED / str(name)
-    if str(name) in shipped_priors():
-        return shipped
+    return _find(name, "prior")
+
+
+def _find(name: str | Path, kind: str) -> Path:
+    shipped = _shipped(kind)
+    if str(name) in shipped:
+        return SHIPPED / str(name)
     if (Path(name) / CARD).is_file():
+        found = Card.read(Path(name) / CARD).kind
+        if found != kind:
+            raise ModelError(f"{name} holds a {found}, not a {kind}", hint=f"give the folder of a {kind}")
         return Path(name)
     raise ModelError(
-        f"unknown model {str(name)!r}",
-        hint=f"shipped: {', '.join(shipped_priors()) or 'none'}; or give a folder that `invsolve train` wrote",
+        f"unknown {'model' if kind == 'prior' else kind} {str(name)!r}",
+        hint=f"shipped: {', '.join(shipped) or 'none'}; or give a folder that `invsolve train` wrote",
     )
 
 
@@ -133,6 +190,21 @@ def load_prior(name: str | Path = "photos", device: str | torch.device = "auto")
     where = device if isinstance(device, torch.device) else resolve_device(device)
     folder = find_prior(name)
     card = Card.read(folder / CARD)
+    network = _load(folder, card, lambda: EDMDenoiser(NetworkConfig.from_dict(card.network)))
+    return NetworkPrior(network, card, where)
+
+
+def load_classifier(name: str | Path, device: str | torch.device = "auto") -> TrainedClassifier:
+    """Load a noise-conditional classifier by name or folder; otherwise as :func:`load_prior`."""
+    where = device if isinstance(device, torch.device) else resolve_device(device)
+    folder = _find(name, "classifier")
+    card = Card.read(folder / CARD)
+    network = _load(folder, card, lambda: NoisyClassifier(NetworkConfig.from_dict(card.network), len(card.classes)))
+    return TrainedClassifier(network, card, where)
+
+
+def _load(folder: Path, card: Card, build: Callable[[], M]) -> M:
+    """The network with the folder's weights, after checking their hash."""
     weights = folder / WEIGHTS
     if not weights.is_file():
         raise ModelError(f"no weights at {weights}", hint=REINSTALL)
@@ -143,14 +215,14 @@ def load_prior(name: str | Path = "photos", device: str | torch.device = "auto")
             hint=f"the file is damaged or was changed; {REINSTALL}",
         )
     try:
-        network = EDMDenoiser(NetworkConfig.from_dict(card.network))
+        network = build()
         network.load_state_dict({k: v.float() for k, v in load_file(weights).items()})
     except (SafetensorError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"{weights} does not fit its card: {str(error).splitlines()[0]}", hint=REINSTALL) from error
-    return NetworkPrior(network, card, where)
+    return network
 
 
-def save_prior(folder: Path, network: EDMDenoiser, card: Card) -> Card:
+def save_prior(folder: Path, network: EDMDenoiser | NoisyClassifier, card: Card) -> Card:
     """Write weights (fp16) and card; returns the card with the weights' hash filled in."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / (WEIGHTS + ".part")

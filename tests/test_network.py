@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from invsolve.network import EDMDenoiser, NetworkConfig
-from invsolve.pretrained import load_prior
+from invsolve.errors import InputError
+from invsolve.network import Attention, EDMDenoiser, NetworkConfig
+from invsolve.pretrained import Card, load_prior, save_prior
 from invsolve.tiling import tiled
 from invsolve.training import PRESETS
 
@@ -79,6 +80,44 @@ def test_limits_of_the_denoiser() -> None:
 def test_shipped_architectures_fit_their_budget() -> None:
     for name, config in PRESETS.items():
         assert 2 * EDMDenoiser(config.network).parameters_count < 8e6, name
+
+
+ATTENTIVE = NetworkConfig(widths=(8, 32), encoder_blocks=(1, 2), decoder_blocks=(1,), attention_from=1)
+
+
+def test_attention_sees_the_whole_picture() -> None:
+    net, x, sigma = network(ATTENTIVE), torch.rand(1, 3, 64, 64), torch.tensor([0.3])
+    changed = x.clone()
+    changed[..., 60:, 60:] += 1
+    assert not torch.allclose(net(x, sigma)[..., 0, 0], net(changed, sigma)[..., 0, 0], atol=1e-6)
+    assert not ATTENTIVE.local
+    with pytest.raises(ValueError, match="whole picture"):
+        _ = ATTENTIVE.receptive_radius
+
+
+def test_attention_is_softmax_of_scaled_products() -> None:
+    torch.manual_seed(0)
+    layer = Attention(64, head_width=32).double()
+    torch.nn.init.normal_(layer.project.weight, std=0.1)
+    x = torch.randn(2, 64, 3, 5, dtype=torch.float64)
+    pixels = x.flatten(2).transpose(1, 2)
+    normed = (pixels - pixels.mean(2, keepdim=True)) / (pixels.var(2, correction=0, keepdim=True) + 1e-5).sqrt()
+    q, k, v = (normed @ layer.qkv.weight.T + layer.qkv.bias).chunk(3, dim=2)
+    heads = []
+    for h in (slice(0, 32), slice(32, 64)):
+        heads.append(torch.softmax(q[..., h] @ k[..., h].transpose(1, 2) / 32**0.5, dim=2) @ v[..., h])
+    expected = pixels + torch.cat(heads, dim=2) @ layer.project.weight.T + layer.project.bias
+    torch.testing.assert_close(layer(x).flatten(2).transpose(1, 2), expected)
+
+
+def test_a_prior_with_attention_refuses_other_sizes(tmp_path: Path) -> None:
+    card = Card(name="a", network={}, units="", sigma_min=0.01, sigma_max=9.0, validation_mse=[], sha256="", size=32)
+    save_prior(tmp_path, network(ATTENTIVE), card)
+    prior = load_prior(tmp_path, "cpu")
+    assert prior.size == 32
+    assert prior.denoise(torch.rand(2, 3, 32, 32), 0.1).shape == (2, 3, 32, 32)
+    with pytest.raises(InputError, match="32 x 32 only"):
+        prior.denoise(torch.rand(1, 3, 32, 40), 0.1)
 
 
 def test_block_counts_are_checked() -> None:

@@ -138,6 +138,14 @@ def test_a_finished_prior_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "card.json").read_text() == "precious"
 
 
+def test_checkpoints_from_before_a_setting_existed_resume(tmp_path: Path) -> None:
+    train(pictures(), replace(TINY, steps=1), tmp_path, device=CPU)
+    content = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    del content["config"]["network"]["attention_from"], content["config"]["units"]
+    torch.save(content, tmp_path / "checkpoint.pt")
+    assert train(pictures(), replace(TINY, steps=2), tmp_path, device=CPU).step == 2
+
+
 def test_another_network_does_not_resume(tmp_path: Path) -> None:
     train(pictures(), replace(TINY, steps=1), tmp_path, device=CPU)
     other = replace(TINY, network=replace(TINY.network, widths=(8, 8)))

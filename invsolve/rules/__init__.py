@@ -10,6 +10,7 @@ from torch import Tensor
 from invsolve.errors import UsageError
 from invsolve.forward_models import ForwardModel
 from invsolve.rules.annealed import AnnealedLikelihood
+from invsolve.rules.classifier_gradient import ClassifierGradient
 from invsolve.rules.conditioned import ConditionedModel, GuidedModel, separable
 from invsolve.rules.dps import DPS
 from invsolve.rules.exact import ExactPosterior
@@ -30,6 +31,7 @@ RULES: dict[str, Rule] = {
     "pigdm": PiGDM,
     "moment_matching": MomentMatching,
     "exact": ExactPosterior,
+    "classifier_gradient": ClassifierGradient,
 }
 
 
@@ -60,6 +62,7 @@ __all__ = [
     "DPS",
     "RULES",
     "AnnealedLikelihood",
+    "ClassifierGradient",
     "ConditionedModel",
     "ExactPosterior",
     "GuidedModel",

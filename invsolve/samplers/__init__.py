@@ -11,10 +11,14 @@ from torch import Tensor
 from invsolve.errors import UsageError
 from invsolve.samplers.corrected import ancestral_corrected
 from invsolve.samplers.daps import daps
+from invsolve.samplers.heun import heun_sde, ode
 from invsolve.samplers.info import Callback, StepInfo
 from invsolve.samplers.langevin import annealed_langevin
 from invsolve.samplers.multistep import multistep
+from invsolve.samplers.ode_adaptive import ode_adaptive
+from invsolve.samplers.predictor_corrector import predictor_corrector
 from invsolve.samplers.renoising import ancestral, renoising
+from invsolve.samplers.reverse_sde import reverse_sde
 from invsolve.samplers.split_gibbs import split_gibbs
 from invsolve.samplers.twisted import twisted
 
@@ -29,6 +33,11 @@ SAMPLERS: dict[str, Sampler] = {
     "split_gibbs": split_gibbs,
     "daps": daps,
     "twisted": twisted,
+    "pc": predictor_corrector,
+    "reverse_sde": reverse_sde,
+    "heun_sde": heun_sde,
+    "ode": ode,
+    "ode_adaptive": ode_adaptive,
 }
 
 
@@ -52,8 +61,13 @@ __all__ = [
     "annealed_langevin",
     "daps",
     "find_sampler",
+    "heun_sde",
     "multistep",
+    "ode",
+    "ode_adaptive",
+    "predictor_corrector",
     "renoising",
+    "reverse_sde",
     "split_gibbs",
     "twisted",
 ]

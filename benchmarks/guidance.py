@@ -1,0 +1,82 @@
+"""Class-conditional pictures over the guidance scale: how many are of the class, and how varied they are.
+
+    python benchmarks/guidance.py --model cifar10 --classifier cifar10-classifier --judge cifar10-judge \
+        --data cifar10-val.npz --per-class 20 --show guidance.png
+
+The judge is a classifier of clean pictures from its own training (``invsolve train --classifier --preset
+cifar10-clean``); it never took part in making the pictures. Diversity is the mean distance of two pictures of a class in
+the judge's features, over that of real ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from invsolve.data import load_labelled
+from invsolve.generation import generate, grid
+from invsolve.pretrained import load_classifier, load_prior
+from invsolve.quality import classifier_features, diversity
+from invsolve.rounding import to_pixels
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="cifar10")
+    parser.add_argument("--classifier", default="cifar10-classifier")
+    parser.add_argument("--judge", required=True, help="folder of an independent classifier of clean pictures")
+    parser.add_argument("--data", required=True, help="labelled validation pictures (.npz)")
+    parser.add_argument("--per-class", type=int, default=20)
+    parser.add_argument("--scales", type=float, nargs="+", default=[0, 1, 2, 3, 5, 8])
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--sampler", default="heun_sde")
+    parser.add_argument("--batch", type=int, default=20)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--show", type=Path, help="a grid here: a row per class, at the scale nearest 3")
+    options = parser.parse_args()
+    prior = load_prior(options.model, options.device)
+    guide = load_classifier(options.classifier, prior.device).forward_model
+    judge = load_classifier(options.judge, prior.device)
+    features = classifier_features(judge)
+    known = load_labelled(options.data, prior.channels)
+    real = torch.from_numpy(np.stack(known.pictures).transpose(0, 3, 1, 2).astype(np.float32) / 255)
+
+    def right(pictures: torch.Tensor, label: int) -> float:
+        logits = judge.forward_model.operator(pictures.to(prior.device))
+        return float((logits.argmax(dim=1) == label).float().mean())
+
+    groups = [real[known.labels == k] for k in range(len(known.classes))]
+    real_share = float(np.mean([right(group, k) for k, group in enumerate(groups)]))
+    real_diversity = [diversity(group[: options.per_class], features) for group in groups]
+    print(f"real pictures: {real_share:.1%} judged in their class")
+    shown, rows = min(options.scales, key=lambda s: abs(s - 3)), {}
+    for scale in options.scales:
+        shares, varied, sheets = [], [], []
+        for k, name in enumerate(known.classes):
+            drawn = generate(
+                prior, guide, name, guidance=scale, samples=options.per_class, seed=1000 * k, steps=options.steps,
+                sampler=options.sampler, batch=options.batch, device=prior.device,
+            )  # fmt: skip
+            pictures = drawn.samples[:, 0].clamp(0, 1)
+            shares.append(right(pictures, k))
+            varied.append(diversity(pictures, features) / real_diversity[k])
+            sheets.append(pictures[:10])
+        each = ", ".join(f"{n} {s:.0%}" for n, s in zip(known.classes, shares, strict=True))
+        print(
+            f"guidance {scale:g}: {np.mean(shares):.1%} in the class, diversity {np.mean(varied):.2f} ({each})",
+            flush=True,
+        )
+        rows[scale] = {"share": float(np.mean(shares)), "diversity": float(np.mean(varied))}
+        if options.show and scale == shown:
+            sheet = grid(torch.cat(sheets), columns=len(sheets[0])).permute(1, 2, 0).numpy()
+            Image.fromarray(to_pixels(sheet)).save(options.show)
+    print(json.dumps({"real": real_share, "scales": rows}))
+
+
+if __name__ == "__main__":
+    main()

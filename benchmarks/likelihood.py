@@ -1,0 +1,90 @@
+"""Bits per dimension of a prior on validation pictures, with the Monte Carlo error and the cost.
+
+    python benchmarks/likelihood.py --data cifar10-val.npz --model cifar10 --pictures 50
+    python benchmarks/likelihood.py --known
+
+``--known`` measures a Gaussian and a mixture whose density is known instead, by number of probes. ``--write-card``
+puts mean and spread into the card of a prior's folder, where `invsolve likelihood` looks for what is usual.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from invsolve.data import load_pictures
+from invsolve.gaussian import GaussianMixturePrior, GaussianPrior, smooth_gaussian_prior
+from invsolve.likelihood import likelihood, validated_bits
+from invsolve.pretrained import Card, find_prior, load_prior
+from invsolve.pretrained.loading import CARD
+
+
+def known() -> None:
+    """Errors against closed forms, 4 pictures each."""
+    smooth = smooth_gaussian_prior((3, 8, 8), length=1.0)
+    covariance = smooth_gaussian_prior((3, 8, 8), std=0.15, length=1.0).covariance
+    parts = [GaussianPrior(torch.full((3, 8, 8), m, dtype=torch.float64), covariance) for m in (0.3, 0.7)]
+    priors: dict[str, GaussianPrior | GaussianMixturePrior] = {
+        "gaussian": smooth,
+        "mixture": GaussianMixturePrior(torch.tensor([0.8, 0.2], dtype=torch.float64), parts),
+    }
+    for name, prior in priors.items():
+        x = prior.sample(4, torch.Generator().manual_seed(0))
+        truth = -prior.log_density(x, 0.005) / (x[0].numel() * math.log(2))
+        prior.sigma_min, prior.sigma_max = 0.005, 50.0
+        for probes in (0, 4, 64, 1024):
+            found = likelihood(prior, x, probes=max(1, probes), exact_trace=not probes, dequantize=False)
+            error = float((found.bits_per_dimension - truth).square().mean().sqrt())
+            claimed = float(found.standard_error.square().mean().sqrt())
+            trace = f"{probes} probes" if probes else "exact trace"
+            print(f"{name:>9} {trace:>12}: rms error {error:.4f} bits/dim, claimed {claimed:.4f}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--known", action="store_true")
+    parser.add_argument("--data", help="validation pictures: folder or .npz")
+    parser.add_argument("--model", default="cifar10")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--pictures", type=int, default=50)
+    parser.add_argument("--probes", type=int, default=1)
+    parser.add_argument("--tolerance", type=float, default=1e-4)
+    parser.add_argument("--write-card", action="store_true")
+    options = parser.parse_args()
+    if options.known:
+        known()
+        return
+    prior = load_prior(options.model, options.device)
+    pictures = load_pictures(options.data, prior.channels)
+    chosen = np.stack(pictures[:: max(1, len(pictures) // options.pictures)][: options.pictures])
+    x = torch.from_numpy(chosen.transpose(0, 3, 1, 2).astype(np.float32) / 255).to(prior.device)
+    results, started = [], time.perf_counter()
+    for k, picture in enumerate(x):
+        results.append(
+            likelihood(
+                prior, picture[None], probes=options.probes, seed=k, rtol=options.tolerance, atol=options.tolerance
+            )
+        )
+        bits = torch.cat([r.bits_per_dimension for r in results])
+        print(f"{k + 1:4d}: {float(bits[-1]):.3f}, mean so far {float(bits.mean()):.3f}", flush=True)
+    facts = validated_bits(results)
+    seconds = (time.perf_counter() - started) / len(results)
+    calls = sum(r.network_calls for r in results) / len(results)
+    error = facts["std"] / math.sqrt(len(results))
+    print(f"{facts['mean']:.3f} +- {error:.3f} bits/dim over {len(results)} pictures (spread {facts['std']:.3f}), "
+          f"{calls:.0f} calls and {seconds:.1f} s a picture")  # fmt: skip
+    print(json.dumps({**facts, "standard_error": error, "calls": calls, "seconds": seconds}))
+    if options.write_card:
+        path: Path = find_prior(options.model) / CARD
+        path.write_text(replace(Card.read(path), bits_per_dimension=facts).to_json(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""``invsolve interpolate``: pictures on the way between two."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from invsolve.cli import options
+from invsolve.cli.console import Verbosity, clean_stdout, say
+from invsolve.cli.files import check_writable, encode_picture, open_picture, output_path, provenance, write_all
+from invsolve.cli.likelihood import fitted
+from invsolve.cli.results import channels_last
+from invsolve.errors import InputError
+from invsolve.rounding import to_pixels
+
+
+def interpolate(
+    first: Annotated[Path, typer.Argument(metavar="FIRST", help="PNG or JPEG.", show_default=False)],
+    second: Annotated[Path, typer.Argument(metavar="SECOND", help="PNG or JPEG.", show_default=False)],
+    count: Annotated[
+        int, typer.Option("--count", "-n", min=2, help="Pictures, both ends counted.", rich_help_panel="Problem")
+    ] = 8,
+    fit: Annotated[
+        bool,
+        typer.Option(
+            "--fit", help="Cut the middle square and scale it to the prior's size.", rich_help_panel="Problem"
+        ),
+    ] = False,
+    temperature: Annotated[
+        float,
+        typer.Option(min=0.0, help="Scale of the codes; below 1 more ordinary.", rich_help_panel="Problem"),
+    ] = 1.0,
+    tolerance: Annotated[float, typer.Option(min=1e-9, help="Error of an ODE step.", rich_help_panel="Sampler")] = 1e-4,
+    model: options.Model = "cifar10",
+    output: options.Output = None,
+    force: options.Force = False,
+    device: options.Device = "auto",
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Morph one picture into another through the prior's latent space: a strip of pictures, the two ends among them.
+
+    Example: invsolve interpolate daisy.png rose.png --fit --model flowers64
+    """
+    Verbosity.level = -1 if quiet else verbose
+    images = [open_picture(path) for path in (first, second)]
+    path = output_path(output, first, "interpolate")
+    check_writable([path], force=force)
+    with clean_stdout():
+        import torch
+
+        from invsolve.generation import grid
+        from invsolve.latent import interpolate as morph
+        from invsolve.pretrained.loading import load_prior
+
+        prior = load_prior(model, device)
+        mode = "L" if prior.channels == 1 else "RGB"
+        arrays = [np.asarray((fitted(i, prior.size) if fit else i).convert(mode), np.float32) / 255 for i in images]
+        if arrays[0].shape != arrays[1].shape:
+            raise InputError(
+                f"{first.name} is {arrays[0].shape[1]} x {arrays[0].shape[0]}, "
+                f"{second.name} {arrays[1].shape[1]} x {arrays[1].shape[0]}",
+                hint="give pictures of one size, or --fit",
+            )
+        a, b = (torch.from_numpy(x.reshape(*x.shape[:2], -1)).permute(2, 0, 1).to(prior.device) for x in arrays)
+        started = time.perf_counter()
+        way = morph(prior, a, b, count, temperature=temperature, rtol=tolerance, atol=tolerance).float().cpu()
+        sheet = to_pixels(channels_last(grid(way.clamp(0, 1), columns=count)))
+        facts = provenance(
+            task="interpolate", inputs=[str(first), str(second)], model=prior.card.name,
+            model_sha256=prior.card.sha256, count=count, temperature=temperature, tolerance=tolerance,
+        )  # fmt: skip
+        write_all({path: encode_picture(sheet[..., 0] if sheet.shape[2] == 1 else sheet, path, facts)})
+    trip = float(max((way[0] - a.cpu()).abs().max(), (way[-1] - b.cpu()).abs().max()))
+    at_ends = f"; ends off by at most {255 * trip:.2f} grey levels" if temperature == 1 else ""
+    say(f"wrote {path} ({time.perf_counter() - started:.1f} s{at_ends})")

@@ -1,0 +1,131 @@
+"""``invsolve sample``: new pictures from a prior."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from invsolve.cli import options
+from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
+from invsolve.cli.files import check_writable, encode_picture, provenance, write_all
+from invsolve.cli.results import channels_last
+from invsolve.errors import OutputError, UsageError
+from invsolve.rounding import to_pixels
+
+Count = Annotated[int, typer.Option("--samples", "-n", min=1, help="Pictures.", rich_help_panel="Sampler")]
+Size = Annotated[
+    str | None,
+    typer.Option(metavar="WxH", help="Size, for priors that know any; e.g. 64x64.", rich_help_panel="Sampler"),
+]
+FreeSampler = Annotated[
+    str,
+    typer.Option(
+        help="heun_sde, ode, ode_adaptive, pc, reverse_sde, ancestral, langevin or renoising.",
+        rich_help_panel="Sampler",
+    ),
+]
+Batch = Annotated[int, typer.Option(min=1, help="Pictures made at once.", rich_help_panel="Run")]
+GridOutput = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="The grid's file (.png) or existing folder.", rich_help_panel="Output"),
+]
+
+
+def sample(
+    model: options.Model = "cifar10",
+    samples: Count = 16,
+    size: Size = None,
+    seed: options.Seed = 0,
+    steps: options.Steps = 50,
+    sampler: FreeSampler = "heun_sde",
+    batch: Batch = 16,
+    output: GridOutput = None,
+    force: options.Force = False,
+    as_json: options.Json = False,
+    device: options.Device = "auto",
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Draw new pictures from a prior: a grid, and each by itself.
+
+    Examples:
+
+      invsolve sample --model cifar10 -n 64
+
+      invsolve sample --model photos --size 96x64 --sampler pc --steps 200 -o dreams.png
+    """  # fmt: skip
+    Verbosity.level = -1 if quiet else verbose
+    paths = grid_paths(output, "sample.png", samples)
+    check_writable(paths, force=force)
+    with clean_stdout():
+        from invsolve.generation import sample as draw
+        from invsolve.pretrained.loading import load_prior
+
+        prior = load_prior(model, device)
+
+        def run(callback: Callable[[Any], None]) -> Any:
+            return draw(
+                prior, parse_size(size), samples=samples, seed=seed, steps=steps, sampler=sampler, batch=batch,
+                callback=callback, device=prior.device,
+            )  # fmt: skip
+
+        facts = make_grid(
+            run, paths, task="sample", model=prior.card.name, model_sha256=prior.card.sha256, device=str(prior.device)
+        )
+    if as_json:
+        sys.stdout.write(json.dumps(facts) + "\n")
+
+
+def make_grid(run: Callable[[Callable[[Any], None]], Any], paths: list[Path], **facts: Any) -> dict[str, Any]:
+    """Draw, write grid and pictures, and say so; returns the facts for JSON."""
+    from invsolve.generation import grid
+
+    started = time.perf_counter()
+    with progress_bar() as bar:
+        task = bar.add_task("sampling", total=1.0)
+        posterior = run(lambda info: bar.update(task, completed=info.step / info.steps))
+    seconds = time.perf_counter() - started
+    pictures = posterior.samples[:, 0].float()
+    facts = provenance(**facts, seed=posterior.seeds[0], **posterior.settings)
+    sheet = to_pixels(channels_last(grid(pictures.clamp(0, 1))))
+    files = {paths[0]: encode_picture(_grey_or_rgb(sheet), paths[0], facts)}
+    for path, picture, seed in zip(paths[1:], pictures, posterior.seeds, strict=True):
+        files[path] = encode_picture(_grey_or_rgb(to_pixels(channels_last(picture))), path, {**facts, "seed": seed})
+    write_all(files)
+    say(f"wrote {paths[0]} and {len(pictures)} pictures beside it ({seconds:.1f} s, {posterior.network_calls} calls)")
+    say(", ".join(f"{name} {value}" for name, value in posterior.settings.items()), level=1)
+    return {
+        **facts,
+        "output": str(paths[0]),
+        "outputs": [str(path) for path in paths],
+        "seconds": round(seconds, 3),
+        "network_calls": posterior.network_calls,
+    }
+
+
+def _grey_or_rgb(pixels: Any) -> Any:
+    return pixels[..., 0] if pixels.shape[2] == 1 else pixels
+
+
+def grid_paths(given: Path | None, default: str, count: int) -> list[Path]:
+    """The grid's file, and one for each picture: ``<stem>.sample-<j>.png``."""
+    path = Path(default) if given is None else given / default if given.is_dir() else given
+    if path.suffix.lower() != ".png":
+        raise OutputError(f"output {path} does not end in .png", hint="name a .png file or an existing folder")
+    return [path, *(path.with_name(f"{path.stem}.sample-{j}.png") for j in range(count))]
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """``WxH`` as (height, width)."""
+    if text is None:
+        return None
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise UsageError(f"--size {text!r}", hint="wanted width x height in pixels, such as 96x64")
+    return int(height), int(width)

@@ -1,0 +1,65 @@
+"""The probability-flow ODE in logarithmic time, integrated by an adaptive Runge-Kutta method.
+
+Song et al. 2021, eq. 13, for variance-exploding noise: with u = log(sigma), ``dx / du = x - D(x, sigma)``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.integrate import RK45
+from torch import Tensor
+
+from invsolve.errors import SolveError
+
+State = npt.NDArray[np.float64]
+
+Watch = Callable[[float, float, Tensor], None]
+"""Called after each accepted step with sigma before and after it, and the state (n,) reached."""
+
+
+def integrate(
+    velocity: Callable[[Tensor, float], Tensor],
+    state: Tensor,
+    sigma_from: float,
+    sigma_to: float,
+    *,
+    rtol: float,
+    atol: float,
+    watch: Watch | None = None,
+) -> Tensor:
+    """Integrate ``d state / d log(sigma) = velocity(state, sigma)`` with Dormand and Prince's pair of orders 5 and 4.
+
+    Parameters
+    ----------
+    velocity : maps a state (n,) of the given state's type and device, and sigma, to its derivative (n,).
+    state : (n,) at ``sigma_from``.
+    sigma_from, sigma_to : positive, in either order.
+    rtol, atol : a step's error, root mean square over the state, stays below ``atol + rtol |state|``.
+
+    Raises
+    ------
+    SolveError : the step shrank to nothing.
+    """
+
+    def right_hand_side(u: float, values: State) -> State:
+        here = torch.from_numpy(values).to(state)
+        return velocity(here, math.exp(u)).double().cpu().numpy()
+
+    initial = state.detach().double().cpu().numpy()
+    solver = RK45(right_hand_side, math.log(sigma_from), initial, math.log(sigma_to), rtol=rtol, atol=atol)
+    while solver.status == "running":
+        before = solver.t
+        problem = solver.step()
+        if solver.status == "failed" or not np.isfinite(solver.y).all():
+            raise SolveError(
+                f"the ODE could not be followed beyond sigma {math.exp(before):.3g}: {problem or 'not finite'}",
+                hint="allow larger errors (rtol, atol), or use the sampler ode",
+            )
+        if watch is not None:
+            watch(math.exp(before), math.exp(solver.t), torch.from_numpy(solver.y.copy()).to(state))
+    return torch.from_numpy(np.array(solver.y)).to(state)

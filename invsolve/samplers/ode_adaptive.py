@@ -1,0 +1,70 @@
+"""The probability-flow ODE by an adaptive Runge-Kutta method (Song et al. 2021, section 4.3 and appendix D.4)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from invsolve.errors import UsageError
+from invsolve.flow import integrate
+from invsolve.precision import full_precision
+from invsolve.samplers.info import Callback, StepInfo
+from invsolve.score_model import Noise, ScoreModel
+
+
+def ode_adaptive(
+    model: ScoreModel,
+    x: Tensor,
+    sigmas: Tensor,
+    noise: Noise,
+    *,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Follow the probability-flow ODE by SciPy's RK45 in log(sigma), which chooses its own steps.
+
+    The images of a batch share their steps, so an image alone comes out the same up to the tolerance only.
+
+    Parameters
+    ----------
+    model : prior or posterior whose rule does not project.
+    x : start (B, C, H, W), at noise level sigmas[0].
+    sigmas : falling levels ending in 0: the ODE runs from the first to the last positive one, then x is denoised; the
+        others only count the callback's steps. Where they end above 0, so does x.
+    noise : not used.
+    rtol, atol : bounds of a step's error.
+
+    Returns
+    -------
+    Tensor (B, C, H, W). Costs six network calls per step of the method.
+
+    Raises
+    ------
+    UsageError : the model projects x between steps, which is no ODE.
+    SolveError : the method could not go on.
+    """
+    if type(model).project is not ScoreModel.project:
+        raise UsageError("ode_adaptive cannot project x between steps", hint="use the sampler ode, or another rule")
+    levels = [float(s) for s in sigmas]
+    positive = [s for s in levels if s > 0]
+    steps = len(levels) - 1
+
+    def velocity(state: Tensor, sigma: float) -> Tensor:
+        here = state.reshape(x.shape)
+        return (here - model.denoise(here, sigma)).flatten()
+
+    def watch(before: float, after: float, state: Tensor) -> None:
+        if callback is not None:
+            passed = sum(level >= after * (1 - 1e-9) for level in positive[1:])
+            callback(StepInfo(passed, steps, before, state.reshape(x.shape), state.reshape(x.shape)))
+
+    with full_precision():
+        end = x
+        if len(positive) > 1:
+            flat = integrate(velocity, x.flatten(), positive[0], positive[-1], rtol=rtol, atol=atol, watch=watch)
+            end = flat.reshape(x.shape)
+        if levels[-1] == 0:
+            end = model.denoise(end, positive[-1])
+    if callback is not None:
+        callback(StepInfo(steps, steps, positive[-1], end, end))
+    return end

@@ -1,0 +1,98 @@
+"""Latent space: there and back, closed forms on a Gaussian, interpolation, temperature, the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from invsolve.cli.main import app
+from invsolve.errors import InputError, UsageError
+from invsolve.gaussian import GaussianPrior, smooth_gaussian_prior
+from invsolve.latent import decode, encode, interpolate, slerp
+from invsolve.pretrained import load_prior
+
+LEVEL = 1 / 255
+
+
+@pytest.fixture(scope="module")
+def prior() -> GaussianPrior:
+    made = smooth_gaussian_prior((3, 6, 6), length=1.0)
+    made.sigma_min, made.sigma_max = 0.005, 50.0
+    return made
+
+
+def test_round_trip_on_a_gaussian(prior: GaussianPrior, generator: torch.Generator) -> None:
+    x = prior.sample(5, generator)
+    assert float((decode(prior, encode(prior, x)) - x).abs().max()) < 0.1 * LEVEL
+
+
+def test_round_trip_through_a_network(small_prior: Path) -> None:
+    network = load_prior(small_prior, "cpu")
+    x = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert float((decode(network, encode(network, x)) - x).abs().max()) < LEVEL
+    coarse = decode(network, encode(network, x, rtol=0.3, atol=0.3), rtol=0.3, atol=0.3)
+    assert float((coarse - x).abs().max()) > LEVEL  # the tolerance is what makes it
+
+
+def test_codes_of_a_gaussian_are_known(prior: GaussianPrior, generator: torch.Generator) -> None:
+    """Along an eigenvector of variance l the ODE scales x - mean by sqrt((l + sigma_max^2) / (l + sigma_min^2))."""
+    x = prior.sample(4, generator)
+    variances = prior.eigenvalues
+    growth = ((variances + 50.0**2) / (variances + 0.005**2)).sqrt()
+    coefficients = (x - prior.mean).flatten(1) @ prior.eigenvectors
+    expected = (coefficients * growth) @ prior.eigenvectors.T / (50.0**2 + prior.sigma_data**2) ** 0.5
+    torch.testing.assert_close(encode(prior, x).flatten(1), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_codes_are_standard_normal(prior: GaussianPrior, generator: torch.Generator) -> None:
+    noisy = prior.sample(200, generator)
+    noisy = noisy + 0.005 * torch.randn(noisy.shape, generator=generator, dtype=noisy.dtype)
+    codes = encode(prior, noisy, rtol=1e-3, atol=1e-3)
+    assert float(codes.std()) == pytest.approx(1, abs=0.02)
+    torch.testing.assert_close(torch.cov(codes.flatten(1).T), torch.eye(108, dtype=codes.dtype), atol=0.4, rtol=0)
+
+
+def test_slerp_keeps_lengths_and_ends() -> None:
+    a, b = torch.tensor([[[3.0, 0.0]]]), torch.tensor([[[0.0, 5.0]]])
+    torch.testing.assert_close(slerp(a, b, 0.0), a)
+    torch.testing.assert_close(slerp(a, b, 1.0), b)
+    torch.testing.assert_close(slerp(a, b, 0.5), 4 * torch.tensor([[[1.0, 1.0]]]) / 2**0.5)
+    torch.testing.assert_close(slerp(a, 2 * a, 0.5), 1.5 * a)
+
+
+def test_interpolation_ends_on_its_ends(prior: GaussianPrior, generator: torch.Generator) -> None:
+    a, b = prior.sample(2, generator)
+    way = interpolate(prior, a, b, 5)
+    assert way.shape == (5, 3, 6, 6)
+    assert float((way[0] - a).abs().max()) < LEVEL
+    assert float((way[-1] - b).abs().max()) < LEVEL
+    with pytest.raises(UsageError, match="at least 2"):
+        interpolate(prior, a, b, 1)
+
+
+def test_temperature_scales_a_gaussian(prior: GaussianPrior, generator: torch.Generator) -> None:
+    """The ODE of a Gaussian is linear, so the temperature scales the picture's distance from the mean."""
+    z = torch.randn(4, 3, 6, 6, generator=generator, dtype=torch.float64)
+    full, half = decode(prior, z) - 0.5, decode(prior, z, temperature=0.5) - 0.5
+    torch.testing.assert_close(half, 0.5 * full, rtol=1e-3, atol=1e-3)
+    with pytest.raises(UsageError, match="temperature"):
+        decode(prior, z, temperature=-1.0)
+
+
+def test_interpolate_command(small_prior: Path, photo: np.ndarray, tmp_path: Path) -> None:
+    Image.fromarray(photo[:24, :24]).save(tmp_path / "a.png")
+    Image.fromarray(photo[20:44, 10:34]).save(tmp_path / "b.png")
+    Image.fromarray(photo).save(tmp_path / "c.png")
+    common = ["--model", str(small_prior), "--device", "cpu", "-n", "3"]
+    done = CliRunner().invoke(app, ["interpolate", str(tmp_path / "a.png"), str(tmp_path / "b.png"), *common])
+    assert done.exit_code == 0, done.output
+    strip = np.asarray(Image.open(tmp_path / "a.interpolate.png"))
+    assert strip.shape == (28, 3 * 26 + 2, 3)
+    assert np.abs(strip[2:26, 2:26].astype(int) - photo[:24, :24]).max() <= 1
+    wrong = ["interpolate", str(tmp_path / "a.png"), str(tmp_path / "c.png"), *common, "-f"]
+    assert isinstance(CliRunner().invoke(app, wrong).exception, InputError)
