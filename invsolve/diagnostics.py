@@ -38,11 +38,9 @@ class Trace:
 
     def add(self, info: StepInfo, y: Tensor) -> float:
         """Note one step of one batch with measurements ``y``; returns its misfit, infinite or NaN when x is."""
-        if info.step == 1:
+        if info.step <= min(self.sigmas, default=info.step):  # the first step of a batch; an adaptive one may skip 1
             self.previous = None
-        residual = self.operator(info.denoised) - y
-        values = len(info.denoised) * (self.values or residual[0].numel())
-        misfit = float(torch.linalg.vector_norm(residual)) / math.sqrt(values) / self.noise
+        misfit = self._misfit(info.denoised, y)
         self.sigmas[info.step] = info.sigma
         self.misfits.setdefault(info.step, []).append(misfit)
         if self.previous is not None:
@@ -51,9 +49,17 @@ class Trace:
         self.previous = info.denoised
         return misfit
 
+    def _misfit(self, x0: Tensor, y: Tensor) -> float:
+        """0 where y is no measurement that A x could be compared with: none at all, or a label."""
+        if y.numel() == 0 or not y.is_floating_point():
+            return 0.0
+        residual = self.operator(x0) - y
+        values = len(x0) * (self.values or residual[0].numel())
+        return float(torch.linalg.vector_norm(residual)) / math.sqrt(values) / self.noise
+
     def runaway(self, step: int) -> bool:
         """Whether this batch's misfit is beyond all measure of where it began."""
-        return not self.misfits[step][-1] <= RUNAWAY * max(self.misfits[1][-1], 1.0)
+        return not self.misfits[step][-1] <= RUNAWAY * max(self.misfits[min(self.misfits)][-1], 1.0)
 
     def diagnostics(self) -> Diagnostics:
         """Means over the batches, in the order of the steps."""
