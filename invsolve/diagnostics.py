@@ -29,7 +29,7 @@ class Trace:
 
     def __init__(self, forward_model: ForwardModel) -> None:
         operator = forward_model.operator
-        self.operator, self.noise = operator, forward_model.noise.sigma or 1.0
+        self.forward_model, self.noise = forward_model, forward_model.noise.sigma or 1.0
         self.values = operator.measured_values if isinstance(operator, LinearOperator) else 0
         self.sigmas: dict[int, float] = {}
         self.misfits: dict[int, list[float]] = {}
@@ -40,9 +40,10 @@ class Trace:
         """Note one step of one batch with measurements ``y``; returns its misfit, infinite or NaN when x is."""
         if info.step == 1:
             self.previous = None
-        residual = self.operator(info.denoised) - y
+        residual = self.forward_model.residual(info.denoised, y)
         values = len(info.denoised) * (self.values or residual[0].numel())
-        misfit = float(torch.linalg.vector_norm(residual)) / math.sqrt(values) / self.noise
+        # Where nothing is measured, as in unconditional sampling, there is no misfit.
+        misfit = float(torch.linalg.vector_norm(residual)) / math.sqrt(values) / self.noise if values else 0.0
         self.sigmas[info.step] = info.sigma
         self.misfits.setdefault(info.step, []).append(misfit)
         if self.previous is not None:
