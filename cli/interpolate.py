@@ -34,7 +34,7 @@ def interpolate(
         float,
         typer.Option(min=0.0, help="Scale of the codes; below 1 more ordinary.", rich_help_panel="Problem"),
     ] = 1.0,
-    tolerance: Annotated[float, typer.Option(min=1e-9, help="Error of an ODE step.", rich_help_panel="Sampler")] = 1e-4,
+    tolerance: Annotated[float, typer.Option(min=1e-9, help="Error of an ODE step.", rich_help_panel="Sampler")] = 1e-5,
     model: options.Model = "cifar10",
     output: options.Output = None,
     force: options.Force = False,

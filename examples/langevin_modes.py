@@ -12,7 +12,7 @@ from mixture import TWO_FAR
 from invsolve.samplers import annealed_langevin
 from invsolve.sigmas import geometric
 
-COUNT = 2000
+COUNT = 4000
 generator = torch.Generator().manual_seed(0)
 start = 16 * torch.rand(COUNT, 2, 1, 1, generator=generator, dtype=torch.float64) - 8
 
@@ -33,7 +33,7 @@ panels = []
 for name, found in (("data", truth), ("Langevin", plain), ("annealed Langevin", annealed)):
     share = float((found.sum(dim=1) < 0).double().mean())
     panel = Panel(f"{name}: {share:.1%} at the lower left", (-9, 9), (-9, 9))
-    panel.points(found, radius=1.2)
+    panel.points(found, radius=0.9)
     panels.append(panel)
     print(panel.title)
 sheet(panels, 3, "langevin-modes.png")

@@ -55,6 +55,10 @@ class CleanClassifier(ForwardModel):
         probabilities = self.log_probabilities(x).exp().cpu()
         return torch.multinomial(probabilities, 1, generator=generator)[:, 0].to(x.device)
 
+    def residual(self, x: Tensor, y: Tensor) -> Tensor:
+        """Nothing, (B, 0): labels leave no difference to measure."""
+        return x.new_zeros(len(x), 0)
+
     def misfit_gradient(self, x: Tensor, y: Tensor) -> Tensor:
         raise InputError("labels have no squared misfit", hint="use rule='classifier_gradient'")
 

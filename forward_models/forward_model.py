@@ -82,6 +82,10 @@ class ForwardModel:
         """Draw a measurement of ``x`` (B, C, H, W)."""
         return self.noise.simulate(self.operator(x), generator)
 
+    def residual(self, x: Tensor, y: Tensor) -> Tensor:
+        """``A(x) - y``, (B, ...): what is left unexplained, for reports."""
+        return self.operator(x) - y
+
     def misfit_gradient(self, x: Tensor, y: Tensor) -> Tensor:
         """``J' (y - A(x))``, the direction in x that lowers the misfit; autograd for general maps."""
         if isinstance(self.operator, LinearOperator):

@@ -29,7 +29,7 @@ class Trace:
 
     def __init__(self, forward_model: ForwardModel) -> None:
         operator = forward_model.operator
-        self.operator, self.noise = operator, forward_model.noise.sigma or 1.0
+        self.forward_model, self.noise = forward_model, forward_model.noise.sigma or 1.0
         self.values = operator.measured_values if isinstance(operator, LinearOperator) else 0
         self.sigmas: dict[int, float] = {}
         self.misfits: dict[int, list[float]] = {}
@@ -40,7 +40,10 @@ class Trace:
         """Note one step of one batch with measurements ``y``; returns its misfit, infinite or NaN when x is."""
         if info.step <= min(self.sigmas, default=info.step):  # the first step of a batch; an adaptive one may skip 1
             self.previous = None
-        misfit = self._misfit(info.denoised, y)
+        residual = self.forward_model.residual(info.denoised, y)
+        values = len(info.denoised) * (self.values or residual[0].numel())
+        # Where nothing is measured, as in unconditional sampling, there is no misfit.
+        misfit = float(torch.linalg.vector_norm(residual)) / math.sqrt(values) / self.noise if values else 0.0
         self.sigmas[info.step] = info.sigma
         self.misfits.setdefault(info.step, []).append(misfit)
         if self.previous is not None:
@@ -48,14 +51,6 @@ class Trace:
             self.changes.setdefault(info.step, []).append(float(change) / math.sqrt(info.denoised.numel()))
         self.previous = info.denoised
         return misfit
-
-    def _misfit(self, x0: Tensor, y: Tensor) -> float:
-        """0 where y is no measurement that A x could be compared with: none at all, or a label."""
-        if y.numel() == 0 or not y.is_floating_point():
-            return 0.0
-        residual = self.operator(x0) - y
-        values = len(x0) * (self.values or residual[0].numel())
-        return float(torch.linalg.vector_norm(residual)) / math.sqrt(values) / self.noise
 
     def runaway(self, step: int) -> bool:
         """Whether this batch's misfit is beyond all measure of where it began."""

@@ -18,8 +18,8 @@ from invsolve.errors import SolveError
 
 State = npt.NDArray[np.float64]
 
-Watch = Callable[[float, float, Tensor], None]
-"""Called after each accepted step with sigma before and after it, and the state (n,) reached."""
+Watch = Callable[[float, Callable[[float], Tensor]], None]
+"""Called after each accepted step with the sigma reached, and the state (n,) as a function of sigma within the step."""
 
 
 def integrate(
@@ -61,5 +61,10 @@ def integrate(
                 hint="allow larger errors (rtol, atol), or use the sampler ode",
             )
         if watch is not None:
-            watch(math.exp(before), math.exp(solver.t), torch.from_numpy(solver.y.copy()).to(state))
+            dense = solver.dense_output()
+
+            def within(sigma: float, dense: Callable[[float], State] = dense) -> Tensor:
+                return torch.from_numpy(dense(math.log(sigma))).to(state)
+
+            watch(math.exp(solver.t), within)
     return torch.from_numpy(np.array(solver.y)).to(state)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from invsolve.errors import UsageError
@@ -30,7 +32,7 @@ def ode_adaptive(
     model : prior or posterior whose rule does not project.
     x : start (B, C, H, W), at noise level sigmas[0].
     sigmas : falling levels ending in 0: the ODE runs from the first to the last positive one, then x is denoised; the
-        others only count the callback's steps. Where they end above 0, so does x.
+        callback is told of x at each. Where they end above 0, so does x.
     noise : not used.
     rtol, atol : bounds of a step's error.
 
@@ -53,10 +55,14 @@ def ode_adaptive(
         here = state.reshape(x.shape)
         return (here - model.denoise(here, sigma)).flatten()
 
-    def watch(before: float, after: float, state: Tensor) -> None:
-        if callback is not None:
-            passed = sum(level >= after * (1 - 1e-9) for level in positive[1:])
-            callback(StepInfo(passed, steps, before, state.reshape(x.shape), state.reshape(x.shape)))
+    ahead = list(enumerate(positive))[1:]
+
+    def watch(reached: float, state: Callable[[float], Tensor]) -> None:
+        # One call per level, however many of them, or few, a step of the method spans.
+        while callback is not None and ahead and ahead[0][1] >= reached * (1 - 1e-9):
+            step, level = ahead.pop(0)
+            here = state(level).reshape(x.shape)
+            callback(StepInfo(step, steps, positive[step - 1], here, here))
 
     with full_precision():
         end = x
@@ -65,6 +71,6 @@ def ode_adaptive(
             end = flat.reshape(x.shape)
         if levels[-1] == 0:
             end = model.denoise(end, positive[-1])
-    if callback is not None:
+    if callback is not None and levels[-1] == 0:
         callback(StepInfo(steps, steps, positive[-1], end, end))
     return end
