@@ -21,7 +21,7 @@ from invsolve.rounding import to_pixels
 Count = Annotated[int, typer.Option("--samples", "-n", min=1, help="Pictures.", rich_help_panel="Sampler")]
 Size = Annotated[
     str | None,
-    typer.Option(metavar="WxH", help="Size, for priors that know any; e.g. 64x64.", rich_help_panel="Sampler"),
+    typer.Option(metavar="WxH", help="Size, for priors that know any.  [default: 64x64]", rich_help_panel="Sampler"),
 ]
 FreeSampler = Annotated[
     str,
@@ -38,7 +38,7 @@ GridOutput = Annotated[
 
 
 def sample(
-    model: options.Model = "cifar10",
+    model: options.Model = "photos",
     samples: Count = 16,
     size: Size = None,
     seed: options.Seed = 0,
@@ -56,7 +56,7 @@ def sample(
 
     Examples:
 
-      invsolve sample --model cifar10 -n 64
+      invsolve sample -n 4 --size 64x64
 
       invsolve sample --model photos --size 96x64 --sampler pc --steps 200 -o dreams.png
     """  # fmt: skip
@@ -71,7 +71,7 @@ def sample(
 
         def run(callback: Callable[[Any], None]) -> Any:
             return draw(
-                prior, parse_size(size), samples=samples, seed=seed, steps=steps, sampler=sampler, batch=batch,
+                prior, parse_size(size) or (None if prior.size else (64, 64)), samples=samples, seed=seed, steps=steps, sampler=sampler, batch=batch,
                 callback=callback, device=prior.device,
             )  # fmt: skip
 
