@@ -104,7 +104,7 @@ def quality(real: Tensor, generated: Tensor, features: Features, *, seed: int = 
     if fewest < 2:
         raise InputError(f"{len(real)} real and {len(generated)} generated pictures", hint="wanted hundreds of each")
     fid = FrechetInceptionDistance(feature=features, normalize=True).set_dtype(torch.float64)
-    kid = KernelInceptionDistance(feature=features, normalize=True, subset_size=min(1000, fewest), subsets=50)
+    kid = KernelInceptionDistance(feature=features, normalize=True, subset_size=min(1000, -(-fewest // 2)), subsets=50)
     for pictures, is_real in ((real, True), (generated, False)):
         for part in pictures.split(batch):
             fid.update(part, real=is_real)
