@@ -16,6 +16,7 @@ from skimage.transform import radon
 
 from invsolve.errors import InputError
 from invsolve.forward_models import AstraProjector, Geometry, SparseProjector, even_angles, even_subset, projector
+from invsolve.forward_models.projector import build_matrix, expected_values
 from invsolve.gaussian import dense_matrix
 
 PARALLEL = Geometry(even_angles(9), 31, (16, 20), detector_spacing=1.3, pixel_size=0.7, center=14.2)
@@ -241,3 +242,8 @@ def test_even_subset_starts_at_the_first_view_and_is_even() -> None:
     assert set(np.diff(chosen)) <= {7, 8}
     with pytest.raises(InputError, match="24 views wanted"):
         even_subset(23, 24)
+
+
+def test_the_expected_size_of_the_matrix_is_about_right() -> None:
+    geometry = Geometry(even_angles(12), 91, (64, 64))
+    assert build_matrix(geometry).nnz == pytest.approx(expected_values(geometry), rel=0.1)
