@@ -62,7 +62,9 @@ class GaussianPrior(ScoreModel):
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         z = torch.randn(count, len(self.eigenvalues), generator=generator, dtype=self.mean.dtype)
-        return self.mean + ((z * self.eigenvalues.sqrt()) @ self.eigenvectors.T).reshape(count, *self.shape)
+        # The symmetric root: eigenvectors are unique only up to sign, and a seed must give one picture everywhere.
+        root = (self.eigenvectors * self.eigenvalues.sqrt()) @ self.eigenvectors.T
+        return self.mean + (z @ root).reshape(count, *self.shape)
 
     def posterior(self, forward_model: ForwardModel, y: Tensor) -> GaussianPrior:
         """p(x0 | y) for a linear operator and Gaussian noise; ``y`` (1, ...)."""

@@ -154,10 +154,10 @@ def test_adaptive_ode_reaches_the_law_to_its_tolerance(gaussian: GaussianPrior) 
 
 
 BIASES = {  # (mean, std ratio) with 50 levels from 5 on the exact posterior: recorded, not wished for
-    "reverse_sde": (0.002, 1.030),
+    "reverse_sde": (0.004, 1.030),
     "pc": (0.001, 1.045),
     "heun_sde": (0.000, 1.018),
-    "ode": (0.048, 0.999),  # keeps what the start does not know of the mean
+    "ode": (0.077, 0.999),  # keeps what the start does not know of the mean
 }
 
 
