@@ -55,7 +55,7 @@ def main() -> None:
         forward_model = ForwardModel(operator, GaussianNoise(NOISE))
         y = forward_model.simulate(truth, generator)
         posterior = prior.posterior(forward_model, y)
-        for rule in ("exact", "proximal", "annealed", "replacement"):
+        for rule in ("exact", "proximal", "validated", "annealed", "replacement"):
             found = {
                 s: bias(law, posterior) for s, law in laws(condition(prior, forward_model, y, rule), sigma_max).items()
             }
