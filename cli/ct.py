@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from pathlib import Path
@@ -153,7 +154,7 @@ def ct(
         started = time.perf_counter()
         result = reconstruct(
             scan, method, model=model, device=device, samples=samples, seed=seed, steps=steps, rule=rule,
-            sampler=sampler, bright_units=units, mu_water=mu_water, with_baselines=True,
+            sampler=sampler, bright_units=units, mu_water=mu_water,
         )  # fmt: skip
         seconds = time.perf_counter() - started
         facts = provenance(task="ct", input=str(sinogram), method=method, **result.facts)
@@ -177,8 +178,6 @@ def ct(
 
 
 def report_text(report: dict[str, Any]) -> str:
-    import json
-
     return json.dumps(report, allow_nan=False)
 
 
@@ -423,7 +422,7 @@ class Result(NamedTuple):
 
 def reconstruct(
     scan: Scan, method: str, *, model: str, device: str, samples: int, seed: int, steps: int, rule: str, sampler: str,
-    bright_units: str, mu_water: float, with_baselines: bool,
+    bright_units: str, mu_water: float,
 ) -> Result:  # fmt: skip
     """FBP first, to see whether the units fit; then TV and ours, or the one classical method asked for."""
     import torch
