@@ -44,7 +44,7 @@ START_RANGE = (0.05, 0.35)
 SIGMA_END = 0.005
 
 PRIOR_WEIGHT = 0.25
-"""lam of the proximal rule: with noise, what served training slices best; without, it does not matter."""
+"""lam of the proximal rule: with noise, what served best on a few validation slices; without, it does not matter."""
 
 START_ITERATIONS = 10
 """CGLS iterations of the first guess: the streaks are still small, the shapes are there."""
