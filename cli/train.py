@@ -43,6 +43,10 @@ def train(
     batch: Annotated[int | None, typer.Option(min=1, help="Crops per step.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of crops, noise and initial weights.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    initial: Annotated[
+        str | None,
+        typer.Option("--init", metavar="MODEL", help="Start from a prior's weights, such as photos: fine-tuning."),
+    ] = None,
     classifier: Annotated[
         bool,
         typer.Option(
@@ -68,6 +72,8 @@ def train(
 
       invsolve train photos/ --preset photos --time-limit 2h -o my-prior
 
+      invsolve train birds/ --init photos --time-limit 1h -o my-birds
+
       invsolve train cifar10-train.npz --val cifar10-val.npz --classifier --preset cifar10 -o my-classifier
     """  # fmt: skip
     Verbosity.level = -1 if quiet else verbose
@@ -87,6 +93,7 @@ def train(
     written = [WEIGHTS, CARD] + ([] if classifier else ["denoised.png"])
     check_writable([output / part for part in written], force=resuming or fresh)
     limit = parse_duration(time_limit) if time_limit else None
+    weights = initial_weights(initial, config, classifier) if initial is not None and not resuming else None
     channels = config.network.channels
     if classifier:
         known = load_labelled(data, channels)
@@ -120,7 +127,7 @@ def train(
         try:
             state = fit(
                 task, kept.pictures, config, output, labels=kept.labels.tolist(), device=where, time_limit=limit,
-                resume=not fresh, on_step=show,
+                initial=weights, resume=not fresh, on_step=show,
             )  # fmt: skip
         except KeyboardInterrupt:
             bar.stop()
@@ -138,6 +145,26 @@ def train(
         figures = ", ".join(f"{s:.3g}: {e**0.5:.4f}" for s, e in card.validation_mse)
         say(f"{state.step} steps, {state.seconds / 60:.1f} min; rms denoising error by sigma: {figures}")
     say(f"wrote {', '.join(str(output / part) if part == WEIGHTS else part for part in written)}")
+
+
+def initial_weights(name: str, config: Any, classifier: bool) -> Any:
+    """The weights of a prior that has the network of ``config``."""
+    from dataclasses import asdict
+
+    from invsolve.pretrained.loading import load_prior
+
+    if classifier:
+        raise UsageError("--init with --classifier", hint="only priors start from other priors")
+    network = load_prior(name, "cpu").network
+    has, wants = asdict(network.config), asdict(config.network)
+    changed = [part for part in wants if part != "dropout" and wants[part] != has[part]]
+    if changed:
+        raise UsageError(
+            f"--init {name}: its network has {', '.join(f'{part} {has[part]}' for part in changed)}, the preset's "
+            f"{', '.join(str(wants[part]) for part in changed)}",
+            hint="choose the preset that the prior was trained with",
+        )
+    return network.state_dict()
 
 
 def hold_out_labelled(known: Any) -> tuple[Any, Any]:
@@ -185,6 +212,7 @@ def export(output: Path, config: Any, state: Any, held_out: Any, *, data: str, n
         licence=licence,
         training=training_facts(config, state),
         size=None if config.network.local else config.crop,
+        orientations=config.augmentation.orientations,
     )
     denoising_picture(state.ema, examples[:6]).save(output / "denoised.png")
     return save_prior(output, state.ema, card)

@@ -241,7 +241,8 @@ def random_crops(
 ) -> Tensor:
     """``count`` random crops of random pictures in random orientations: (count, C, size, size) in stored values.
 
-    ``pyramid[k]`` holds the pictures at 1 / 2**k of their size, chosen with probability ``scale_odds[k]``. The type is
+    ``pyramid[k]`` holds the pictures at 1 / 2**k of their size, chosen with probability ``scale_odds[k]`` as far as
+    they are no smaller than the crop there. The type is
     the stored one (uint16 as int32), float32 where crops may be rotated.
     """
     return numbered_crops(pyramid, scale_odds, size, count, rng, augmentation)[0]
@@ -260,9 +261,12 @@ def numbered_crops(
     numbers: list[int] = []
     odds = np.asarray(scale_odds, dtype=float)
     for level in rng.choice(len(pyramid), size=count, p=odds / odds.sum()):
-        pictures = pyramid[level]
-        numbers.append(int(rng.integers(len(pictures))))
-        picture = pictures[numbers[-1]]
+        number = int(rng.integers(len(pyramid[0])))
+        numbers.append(number)
+        # Where a picture has become smaller than the crop, reflection would teach symmetric pictures: the next finer.
+        while level > 0 and min(pyramid[level][number].shape[:2]) < size:
+            level -= 1
+        picture = pyramid[level][number]
         crop: npt.NDArray[Any]
         if augmentation.share and rng.random() < augmentation.share:
             crop = _rotated(picture, size, augmentation, rng).numpy()

@@ -7,7 +7,7 @@ score model on a measurement gives a score model again, so a sampler never knows
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,6 +43,7 @@ class ScoreModel:
     sigma_data : standard deviation of x0 around its mean.
     multiple : height and width must be multiples of this (1: any size).
     size : side of the square pictures the model knows; None for any size.
+    orientations : in which orientations pictures are as likely as upright ones; see :mod:`invsolve.orientation`.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class ScoreModel:
         sigma_data: float = 0.27,
         multiple: int = 1,
         size: int | None = None,
+        orientations: Literal["square", "flips", "mirror"] = "square",
     ) -> None:
         self.channels = channels
         self.sigma_min = sigma_min
@@ -61,6 +63,7 @@ class ScoreModel:
         self.sigma_data = sigma_data
         self.multiple = multiple
         self.size = size
+        self.orientations: Literal["square", "flips", "mirror"] = orientations
 
     @property
     def base(self) -> ScoreModel:
@@ -122,6 +125,7 @@ class WrappedModel(ScoreModel):
             sigma_data=model.sigma_data,
             multiple=model.multiple,
             size=model.size,
+            orientations=model.orientations,
         )
         self.model = model
 

@@ -53,8 +53,8 @@ def solve(
     start : (B, C, H, W), or (n, B, C, H, W) with one for each sample: what the first level's noise is added to;
         default the pseudo-inverse of y.
     batch : images denoised at once; bounds the memory.
-    turn : show the prior each image in another of the square's eight orientations at every step, which averages out
-        what the network does differently in each.
+    turn : show the prior each image in another of the orientations it knows at every step, which averages out what
+        the network does differently in each.
     stream : mixed into the seeds, so that several solves of one run draw different noise.
     callback : called after every step with a :class:`StepInfo` counted over the whole run.
     options : passed to the sampler.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -80,7 +80,10 @@ class TrainingConfig:
 
 
 PRESETS: dict[str, TrainingConfig] = {
-    "photos": TrainingConfig(),
+    # Upright, as what is up and what is down tells colours; quarter resolution is what colorization works at.
+    "photos": TrainingConfig(
+        density=SigmaDensity(lower_share=0.75), scale_odds=(0.6, 0.2, 0.2), augmentation=Augmentation("mirror")
+    ),
     "photos-ncsn": TrainingConfig(weighting="ncsn"),
     # Slices of few patients: all flips, a little rotation and zoom; the stride-2 stem is as good here and quarters the cost.
     "ct": TrainingConfig(
@@ -264,10 +267,14 @@ def initial_state(config: TrainingConfig, device: torch.device) -> TrainingState
     return start(DENOISING, config, device)
 
 
-def start(task: Task[M], config: TrainingConfig, device: torch.device) -> TrainingState[M]:
-    """Freshly initialised weights."""
+def start(
+    task: Task[M], config: TrainingConfig, device: torch.device, initial: Mapping[str, Tensor] | None = None
+) -> TrainingState[M]:
+    """Freshly initialised weights, or those of ``initial``."""
     torch.manual_seed(config.seed)
     model = task.build(config).to(device).to(memory_format=torch.channels_last)
+    if initial is not None:
+        model.load_state_dict(initial)
     ema = task.build(config).to(device).to(memory_format=torch.channels_last)
     ema.load_state_dict(model.state_dict())
     ema.requires_grad_(False)
@@ -371,6 +378,7 @@ def fit(
     *,
     device: torch.device,
     labels: Sequence[int] | None = None,
+    initial: Mapping[str, Tensor] | None = None,
     time_limit: float | None = None,
     checkpoint_every: float = 120.0,
     resume: bool = True,
@@ -381,7 +389,7 @@ def fit(
     The learning rate falls to zero towards whichever end comes first; the time of earlier, resumed parts counts. A run
     limited by steps repeats itself bit for bit on the CPU with fixed threads, broken off or not; one limited by time
     cannot. Interrupting (Ctrl-C) saves a checkpoint. ``labels`` (N,) are the pictures' class numbers, for tasks that
-    have any.
+    have any; ``initial`` the weights (a state dict) that a new run starts from instead of random ones.
 
     Raises
     ------
@@ -392,7 +400,7 @@ def fit(
     while len(pyramid) < len(config.scale_odds):
         pyramid.append([halve(p) for p in pyramid[-1]])
     resumable = resume and (folder / CHECKPOINT).is_file()
-    state = load_checkpoint(folder, config, device, task) if resumable else start(task, config, device)
+    state = load_checkpoint(folder, config, device, task) if resumable else start(task, config, device, initial)
     model, ema, optimizer, first, seconds_before = state
     model.train()
 

@@ -6,9 +6,10 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from invsolve.errors import ModelError
+from invsolve.orientation import ALLOWED
 
 FORMAT = 1
 
@@ -18,7 +19,8 @@ class Card:
     """Facts about a prior, all of them plain JSON.
 
     ``validation_mse`` lists (sigma, mean squared denoising error per pixel), in the units of x; solvers use it.
-    ``size`` is the side of the square pictures the prior knows, None where any size will do.
+    ``size`` is the side of the square pictures the prior knows, None where any size will do; ``orientations`` in which
+    orientations it saw them: "square" all eight, "flips", or "mirror" left and right only.
     ``bits_per_dimension`` holds mean and standard deviation over validation pictures, and their number, where measured.
 
     A classifier's card has ``kind`` "classifier", its ``classes`` and, in ``validation_accuracy``, (sigma, share of
@@ -38,6 +40,7 @@ class Card:
     does_not_know: str = ""
     training: dict[str, Any] = field(default_factory=dict)
     size: int | None = None
+    orientations: Literal["square", "flips", "mirror"] = "square"
     bits_per_dimension: dict[str, float] = field(default_factory=dict)
     kind: str = "prior"
     classes: list[str] = field(default_factory=list)
@@ -73,6 +76,8 @@ class Card:
             raise ModelError(
                 f"{path} is not a card: {error}", hint="reinstall invsolve, or copy the prior again"
             ) from error
+        if card.orientations not in ALLOWED:
+            raise ModelError(f"{path}: orientations {card.orientations!r}", hint=f"wanted one of {', '.join(ALLOWED)}")
         return card
 
 

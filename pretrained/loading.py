@@ -51,6 +51,7 @@ class NetworkPrior(ScoreModel):
             sigma_max=card.sigma_max,
             sigma_data=config.sigma_data,
             size=card.size,
+            orientations=card.orientations,
         )
         self.network = network.to(device).to(memory_format=torch.channels_last).eval()
         self.network.requires_grad_(False)

@@ -19,7 +19,7 @@ from invsolve.precision import native_bfloat16
 from invsolve.pretrained import load_prior
 from invsolve.rules import AnnealedLikelihood
 from invsolve.samplers import StepInfo
-from invsolve.score_model import FunctionPrior, ScoreModel
+from invsolve.score_model import CountedModel, FunctionPrior, ScoreModel
 from invsolve.sigmas import karras
 
 
@@ -186,6 +186,27 @@ def test_turning_an_equivariant_denoiser_changes_nothing() -> None:
         torch.testing.assert_close(
             oriented.denoise(x, torch.tensor([0.1, 0.5, 2.0])), prior.denoise(x, torch.tensor([0.1, 0.5, 2.0]))
         )
+
+
+@pytest.mark.parametrize(
+    ("orientations", "upright", "seen"), [("mirror", True, 2), ("flips", False, 4), ("square", False, 8)]
+)
+def test_a_prior_is_shown_only_the_orientations_it_knows(orientations: str, upright: bool, seen: int) -> None:
+    shown: list[torch.Tensor] = []
+
+    def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        shown.append(x)
+        return x
+
+    prior = FunctionPrior(denoise, channels=1)
+    prior.orientations = orientations  # type: ignore[assignment]
+    x = torch.arange(9.0).reshape(1, 1, 3, 3)
+    oriented = OrientedModel(CountedModel(prior), [3])
+    for _ in range(8):
+        assert torch.equal(oriented.denoise(x, 1.0), x)
+    assert len({tuple(image.flatten().tolist()) for image in shown}) == seen
+    tops = [set(image[0, 0, 0].tolist()) for image in shown]
+    assert all(top == {0.0, 1.0, 2.0} for top in tops) == upright
 
 
 def test_numpy_pictures_survive_the_metrics() -> None:

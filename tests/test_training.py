@@ -12,14 +12,16 @@ import torch
 from PIL import Image
 
 from invsolve.data import Augmentation, load_pictures, random_crops
-from invsolve.errors import InputError
+from invsolve.errors import InputError, UsageError
 from invsolve.network import EDMDenoiser, NetworkConfig
 from invsolve.pretrained import load_prior
 from invsolve.training import (
+    DENOISING,
     PRESETS,
     SigmaDensity,
     denoising_loss,
     ema_decay,
+    fit,
     initial_state,
     learning_rate_factor,
     loss_weight,
@@ -123,6 +125,35 @@ def test_other_settings_do_not_resume(tmp_path: Path) -> None:
     train(pictures(), replace(TINY, steps=1), tmp_path, device=CPU)
     with pytest.raises(InputError, match="another run.*seed"):
         train(pictures(), replace(TINY, seed=1), tmp_path, device=CPU)
+
+
+def test_a_new_run_starts_from_the_given_weights(tmp_path: Path) -> None:
+    given = initial_state(replace(TINY, seed=5), CPU).model.state_dict()
+    still = replace(TINY, learning_rate=0.0, muon_rate=0.0, steps=2)
+    state = fit(DENOISING, pictures(), still, tmp_path, device=CPU, initial=given)
+    for weights in (state.model.state_dict(), state.ema.state_dict()):
+        assert all(torch.equal(weights[name], given[name]) for name in given)
+
+
+def test_fine_tuning_from_the_command_line(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from invsolve.cli.main import app
+
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, picture in enumerate(pictures()):
+        Image.fromarray(picture).save(folder / f"{number}.png")
+    run = CliRunner().invoke
+    command = ["train", str(folder), "--preset", "tiny", "--batch", "2", "-q"]
+    assert run(app, [*command, "--steps", "2", "--seed", "5", "-o", str(tmp_path / "a")]).exit_code == 0
+    assert run(app, [*command, "--steps", "1", "-o", str(tmp_path / "b"), "--init", str(tmp_path / "a")]).exit_code == 0
+    assert run(app, [*command, "--steps", "1", "-o", str(tmp_path / "c")]).exit_code == 0
+    b, c = (load_prior(tmp_path / name, "cpu").network.state_dict() for name in "bc")
+    assert any(not torch.equal(b[name], c[name]) for name in b)
+    failed = run(app, ["train", str(folder), "--init", str(tmp_path / "a"), "-o", str(tmp_path / "d")])
+    assert isinstance(failed.exception, UsageError)
+    assert not (tmp_path / "d" / "checkpoint.pt").exists()
 
 
 def test_a_finished_prior_is_not_overwritten(tmp_path: Path) -> None:
@@ -251,6 +282,14 @@ def test_a_trained_prior_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert prior.card.training["steps"] == 3
     assert prior.mse(0.1) == pytest.approx(0.01, rel=0.5)
     assert Image.open(tmp_path / "mine" / "denoised.png").size[0] == 7 * 40
+
+
+def test_coarse_scales_give_way_where_the_picture_is_smaller_than_the_crop() -> None:
+    large, small = (np.full((side, side, 3), side, np.uint8) for side in (64, 20))
+    pyramid = [[large, small], [large[:32, :32], small[:10, :10] + 1]]
+    crops = random_crops(pyramid, [0.0, 1.0], 16, 32, np.random.default_rng(0))
+    assert set(crops.unique().tolist()) == {20, 64}
+    assert set(random_crops(pyramid, [0.0, 1.0], 8, 32, np.random.default_rng(0)).unique().tolist()) == {21, 64}
 
 
 def test_mirror_augmentation_never_turns_a_picture_upside_down() -> None:
