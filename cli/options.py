@@ -40,6 +40,26 @@ Output = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="Result file (.png, .jpg) or existing folder.", rich_help_panel=_OUTPUT),
 ]
+Interval = Annotated[
+    bool,
+    typer.Option(
+        "--interval",
+        help="Write each pixel's lower and upper bound: of 19 samples or more a 90 % interval, of fewer the range of all.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.json",
+        help="Scale the interval by a factor learned for this prior and these settings; implies --interval.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Diagnostics = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.png", help="Draw misfit and step against the noise level.", rich_help_panel=_OUTPUT),
+]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite existing results.", rich_help_panel=_OUTPUT)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel=_OUTPUT)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="INVSOLVE_DEVICE", rich_help_panel=_RUN)]

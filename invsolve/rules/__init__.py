@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import entry_points
 
 from torch import Tensor
@@ -45,6 +46,17 @@ def find_rule(name: str) -> Rule:
     raise UsageError(f"unknown rule {name!r}", hint=f"known rules: {', '.join(RULES)}")
 
 
+def rule_name(rule: str | Rule) -> str:
+    """What a report calls a rule: its name, with the arguments that ``functools.partial`` gave it."""
+    if isinstance(rule, str):
+        return rule
+    if isinstance(rule, partial):
+        names = {id(known): name for name, known in RULES.items()}
+        arguments = ", ".join(f"{key}={value}" for key, value in sorted(rule.keywords.items()))
+        return f"{names.get(id(rule.func), rule_name(rule.func))}({arguments})"
+    return getattr(rule, "__name__", "custom")
+
+
 def condition(prior: ScoreModel, forward_model: ForwardModel, y: Tensor, rule: str | Rule = "proximal") -> ScoreModel:
     """Bayes' rule for scores: a score model of p(x | y), with the same contract as the prior.
 
@@ -74,5 +86,6 @@ __all__ = [
     "ValidatedProximal",
     "condition",
     "find_rule",
+    "rule_name",
     "separable",
 ]
