@@ -20,7 +20,9 @@ Steps = Annotated[int, typer.Option(min=1, help="Noise levels.", rich_help_panel
 Rule = Annotated[
     str,
     typer.Option(
-        help="proximal, validated, annealed, replacement, dps, pigdm or moment_matching.", rich_help_panel=_SAMPLER
+        help="proximal, validated, annealed, replacement, dps, pigdm or moment_matching, the last for instance as "
+        "'moment_matching(tolerance=0.2, steps=6)'.",
+        rich_help_panel=_SAMPLER,
     ),
 ]
 Sampler = Annotated[

@@ -64,9 +64,10 @@ def load_calibration(path: Path | None, problem: dict[str, float], **settings: A
     if path is None:
         return None
     from invsolve.conformal import Calibration
+    from invsolve.rules import rule_name
 
     found = Calibration.load(path)
-    found.check(**settings)
+    found.check(**settings | {"rule": rule_name(settings["rule"])})
     if warning := found.warning(problem):
         say(f"warning: {warning}")
     return found
