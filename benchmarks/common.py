@@ -33,18 +33,18 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def centre_crops(path: str, count: int) -> list[npt.NDArray[np.uint8]]:
-    """The centre 256 x 256 of the first ``count`` pictures."""
+def centre_crops(path: str, count: int, size: int = SIZE) -> list[npt.NDArray[np.uint8]]:
+    """The centre ``size`` x ``size`` of the first ``count`` pictures."""
     crops = []
     for picture in load_pictures(path)[:count]:
-        top, left = (picture.shape[0] - SIZE) // 2, (picture.shape[1] - SIZE) // 2
-        crops.append(picture[top : top + SIZE, left : left + SIZE].astype(np.uint8))
+        top, left = (picture.shape[0] - size) // 2, (picture.shape[1] - size) // 2
+        crops.append(picture[top : top + size, left : left + size].astype(np.uint8))
     return crops
 
 
-def random_pixels(index: int) -> npt.NDArray[np.bool_]:
+def random_pixels(index: int, size: int = SIZE) -> npt.NDArray[np.bool_]:
     """Mask (a): half of all pixels, at random."""
-    return np.random.default_rng([1, index]).random((SIZE, SIZE)) < 0.5
+    return np.random.default_rng([1, index]).random((size, size)) < 0.5
 
 
 def random_lines(index: int) -> npt.NDArray[np.bool_]:

@@ -23,6 +23,15 @@ from invsolve.cli.results import (
     std_picture,
     write_results,
 )
+from invsolve.cli.uncertainty import (
+    check_diagnostics,
+    check_interval,
+    diagnostics_file,
+    load_calibration,
+    say_uncertainty,
+    summarize,
+    uncertainty_json,
+)
 from invsolve.errors import InputError
 from invsolve.rounding import to_pixels
 
@@ -42,6 +51,9 @@ def colorize(
     sampler: options.Sampler = "renoising",
     model: options.Model = "photos",
     output: options.Output = None,
+    interval: options.Interval = False,
+    calibration: options.Calibration = None,
+    diagnostics: options.Diagnostics = None,
     force: options.Force = False,
     as_json: options.Json = False,
     device: options.Device = "auto",
@@ -69,15 +81,23 @@ def colorize(
                 f"--truth has shape {reference.shape}, wanted {(*grey.shape, 3)}",
                 hint="give the same picture in colour",
             )
-    paths = ResultPaths.plan(output_path(output, picture, "colorize"), samples)
-    check_writable(paths.all, force=force)
+    interval = interval or calibration is not None
+    check_interval(interval, samples)
+    paths = ResultPaths.plan(output_path(output, picture, "colorize"), samples, interval=interval)
+    outputs = [*paths.all, *check_diagnostics(diagnostics, paths.all)]
+    check_writable(outputs, force=force)
 
     with clean_stdout():
         from invsolve.colorization import colorize
+        from invsolve.forward_models import Grayscale
         from invsolve.pretrained.loading import find_prior, load_prior
 
         unit = grey.astype(np.float32) / 255
         prior = load_prior(model, device)
+        scaling = load_calibration(
+            calibration, {}, task="colorize", prior_sha256=prior.card.sha256, rule=rule, sampler=sampler, steps=steps,
+            samples=samples,
+        )  # fmt: skip
         say(f"{picture.name}: {grey.shape[1]} x {grey.shape[0]} pixels, on {prior.device}")
         started = time.perf_counter()
         with progress_bar() as bar:
@@ -87,6 +107,8 @@ def colorize(
                 progress=lambda done: bar.update(task, completed=done), device=prior.device,
             )  # fmt: skip
         seconds = time.perf_counter() - started
+        # Of a pixel's three values the grey determines one.
+        summary = summarize(posterior, Grayscale((3, *grey.shape)), 1 / 3, calibration=scaling)
         pictures = [to_pixels(channels_last(x[0])) for x in posterior.samples]
         mean = to_pixels(channels_last(posterior.mean[0]))
         facts = provenance(
@@ -94,8 +116,15 @@ def colorize(
             seed=seed, samples=samples, device=str(prior.device), **posterior.settings,
         )  # fmt: skip
         pngs = [photo.with_alpha(p) for p in [*pictures, mean]]
-        write_results(paths, pngs[:-1], pngs[-1], std_picture(channels_last(posterior.std[0])), facts)
+        bounds = None
+        if interval and summary.interval:
+            ends = (summary.interval.low, summary.interval.high)
+            bounds = [photo.with_alpha(to_pixels(channels_last(end[0]))) for end in ends]
+        spread = std_picture(channels_last(posterior.std[0]))
+        traced = diagnostics_file(diagnostics, summary.diagnostics, facts)
+        write_results(paths, pngs[:-1], pngs[-1], spread, facts, bounds=bounds, more=traced)
         say_results(paths, seconds, posterior.network_calls)
+        say_uncertainty(summary, unit="of the range", interval=interval)
         say(", ".join(f"{name} {value}" for name, value in posterior.settings.items()), level=1)
         scores: dict[str, dict[str, float]] = {}
         if reference is not None:
@@ -118,4 +147,4 @@ def colorize(
             scores["truth"] = {"chroma": mean_chroma(reference / 255)}
             say_scores(scores)
     if as_json:
-        print_json(facts, paths, seconds, posterior.network_calls, scores)
+        print_json(facts, outputs, seconds, posterior.network_calls, scores, uncertainty_json(summary))

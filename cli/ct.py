@@ -24,12 +24,23 @@ from invsolve.cli.ct_files import (
 from invsolve.cli.ct_scan import Scan, interpret, truth_in_hu
 from invsolve.cli.files import check_writable, encode_picture, provenance, write_all
 from invsolve.cli.results import report_json, say_scores
+from invsolve.cli.uncertainty import (
+    Summary,
+    check_diagnostics,
+    check_interval,
+    diagnostics_file,
+    load_calibration,
+    say_uncertainty,
+    summarize,
+    uncertainty_json,
+)
 from invsolve.errors import UsageError
 from invsolve.rounding import to_pixels
 
 Array = npt.NDArray[Any]
 METHODS = ("score", "fbp", "sirt", "cgls", "tv")
 STD_WHITE_HU = 200.0
+HU_PER_UNIT = 2000.0
 _SCAN, _OUT = "Scan", "Output"
 
 
@@ -103,6 +114,9 @@ def ct(
         Path | None,
         typer.Option("--output", "-o", help="Result (.npy, .tif or .png) or existing folder.", rich_help_panel=_OUT),
     ] = None,
+    interval: options.Interval = False,
+    calibration: options.Calibration = None,
+    diagnostics: options.Diagnostics = None,
     force: options.Force = False,
     as_json: options.Json = False,
     device: options.Device = "auto",
@@ -127,7 +141,11 @@ def ct(
     grey_range = parse_window(window)
     measured = read_array(sinogram, "sinogram")
     reference = read_array(truth, "slice") if truth else None
-    paths = plan_paths(output, sinogram, method, samples)
+    interval = interval or calibration is not None
+    check_posterior_options(method, samples, interval, diagnostics)
+    paths = plan_paths(output, sinogram, method, samples, interval)
+    for path in check_diagnostics(diagnostics, list(paths.values())):
+        paths["diagnostics"] = path
     check_writable(list(paths.values()), force=force)
 
     with clean_stdout():
@@ -143,7 +161,7 @@ def ct(
         started = time.perf_counter()
         result = reconstruct(
             scan, method, model=model, device=device, samples=samples, seed=seed, steps=steps, rule=rule,
-            sampler=sampler, bright_units=units, mu_water=mu_water,
+            sampler=sampler, bright_units=units, mu_water=mu_water, interval=interval, calibration=calibration,
         )  # fmt: skip
         seconds = time.perf_counter() - started
         facts = provenance(task="ct", input=str(sinogram), method=method, **result.facts)
@@ -153,6 +171,9 @@ def ct(
         scores = score_all(reference, hu) if reference is not None else {}
         report = report_json(facts, [str(p) for p in paths.values()], seconds, result.calls, scores)
         report["chi2"] = result.chi2
+        if result.summary is not None:
+            report |= uncertainty_json(result.summary, factor=HU_PER_UNIT)
+            files |= diagnostics_file(diagnostics, result.summary.diagnostics, facts)
         files[paths["report"]] = (report_text(report) + "\n").encode()
         write_all(files)
         what = f"the mean of {samples} samples" if method == "score" else method.upper()
@@ -160,6 +181,11 @@ def ct(
         say(f"look at {paths['compare']}; misfit {paths['residual'].name}, chi-squared per ray {result.chi2_text}")
         if result.std is not None:
             say(f"uncertainty: {paths['std'].name} (HU), {paths['std_picture'].name} (white: {STD_WHITE_HU:g} HU)")
+        if "low" in paths:
+            say(f"{paths['low'].name} and {paths['high'].name}: bounds of each pixel in HU; "
+                f"{paths['prior_std'].name}: the part of the standard deviation the scan is blind to")  # fmt: skip
+        if result.summary is not None:
+            say_uncertainty(result.summary, unit="HU", factor=HU_PER_UNIT, interval=interval)
         if scores:
             say_scores(scores)
     if as_json:
@@ -181,7 +207,15 @@ def parse_window(text: str) -> tuple[float, float]:
     return centre, width
 
 
-def plan_paths(output: Path | None, source: Path, method: str, samples: int) -> dict[str, Path]:
+def check_posterior_options(method: str, samples: int, interval: bool, diagnostics: Path | None) -> None:
+    """A classical method has neither samples nor noise levels."""
+    if method != "score" and (interval or diagnostics is not None):
+        option = "an interval" if interval else "--diagnostics"
+        raise UsageError(f"{option} with --method {method}", hint="only --method score draws samples")
+    check_interval(interval, samples)
+
+
+def plan_paths(output: Path | None, source: Path, method: str, samples: int, interval: bool = False) -> dict[str, Path]:
     """Names of everything the run writes."""
     from invsolve.errors import OutputError
 
@@ -202,6 +236,9 @@ def plan_paths(output: Path | None, source: Path, method: str, samples: int) -> 
     paths |= {"compare": beside(".compare.png"), "residual": beside(".residual.png"), "report": beside(".json")}
     if method == "score" and samples > 1:
         paths |= {"std": beside(".std.npy"), "std_picture": beside(".std.png"), "samples": beside(".samples.npy")}
+        if interval:
+            paths |= {"low": beside(".low.npy"), "high": beside(".high.npy")}
+            paths |= {"prior_std": beside(".std-prior.npy"), "prior_std_picture": beside(".std-prior.png")}
     return paths
 
 
@@ -216,6 +253,7 @@ class Result(NamedTuple):
     chi2: float | None
     calls: int
     facts: dict[str, Any]
+    summary: Summary | None = None  # of the posterior, where there is one
 
     @property
     def chi2_text(self) -> str:
@@ -224,7 +262,7 @@ class Result(NamedTuple):
 
 def reconstruct(
     scan: Scan, method: str, *, model: str, device: str, samples: int, seed: int, steps: int, rule: str, sampler: str,
-    bright_units: str, mu_water: float,
+    bright_units: str, mu_water: float, interval: bool, calibration: Path | None,
 ) -> Result:  # fmt: skip
     """FBP first, to see whether the units fit; then TV and ours, or the one classical method asked for."""
     import torch
@@ -235,9 +273,17 @@ def reconstruct(
     from invsolve.forward_models.projector import projector
     from invsolve.pretrained.loading import load_prior, resolve_device
     from invsolve.sinogram import check_range, peak
+    from invsolve.uncertainty import determined
 
     where = resolve_device(device)
     prior = load_prior(model, where) if method == "score" else None
+    scaling = None
+    if prior is not None:
+        problem = {"views": float(scan.geometry.views), "noise": scan.noise, "photons": scan.i0 or 0.0}
+        scaling = load_calibration(
+            calibration, problem, task="ct", prior_sha256=prior.card.sha256, rule=rule, sampler=sampler, steps=steps,
+            samples=samples,
+        )  # fmt: skip
     operator = projector(scan.geometry, where)
     y = torch.from_numpy(np.ascontiguousarray(scan.sinogram, dtype=np.float32)).to(where)
     sigma: Any = scan.noise
@@ -251,7 +297,7 @@ def reconstruct(
         say(f"warning: {warning}")
     facts: dict[str, Any] = {"geometry": scan.geometry.digest, "views": scan.geometry.views, "units": bright_units}
     std = drawn = None
-    calls = 0
+    calls, summary = 0, None
     if method == "score":
         assert prior is not None
         say(
@@ -268,6 +314,9 @@ def reconstruct(
         images[f"mean of {samples}" if samples > 1 else "one sample"] = posterior.mean[:, 0]
         if samples > 1:
             std, drawn = posterior.std[:, 0].numpy(), posterior.samples[:, :, 0].numpy()
+        # The pseudo-inverse takes some hundred projections: all samples only where their map is asked for.
+        share = float(determined(operator, probes=1).mean())
+        summary = summarize(posterior, operator, share, calibration=scaling, most=None if interval else 2)
         calls = posterior.network_calls
         facts |= {"model": prior.card.name, "model_sha256": prior.card.sha256, "seed": seed, "samples": samples}
         facts |= {"device": str(where), **posterior.settings}
@@ -280,7 +329,7 @@ def reconstruct(
     chi2 = float(np.mean((residual / measured_sigma) ** 2)) if noisy else None
     limit = float(3 * np.median(measured_sigma)) if noisy else float(np.abs(residual).max())
     arrays = {name: image.cpu().numpy() for name, image in images.items()}
-    return Result(arrays, std, drawn, residual, limit, chi2, calls, facts)
+    return Result(arrays, std, drawn, residual, limit, chi2, calls, facts, summary)
 
 
 def result_files(
@@ -298,11 +347,19 @@ def result_files(
     pictures = {name: windowed(image[middle], grey_range) for name, image in hu.items()}
     files[paths["picture"]] = encode_picture(pictures[main], paths["picture"], {**facts, "window": grey_range})
     if result.std is not None and result.samples is not None:
-        spread = to_pixels(2000 * result.std[middle] / STD_WHITE_HU)
+        spread = to_pixels(HU_PER_UNIT * result.std[middle] / STD_WHITE_HU)
         pictures["standard deviation"] = spread
-        files[paths["std"]] = npy_bytes(shaped(2000 * result.std))
+        files[paths["std"]] = npy_bytes(shaped(HU_PER_UNIT * result.std))
         files[paths["std_picture"]] = encode_picture(spread, paths["std_picture"], {**facts, "white": STD_WHITE_HU})
         files[paths["samples"]] = npy_bytes(shaped(to_hounsfield(result.samples)))
+    if "low" in paths and result.summary and result.summary.interval and result.summary.prior_std is not None:
+        blind = HU_PER_UNIT * result.summary.prior_std[:, 0].numpy()
+        files[paths["low"]] = npy_bytes(shaped(to_hounsfield(result.summary.interval.low[:, 0].numpy())))
+        files[paths["high"]] = npy_bytes(shaped(to_hounsfield(result.summary.interval.high[:, 0].numpy())))
+        files[paths["prior_std"]] = npy_bytes(shaped(blind))
+        picture = to_pixels(blind[middle] / STD_WHITE_HU)
+        about = {**facts, "white": STD_WHITE_HU, "content": "standard deviation of what the scan is blind to"}
+        files[paths["prior_std_picture"]] = encode_picture(picture, paths["prior_std_picture"], about)
     files[paths["compare"]] = encode_picture(labelled_row(pictures), paths["compare"], {**facts, "window": grey_range})
     misfit = residual_picture(result.residual[middle], result.residual_limit)
     files[paths["residual"]] = encode_picture(misfit, paths["residual"], {**facts, "white": result.residual_limit})

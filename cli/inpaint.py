@@ -23,6 +23,15 @@ from invsolve.cli.results import (
     std_picture,
     write_results,
 )
+from invsolve.cli.uncertainty import (
+    check_diagnostics,
+    check_interval,
+    diagnostics_file,
+    load_calibration,
+    say_uncertainty,
+    summarize,
+    uncertainty_json,
+)
 from invsolve.errors import InputError
 from invsolve.rounding import to_pixels
 
@@ -58,6 +67,9 @@ def inpaint(
     sampler: options.Sampler = "renoising",
     model: options.Model = "photos",
     output: options.Output = None,
+    interval: options.Interval = False,
+    calibration: options.Calibration = None,
+    diagnostics: options.Diagnostics = None,
     force: options.Force = False,
     as_json: options.Json = False,
     device: options.Device = "auto",
@@ -79,16 +91,26 @@ def inpaint(
     pixels = photo.pixels
     missing = read_mask(mask, invert=invert_mask)
     reference = read_truth(truth, pixels.shape) if truth else None
-    paths = ResultPaths.plan(output_path(output, picture, "inpaint"), samples)
-    check_writable(paths.all, force=force)
+    interval = interval or calibration is not None
+    check_interval(interval, samples)
+    paths = ResultPaths.plan(output_path(output, picture, "inpaint"), samples, interval=interval)
+    outputs = [*paths.all, *check_diagnostics(diagnostics, paths.all)]
+    check_writable(outputs, force=force)
 
     with clean_stdout():
+        import torch
+
+        from invsolve.forward_models import Mask
         from invsolve.inpainting import check_inpainting, inpaint
         from invsolve.pretrained.loading import load_prior
 
         unit = pixels.astype(np.float32) / 255
         check_inpainting(unit, missing)
         prior = load_prior(model, device)
+        scaling = load_calibration(
+            calibration, {"missing": float(missing.mean()), "noise": noise}, task="inpaint",
+            prior_sha256=prior.card.sha256, rule=rule, sampler=sampler, steps=steps, samples=samples,
+        )  # fmt: skip
         say(
             f"{picture.name}: {missing.mean():.1%} of {pixels.shape[1]} x {pixels.shape[0]} pixels missing, on {prior.device}"
         )
@@ -107,6 +129,10 @@ def inpaint(
                 rounded[~missing] = pixels[~missing]
             return rounded
 
+        known = Mask(torch.from_numpy(~missing)[None].float(), posterior.samples.shape[2])
+        summary = summarize(
+            posterior, known, float(1 - missing.mean()), calibration=scaling, open_values=torch.from_numpy(missing)
+        )
         pictures = [finish(channels_last(x[0])) for x in posterior.samples]
         mean = finish(channels_last(posterior.mean[0]))
         facts = provenance(
@@ -115,8 +141,14 @@ def inpaint(
         )  # fmt: skip
         pngs = [photo.with_alpha(p, opaque=missing) for p in [*pictures, mean]]
         spread = std_picture(channels_last(posterior.std[0]))
-        write_results(paths, pngs[:-1], pngs[-1], spread, facts, photo.icc_profile)
+        bounds = None
+        if interval and summary.interval:
+            ends = (summary.interval.low, summary.interval.high)
+            bounds = [photo.with_alpha(finish(channels_last(end[0])), opaque=missing) for end in ends]
+        traced = diagnostics_file(diagnostics, summary.diagnostics, facts)
+        write_results(paths, pngs[:-1], pngs[-1], spread, facts, photo.icc_profile, bounds, traced)
         say_results(paths, seconds, posterior.network_calls)
+        say_uncertainty(summary, unit="of the range", interval=interval)
         if paths.result.suffix.lower() != ".png":
             say("JPEG changes known pixels a little; name a .png file to keep them bit for bit")
         say(", ".join(f"{name} {value}" for name, value in posterior.settings.items()), level=1)
@@ -134,7 +166,7 @@ def inpaint(
             scores = {name: score(reference, candidate) for name, candidate in candidates.items()}
             say_scores(scores)
     if as_json:
-        print_json(facts, paths, seconds, posterior.network_calls, scores)
+        print_json(facts, outputs, seconds, posterior.network_calls, scores, uncertainty_json(summary))
 
 
 def read_truth(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:

@@ -20,7 +20,9 @@ Steps = Annotated[int, typer.Option(min=1, help="Noise levels.", rich_help_panel
 Rule = Annotated[
     str,
     typer.Option(
-        help="proximal, validated, annealed, replacement, dps, pigdm or moment_matching.", rich_help_panel=_SAMPLER
+        help="proximal, validated, annealed, replacement, dps, pigdm or moment_matching, the last for instance as "
+        "'moment_matching(tolerance=0.2, steps=6)'.",
+        rich_help_panel=_SAMPLER,
     ),
 ]
 Sampler = Annotated[
@@ -39,6 +41,26 @@ Truth = Annotated[
 Output = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="Result file (.png, .jpg) or existing folder.", rich_help_panel=_OUTPUT),
+]
+Interval = Annotated[
+    bool,
+    typer.Option(
+        "--interval",
+        help="Write each pixel's lower and upper bound: of 19 samples or more a 90 % interval, of fewer the range of all.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.json",
+        help="Scale the interval by a factor learned for this prior and these settings; implies --interval.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Diagnostics = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.png", help="Draw misfit and step against the noise level.", rich_help_panel=_OUTPUT),
 ]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite existing results.", rich_help_panel=_OUTPUT)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel=_OUTPUT)]

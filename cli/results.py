@@ -28,10 +28,12 @@ class ResultPaths:
     samples: list[Path]
     mean: Path | None
     std: Path | None
+    low: Path | None = None
+    high: Path | None = None
 
     @classmethod
-    def plan(cls, result: Path, count: int) -> ResultPaths:
-        """One sample is the result itself; of several, all are written, with mean and std map."""
+    def plan(cls, result: Path, count: int, *, interval: bool = False) -> ResultPaths:
+        """One sample is the result itself; of several, all are written, with mean and std map, and bounds if asked."""
         if count == 1:
             return cls(result, [], None, None)
 
@@ -39,11 +41,12 @@ class ResultPaths:
             return result.with_name(f"{result.stem}.{part}{result.suffix}")
 
         samples = [beside(f"sample-{j}") for j in range(1, count)]
-        return cls(result, samples, beside("mean"), beside("std"))
+        bounds = (beside("low"), beside("high")) if interval else (None, None)
+        return cls(result, samples, beside("mean"), beside("std"), *bounds)
 
     @property
     def all(self) -> list[Path]:
-        return [self.result, *self.samples, *(path for path in (self.mean, self.std) if path)]
+        return [self.result, *self.samples, *(p for p in (self.mean, self.std, self.low, self.high) if p)]
 
 
 def std_picture(std: npt.NDArray[np.floating]) -> Picture:
@@ -59,15 +62,24 @@ def write_results(
     std: Picture,
     facts: dict[str, Any],
     icc_profile: bytes | None = None,
+    bounds: list[Picture] | None = None,
+    more: dict[Path, bytes] | None = None,
 ) -> None:
-    """Encode and write the whole set; ``samples`` (H, W[, 2, 3 or 4]) in order of their seeds."""
-    files = {}
+    """Encode and write the whole set; ``samples`` (H, W[, 2, 3 or 4]) in order of their seeds.
+
+    ``bounds`` are the interval's lower and upper picture, ``more`` other files of the run.
+    """
+    files = dict(more or {})
     for number, (path, picture) in enumerate(zip([paths.result, *paths.samples], samples, strict=True)):
         files[path] = encode_picture(picture, path, {**facts, "seed": facts["seed"] + number}, icc_profile)
     if paths.mean and paths.std:
         files[paths.mean] = encode_picture(mean, paths.mean, {**facts, "content": "mean of the samples"}, icc_profile)
         content = f"standard deviation, white = {STD_WHITE}"
         files[paths.std] = encode_picture(std, paths.std, {**facts, "content": content})
+    if paths.low and paths.high and bounds:
+        for path, picture, side in zip((paths.low, paths.high), bounds, ("lower", "upper"), strict=True):
+            content = f"{side} bound of each pixel's interval"
+            files[path] = encode_picture(picture, path, {**facts, "content": content}, icc_profile)
     write_all(files)
 
 
@@ -80,6 +92,8 @@ def say_results(paths: ResultPaths, seconds: float, calls: int) -> None:
             f"{paths.mean.name}: their mean, closest to the truth but smoother; "
             f"{paths.std.name}: where they differ (white: {STD_WHITE:g} of the range)"
         )
+        if paths.low and paths.high:
+            say(f"{paths.low.name} and {paths.high.name}: bounds of each pixel")
     else:
         say("it is one sample, one of many pictures that fit; --samples 8 adds more, their mean and where they differ")
 
@@ -108,10 +122,15 @@ def report_json(
 
 
 def print_json(
-    facts: dict[str, Any], paths: ResultPaths, seconds: float, calls: int, scores: dict[str, dict[str, float]]
+    facts: dict[str, Any],
+    paths: list[Path],
+    seconds: float,
+    calls: int,
+    scores: dict[str, dict[str, float]],
+    certainty: dict[str, Any],
 ) -> None:
-    """The run's JSON object, alone on stdout."""
-    report = report_json(facts, [str(path) for path in paths.all], seconds, calls, scores)
+    """The run's JSON object, alone on stdout; ``certainty`` as from ``uncertainty_json``."""
+    report = report_json(facts, [str(path) for path in paths], seconds, calls, scores) | certainty
     sys.stdout.write(json.dumps(report, allow_nan=False) + "\n")
     sys.stdout.flush()
 

@@ -21,7 +21,7 @@ from invsolve.errors import ModelError
 from invsolve.forward_models import ForwardModel, GaussianNoise, Geometry, LinearOperator, TransmissionNoise
 from invsolve.forward_models.projector import check_sinogram, projector
 from invsolve.posterior import Posterior
-from invsolve.rules import Proximal, Rule
+from invsolve.rules import Proximal, Rule, rule_name
 from invsolve.samplers import Sampler, StepInfo
 from invsolve.score_model import ScoreModel
 from invsolve.sigmas import karras
@@ -124,7 +124,7 @@ def reconstruct_ct(
 
     Returns
     -------
-    Posterior with samples (n, slices, 1, H, W) in the units of n.
+    Posterior with samples (n, slices, 1, H, W) in the units of n; of a stack, diagnostics are the middle slice's.
 
     Raises
     ------
@@ -160,7 +160,8 @@ def reconstruct_ct(
         )  # fmt: skip
     return replace(
         parts[0],
-        settings={**parts[0].settings, "rule": rule if isinstance(rule, str) else parts[0].settings["rule"]},
+        settings={**parts[0].settings, "rule": rule_name(rule)},
+        diagnostics=parts[len(parts) // 2].diagnostics,  # of the slice that the pictures show
         samples=torch.cat([part.samples for part in parts], dim=1),
         chi2=torch.cat([part.chi2 for part in parts], dim=1) if parts[0].chi2.numel() else parts[0].chi2,
         network_calls=sum(part.network_calls + (sigma_start is None) for part in parts),

@@ -158,7 +158,8 @@ def inpaint(
 
     Returns
     -------
-    Posterior with samples (n, 1, C, H, W) of the whole picture.
+    Posterior with samples (n, 1, C, H, W) of the whole picture; diagnostics are those of the region with most missing
+    pixels, at full resolution.
 
     Raises
     ------
@@ -174,7 +175,7 @@ def inpaint(
     meter = _meter(regions, scales, progress)
 
     out = full.repeat(samples, 1, 1, 1)
-    calls, solved = 0, Posterior(full)
+    calls, solved, traces = 0, Posterior(full), []
     for number, (region, scale) in enumerate(zip(regions, scales, strict=True)):
         rows, columns = region.slices
         solved = _coarse_to_fine(
@@ -195,12 +196,14 @@ def inpaint(
         )
         out[..., rows, columns] = solved.samples[:, 0]
         calls += solved.network_calls
+        traces.append((int(missing[region.slices].sum()), solved.diagnostics))
     if noise == 0:
         out = torch.where(known > 0, full, out)
     if picture.ndim == 2:
         out = out.mean(dim=1, keepdim=True)
     settings = {**solved.settings, "regions": len(regions), "resolutions": max(scales)}
-    return replace(solved, samples=out[:, None], settings=settings, network_calls=calls)
+    largest = max(traces, key=lambda trace: trace[0])[1]
+    return replace(solved, samples=out[:, None], settings=settings, network_calls=calls, diagnostics=largest)
 
 
 def _meter(regions: list[Region], scales: list[int], progress: Progress | None) -> Callable[[int, StepInfo], None]:

@@ -14,7 +14,7 @@ from invsolve.forward_models import ForwardModel, LinearOperator
 from invsolve.noise import SeededNoise
 from invsolve.orientation import OrientedModel
 from invsolve.posterior import Posterior
-from invsolve.rules import Rule, condition
+from invsolve.rules import Rule, condition, rule_name
 from invsolve.samplers import Callback, Sampler, StepInfo, find_sampler
 from invsolve.score_model import CountedModel, ScoreModel
 from invsolve.sigmas import karras
@@ -105,7 +105,7 @@ def solve(
         seeds=tuple(range(seed, seed + samples)),
         chi2=chi_squared(forward_model, stacked, y).cpu(),
         settings={
-            "rule": rule if isinstance(rule, str) else getattr(rule, "__name__", "custom"),
+            "rule": rule_name(rule),
             "sampler": sampler if isinstance(sampler, str) else getattr(sampler, "__name__", "custom"),
             "steps": len(ladder) - 1,
             "sigma_start": float(ladder[0]),

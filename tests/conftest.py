@@ -56,6 +56,18 @@ def small_prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def ct_prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real prior folder of one channel: a small network that was not trained."""
+    torch.manual_seed(0)
+    config = NetworkConfig(channels=1, stem=2, widths=(8, 16), encoder_blocks=(1, 1), decoder_blocks=(1,))
+    folder = tmp_path_factory.mktemp("priors") / "small-ct"
+    errors = [(0.005, 2.4e-5), (0.1, 5e-3), (1.0, 5e-2), (5.0, 0.07)]
+    card = Card("small-ct", {}, "CT number n", 0.005, 5.0, errors, "")
+    save_prior(folder, EDMDenoiser(config), card)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def photo() -> np.ndarray:
     """A smooth 48 x 40 RGB picture, uint8."""
     y, x = np.mgrid[:48, :40]

@@ -16,10 +16,10 @@ from PIL import Image
 from skimage.transform import radon
 
 from invsolve.cli.main import main
+from invsolve.conformal import Calibration, LeftOut
 from invsolve.errors import ExitCode
 from invsolve.forward_models import Geometry, even_angles, projector
-from invsolve.network import EDMDenoiser, NetworkConfig
-from invsolve.pretrained import Card, save_prior
+from invsolve.pretrained import Card
 
 COMMAND = [sys.executable, "-m", "invsolve.cli.main"]
 
@@ -34,18 +34,6 @@ def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProc
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INVSOLVE_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-@pytest.fixture(scope="session")
-def ct_prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real prior folder of one channel: a small network that was not trained."""
-    torch.manual_seed(0)
-    config = NetworkConfig(channels=1, stem=2, widths=(8, 16), encoder_blocks=(1, 1), decoder_blocks=(1,))
-    folder = tmp_path_factory.mktemp("priors") / "small-ct"
-    errors = [(0.005, 2.4e-5), (0.1, 5e-3), (1.0, 5e-2), (5.0, 0.07)]
-    card = Card("small-ct", {}, "CT number n", 0.005, 5.0, errors, "")
-    save_prior(folder, EDMDenoiser(config), card)
-    return folder
 
 
 def body(size: int = 48) -> np.ndarray:
@@ -169,6 +157,68 @@ def test_simulate_inpaint_and_colorize_write_what_the_commands_take(tmp_path: Pa
     assert run("simulate", "colorize", tmp_path / "photo.png").returncode == ExitCode.OUTPUT
 
 
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """The exit code of ``invsolve ct`` in this process, quicker than one of its own."""
+    monkeypatch.setattr(sys, "argv", ["invsolve", "ct", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return int(stop.value.code or 0)
+
+
+def test_the_interval_is_written_in_hounsfield_units_with_what_the_scan_is_blind_to(
+    folder: Path, ct_prior: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [folder / "sino.npy", "--model", ct_prior, "--steps", 2, "--samples", 3, "--noise", 0.05, "--json"]
+    assert call(monkeypatch, *arguments, "--interval", "--diagnostics", folder / "run.png") == 0
+    out, err = capfd.readouterr()
+    report = json.loads(out)
+    samples = np.load(folder / "sino.ct.samples.npy")
+    np.testing.assert_allclose(np.load(folder / "sino.ct.low.npy"), samples.min(axis=0), atol=0.01)
+    np.testing.assert_allclose(np.load(folder / "sino.ct.high.npy"), samples.max(axis=0), atol=0.01)
+    std, blind = np.load(folder / "sino.ct.std.npy"), np.load(folder / "sino.ct.std-prior.npy")
+    assert blind.shape == std.shape
+    assert report["uncertainty"]["prior_share_of_variance"] == pytest.approx(
+        (blind**2).sum() / (std**2).sum(), abs=0.02
+    )
+    assert 0.1 < report["uncertainty"]["determined"] < 20 * 71 / 48**2
+    assert report["uncertainty"]["interval"]["level"] == pytest.approx(0.5)
+    assert report["uncertainty"]["interval"]["mean_width"] == pytest.approx(np.ptp(samples, axis=0).mean(), rel=1e-3)
+    assert "level 50.0%" in err
+    assert "the data determine" in err
+    # A network that was not trained does not fit; the sentence is said and kept.
+    assert "chi-squared per value" in report["warning"]
+    assert f"warning: {report['warning']}" in err
+    assert len(report["diagnostics"]["misfit"]) == 2
+    assert {str(folder / "run.png"), str(folder / "sino.ct.low.npy")} <= set(report["outputs"])
+    assert Image.open(folder / "run.png").size == (480, 320)
+    assert report == json.loads((folder / "sino.ct.json").read_text())
+
+
+def test_a_calibration_scales_the_interval_of_a_slice(
+    folder: Path, ct_prior: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sha = Card.read(ct_prior / "card.json").sha256
+    learned = Calibration(
+        task="ct", prior_sha256=sha, rule="proximal", sampler="renoising", steps=2, samples=3, level=0.9, factor=3.0,
+        groups=[LeftOut("patient", 0.4, 0.9, 3.0)], problem={"views": 20, "noise": 0.0, "photons": 0.0},
+        where="the body",
+    )  # fmt: skip
+    learned.save(folder / "c.json")
+    arguments = [folder / "sino.npy", "--model", ct_prior, "--steps", 2, "--samples", 3, "--noise", 0, "--json"]
+    assert call(monkeypatch, *arguments, "--calibration", folder / "c.json") == 0
+    out, err = capfd.readouterr()
+    samples = np.sort(np.load(folder / "sino.ct.samples.npy"), axis=0)
+    np.testing.assert_allclose(
+        np.load(folder / "sino.ct.low.npy"), samples[1] - 3 * (samples[1] - samples[0]), atol=0.1
+    )
+    assert json.loads(out)["uncertainty"]["interval"]["calibration"]["factor"] == 3
+    assert "scaled by 3 to cover 90% of the body" in err
+    assert "learned on other measurements" not in err
+    arguments[arguments.index("--noise") + 1] = 0.1
+    assert call(monkeypatch, *arguments, "--calibration", folder / "c.json", "--force") == 0
+    assert "warning: the calibration was learned on other measurements: noise" in capfd.readouterr().err
+
+
 def _write(folder: Path, name: str, array: np.ndarray) -> Path:
     np.save(folder / name, array)
     return folder / name
@@ -224,6 +274,13 @@ BAD = {
     "centre off the detector": (lambda f, s: ["sino.npy", "--center", 400], ExitCode.BAD_INPUT, "off the detector"),
     "two arrays": (
         lambda f, s: [np.savez(f / "two.npz", a=s, b=s) or "two.npz"], ExitCode.BAD_INPUT, "2 arrays",
+    ),
+    "interval of a classical method": (
+        lambda f, s: ["sino.npy", "--method", "tv", "--interval"], ExitCode.USAGE, "--method score",
+    ),
+    "interval of one sample": (lambda f, s: ["sino.npy", "--samples", 1, "--interval"], ExitCode.USAGE, "--samples 19"),
+    "diagnostics over the result": (
+        lambda f, s: ["sino.npy", "--diagnostics", f / "sino.ct.png"], ExitCode.OUTPUT, "name of a result",
     ),
     "text window": (lambda f, s: ["sino.npy", "--window", "bone"], ExitCode.USAGE, "--window"),
 }  # fmt: skip

@@ -12,7 +12,7 @@ from invsolve import solve
 from invsolve.errors import InputError, UsageError
 from invsolve.forward_models import DenseMatrix, ForwardModel, GaussianNoise, Grayscale, LinearOperator, Mask
 from invsolve.gaussian import GaussianMixturePrior, GaussianPrior
-from invsolve.rules import DPS, GuidedModel, MomentMatching, PiGDM, Rule, condition
+from invsolve.rules import DPS, GuidedModel, MomentMatching, PiGDM, Rule, condition, find_rule, rule_name
 from invsolve.score_model import CountedModel, FunctionPrior
 from invsolve.sigmas import karras
 
@@ -126,3 +126,37 @@ def test_a_denoiser_without_gradient_is_named(gaussian: GaussianPrior) -> None:
         condition(prior, forward_model, y, "dps").denoise(y, 0.3)
     with pytest.raises(UsageError, match="annealed"):
         DPS(gaussian, forward_model, y, weight="both")  # type: ignore[arg-type]
+
+
+def test_a_rule_takes_arguments_in_its_name() -> None:
+    rule = find_rule("moment_matching(tolerance=.2, steps=6)")
+    assert isinstance(rule, partial)
+    assert rule.func is MomentMatching
+    assert rule.keywords == {"tolerance": 0.2, "steps": 6}
+    # One name, however it was given: calibrations are compared by it.
+    names = [rule, "moment_matching(tolerance=.2, steps=6)", partial(MomentMatching, steps=6, tolerance=0.2)]
+    assert {rule_name(name) for name in names} == {"moment_matching(steps=6, tolerance=0.2)"}
+    assert rule_name("proximal") == "proximal"
+    assert rule_name(MomentMatching) == "MomentMatching"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "moment_matching(0.2)",
+        "moment_matching(speed=3)",
+        "nobody(steps=3)",
+        "dps(",
+        "dps(weight=open('x'))",
+        "a.b(c=1)",
+    ],
+)
+def test_a_rule_that_cannot_be_read_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="rule"):
+        find_rule(text)
+
+
+def test_the_run_names_the_rule_with_its_arguments(gaussian: GaussianPrior) -> None:
+    forward_model, y = measure(gaussian, OPERATORS["grayscale"])
+    result = solve(gaussian, forward_model, y, rule="moment_matching(steps=3)", sigmas=karras(2))
+    assert result.settings["rule"] == "moment_matching(steps=3)"

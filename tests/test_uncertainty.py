@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,28 @@ import torch
 from invsolve import Posterior, solve
 from invsolve.diagnostics import likely_cause, trace_picture
 from invsolve.errors import SolveError, UsageError
-from invsolve.forward_models import ForwardModel, GaussianNoise, Grayscale, Identity, Mask
+from invsolve.forward_models import (
+    ForwardModel,
+    GaussianNoise,
+    Geometry,
+    Grayscale,
+    Identity,
+    Mask,
+    even_angles,
+    projector,
+)
 from invsolve.gaussian import GaussianPrior
 from invsolve.score_model import FunctionPrior
 from invsolve.sigmas import geometric, karras
-from invsolve.uncertainty import determined, interval, misfit_warning, split
+from invsolve.uncertainty import (
+    attainable_interval,
+    determined,
+    interval,
+    misfit_warning,
+    prior_share,
+    split,
+    split_std,
+)
 
 SHAPE = (3, 4, 4)
 
@@ -32,6 +50,26 @@ def test_intervals_have_their_probability() -> None:
         interval(draws[:18], 0.9)
     with pytest.raises(UsageError, match="level"):
         interval(draws, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("count", "level"), [(2, 1 / 3), (8, 7 / 9), (18, 17 / 19), (19, 0.9), (39, 0.9), (100, 1 - 10 / 101)]
+)
+def test_few_samples_say_the_level_they_have(count: int, level: float) -> None:
+    draws = torch.randn(count, 40000, generator=torch.Generator().manual_seed(0))
+    truth = torch.randn(40000, generator=torch.Generator().manual_seed(1))
+    low, center, high, said = attainable_interval(draws)
+    assert said == pytest.approx(level)
+    inside = (truth >= low) & (truth <= high)
+    assert float(inside.double().mean()) == pytest.approx(said, abs=0.008)
+    torch.testing.assert_close(center, draws.quantile(0.5, dim=0))
+    if count < 39:
+        assert torch.equal(low, draws.amin(0))
+
+
+def test_one_sample_has_no_interval() -> None:
+    with pytest.raises(UsageError, match="at least 2"):
+        attainable_interval(torch.zeros(1, 3))
 
 
 def test_coverage_counts_only_what_was_open() -> None:
@@ -57,6 +95,29 @@ def test_data_space_and_null_space() -> None:
     grey = determined(Grayscale(SHAPE), probes=400)
     assert float(grey.sum(dim=0).mean()) == pytest.approx(1, abs=0.1)
     assert float(grey[1].mean()) == pytest.approx(0.587**2 / (0.299**2 + 0.587**2 + 0.114**2), abs=0.05)
+
+
+def test_what_the_prior_filled_in_of_the_variance() -> None:
+    known = torch.zeros(1, 4, 4)
+    known[:, :1] = 1  # a quarter
+    samples = torch.randn(2000, 1, *SHAPE, generator=torch.Generator().manual_seed(1))
+    assert prior_share(*split_std(Mask(known, 3), samples)) == pytest.approx(0.75, abs=0.01)
+    assert prior_share(*split_std(Grayscale(SHAPE), samples)) == pytest.approx(2 / 3, abs=0.01)
+    assert prior_share(*split_std(Identity(SHAPE), samples)) == pytest.approx(0, abs=1e-9)
+    assert math.isnan(prior_share(*split_std(Identity(SHAPE), samples[:1].repeat(3, 1, 1, 1, 1))))
+
+
+def test_a_scan_does_not_see_its_null_space() -> None:
+    scan = projector(Geometry(even_angles(4), 25, (16, 16)), cache=False)
+    samples = torch.randn(12, 1, 1, 16, 16, generator=torch.Generator().manual_seed(1))  # more than one batch
+    seen, blind = split(scan, samples[:, 0])
+    assert float(scan(blind).norm() / scan(samples[:, 0]).norm()) < 1e-2
+    assert float((seen * blind).sum() / (seen.norm() * blind.norm())) == pytest.approx(0, abs=1e-2)
+    # Of white noise the data's share of the variance is their share of the dimensions, the rank of A.
+    a = scan(torch.eye(256).reshape(256, 1, 16, 16)).reshape(256, -1)
+    rank = float(torch.linalg.matrix_rank(a.double(), rtol=1e-4)) / 256
+    assert prior_share(*split_std(scan, samples)) == pytest.approx(1 - rank, abs=0.04)
+    assert float(determined(scan, probes=16).mean()) == pytest.approx(rank, abs=0.04)
 
 
 def test_misfit_is_judged_by_its_own_spread(gaussian: GaussianPrior) -> None:

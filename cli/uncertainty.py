@@ -1,0 +1,185 @@
+"""How sure a result is, as commands say, write and report it: intervals, what was measured, misfit, the run's trace."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from invsolve.cli.console import say
+from invsolve.cli.files import encode_picture
+from invsolve.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from invsolve.conformal import Calibration
+    from invsolve.forward_models import LinearOperator
+    from invsolve.posterior import Posterior
+    from invsolve.uncertainty import Interval
+
+SAMPLES_FOR_90 = 19
+
+
+class Summary(NamedTuple):
+    """What a run's samples say about how sure they are, in the units of x."""
+
+    samples: int
+    determined: float  # share of the values that the data determine
+    prior_share: float  # of the samples' variance, NaN for one sample
+    prior_std: Tensor | None  # (B, C, H, W): standard deviation of what the prior filled in
+    interval: Interval | None
+    width: float  # mean over what the data left open
+    calibration: Calibration | None
+    warning: str | None
+    chi2: float | None
+    diagnostics: dict[str, list[float]]
+
+
+def check_interval(interval: bool, samples: int) -> None:
+    """Before any work: one sample has no interval."""
+    if interval and samples < 2:
+        raise UsageError("--interval of 1 sample", hint=f"add --samples {SAMPLES_FOR_90} for 90 %, or at least 2")
+
+
+def check_diagnostics(path: Path | None, results: list[Path]) -> list[Path]:
+    """The picture of the run as a list of files to write, none or one; it must not be one of the ``results``."""
+    if path is None:
+        return []
+    if path.suffix.lower() != ".png":
+        raise OutputError(f"--diagnostics {path} does not end in .png", hint="name a .png file")
+    if path.absolute() in [result.absolute() for result in results]:
+        raise OutputError(f"--diagnostics {path} is the name of a result", hint="name another file")
+    return [path]
+
+
+def load_calibration(path: Path | None, problem: dict[str, float], **settings: Any) -> Calibration | None:
+    """A calibration that fits this run; says so where the measurement is unlike those it was learned on.
+
+    Raises
+    ------
+    InputError : not a calibration.
+    UsageError : learned with another prior, task or settings.
+    """
+    if path is None:
+        return None
+    from invsolve.conformal import Calibration
+    from invsolve.rules import rule_name
+
+    found = Calibration.load(path)
+    found.check(**settings | {"rule": rule_name(settings["rule"])})
+    if warning := found.warning(problem):
+        say(f"warning: {warning}")
+    return found
+
+
+def summarize(
+    posterior: Posterior, operator: LinearOperator, determined: float, *, calibration: Calibration | None = None,
+    most: int | None = None, open_values: Tensor | None = None,
+) -> Summary:  # fmt: skip
+    """Read a posterior.
+
+    Parameters
+    ----------
+    operator : what the data see of a sample (C, H, W); its pseudo-inverse is asked for.
+    determined : share of the values that the data determine.
+    calibration : scales the interval.
+    most : samples to split into what was measured and what was not, where that is work; default all.
+    open_values : where the interval's mean width is taken, broadcast to a sample; default everywhere.
+    """
+    from invsolve.conformal import LEVEL
+    from invsolve.uncertainty import attainable_interval, prior_share
+
+    count = len(posterior.samples)
+    share, prior_std, interval, width = math.nan, None, None, math.nan
+    if count > 1:
+        data_std, prior_std = posterior.split_std(operator) if most is None else split_some(posterior, operator, most)
+        share = prior_share(data_std, prior_std)
+        interval = (
+            calibration.apply(posterior.samples) if calibration else attainable_interval(posterior.samples, LEVEL)
+        )
+        widths = interval.high - interval.low
+        width = float((widths if open_values is None else widths[open_values.expand_as(widths)]).mean())
+    chi2 = float(posterior.chi2.mean()) if posterior.chi2.numel() else None
+    return Summary(
+        count, determined, share, prior_std, interval, width, calibration, posterior.warning, chi2,
+        posterior.diagnostics,
+    )  # fmt: skip
+
+
+def split_some(posterior: Posterior, operator: LinearOperator, most: int) -> tuple[Tensor, Tensor]:
+    """The split of the first ``most`` samples' standard deviation: enough for a share, not for a map."""
+    from invsolve.uncertainty import split_std
+
+    return split_std(operator, posterior.samples[:most])
+
+
+def say_uncertainty(summary: Summary, *, unit: str, factor: float = 1.0, interval: bool = False) -> None:
+    """Lines on stderr: a warning if there is one, what was measured, and the interval where it was asked for.
+
+    ``factor`` turns the units of x into ``unit``.
+    """
+    if summary.warning:
+        say(f"warning: {summary.warning}")
+    line = f"the data determine {summary.determined:.1%} of the values, the prior filled in the rest"
+    if not math.isnan(summary.prior_share):
+        line += f"; {summary.prior_share:.1%} of the samples' variance is the prior's"
+    say(line)
+    if interval and summary.interval:
+        say(f"interval: {interval_text(summary)}; mean width {factor * summary.width:.3g} {unit}")
+
+
+def interval_text(summary: Summary) -> str:
+    """What the interval is, and the probability it has."""
+    assert summary.interval is not None
+    found = summary.calibration
+    if found is not None:
+        return (
+            f"scaled by {found.factor:.3g} to cover {found.level:.0%} of {found.where} (in {len(found.groups)} groups, each "
+            f"left out in turn: {found.before:.1%} before, {found.after:.1%} after)"
+        )
+    few = summary.samples < SAMPLES_FOR_90
+    which = f"smallest to largest of {summary.samples} samples" if few else f"of {summary.samples} samples"
+    more = f" (--samples {SAMPLES_FOR_90} for 90 %)" if few else ""
+    return f"{which}, level {summary.interval.level:.1%} if the samples are the posterior's{more}"
+
+
+def uncertainty_json(summary: Summary, *, factor: float = 1.0) -> dict[str, Any]:
+    """``warning``, ``uncertainty`` and ``diagnostics`` of a report; undefined figures are null, widths in its unit."""
+    found, interval = summary.calibration, None
+    if summary.interval is not None:
+        interval = {
+            "level": round(summary.interval.level, 6),
+            "mean_width": figure(factor * summary.width),
+            "calibration": None if found is None else {
+                "factor": found.factor, "where": found.where, "groups": len(found.groups),
+                "coverage_before": found.before, "coverage_after": found.after, "guaranteed": found.guaranteed,
+            },
+        }  # fmt: skip
+    return {
+        "warning": summary.warning,
+        "uncertainty": {
+            "determined": figure(summary.determined),
+            "prior_share_of_variance": figure(summary.prior_share),
+            "chi2_of_samples": None if summary.chi2 is None else figure(summary.chi2),
+            "interval": interval,
+        },
+        "diagnostics": {name: [figure(v) for v in values] for name, values in summary.diagnostics.items()},
+    }
+
+
+def figure(value: float) -> float | None:
+    """Six digits of a number; None for what is infinite or undefined, which JSON has no word for."""
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+def diagnostics_file(
+    path: Path | None, diagnostics: dict[str, list[float]], facts: dict[str, Any]
+) -> dict[Path, bytes]:
+    """The picture of misfit and step against the noise level, if a path was given."""
+    if path is None:
+        return {}
+    from invsolve.diagnostics import trace_picture
+
+    content = "misfit and step against the noise level"
+    return {path: encode_picture(trace_picture(diagnostics), path, {**facts, "content": content})}
