@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import torch
 
 from invsolve.cli.demo import scratches
 from invsolve.data import load_pictures
+from invsolve.posterior import Posterior
 
 SIZE = 256
 
@@ -59,6 +62,14 @@ def print_table(rows: dict[str, list[dict[str, float]]]) -> None:
         means[method] = {name: float(np.mean([f[name] for f in figures])) for name in figures[0]}
         print(f"{method:>22}: " + "  ".join(f"{name} {value:.3f}" for name, value in means[method].items()), flush=True)
     print(json.dumps(means))
+
+
+def seconds_per_call(run: Callable[[], Posterior]) -> float:
+    """Seconds for each picture and network call of a short ``run``, the second time it runs."""
+    run()
+    started = time.perf_counter()
+    calls = run().network_calls
+    return (time.perf_counter() - started) / calls
 
 
 def machine() -> dict[str, Any]:

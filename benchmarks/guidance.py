@@ -1,11 +1,11 @@
 """Class-conditional pictures over the guidance scale: how many are of the class, and how varied they are.
 
     python benchmarks/guidance.py --model cifar10 --classifier cifar10-classifier --judge cifar10-judge \
-        --data cifar10-val.npz --per-class 20 --show guidance.png
+        --data cifar10-val.npz --per-class 20 --scales 0 1 2 3 5 8 --show guidance.png
 
 The judge is a classifier of clean pictures from its own training (``invsolve train --classifier --preset
 cifar10-clean``); it never took part in making the pictures. Diversity is the mean distance of two pictures of a class in
-the judge's features, over that of real ones.
+the judge's features, over that of as many real ones. The expected time is printed first.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from common import machine, seconds_per_call
 from PIL import Image
 
 from invsolve.data import load_labelled
 from invsolve.generation import generate, grid
+from invsolve.posterior import Posterior
 from invsolve.pretrained import load_classifier, load_prior
 from invsolve.quality import classifier_features, diversity
 from invsolve.rounding import to_pixels
@@ -53,25 +56,41 @@ def main() -> None:
     groups = [real[known.labels == k] for k in range(len(known.classes))]
     real_share = float(np.mean([right(group, k) for k, group in enumerate(groups)]))
     real_diversity = [diversity(group[: options.per_class], features) for group in groups]
+    print(json.dumps(machine()), f"prior {prior.card.sha256[:12]}, features: {features.name}")
     print(f"real pictures: {real_share:.1%} judged in their class")
+
+    def draw(name: str, steps: int, **run: Any) -> Posterior:
+        return generate(
+            prior, guide, name, samples=options.per_class, steps=steps, sampler=options.sampler, batch=options.batch,
+            device=prior.device, **run,
+        )  # fmt: skip
+
+    # Calls grow with the levels; two short runs tell how, and the time covers the classifier's gradient too.
+    each = seconds_per_call(lambda: draw(known.classes[0], 3))
+    one, two = (draw(known.classes[0], steps).network_calls for steps in (1, 3))
+    cells = len(options.scales) * len(known.classes)
+    needed = cells * (one + (two - one) * (options.steps - 1) // 2)
+    print(
+        f"{needed} guided network calls at {1 / each:.0f} a second: about {needed * each / 60:.0f} minutes", flush=True
+    )
     shown, rows = min(options.scales, key=lambda s: abs(s - 3)), {}
     for scale in options.scales:
         shares, varied, sheets = [], [], []
         for k, name in enumerate(known.classes):
-            drawn = generate(
-                prior, guide, name, guidance=scale, samples=options.per_class, seed=1000 * k, steps=options.steps,
-                sampler=options.sampler, batch=options.batch, device=prior.device,
-            )  # fmt: skip
+            drawn = draw(name, options.steps, guidance=scale, seed=1000 * k)
             pictures = drawn.samples[:, 0].clamp(0, 1)
             shares.append(right(pictures, k))
             varied.append(diversity(pictures, features) / real_diversity[k])
             sheets.append(pictures[:10])
-        each = ", ".join(f"{n} {s:.0%}" for n, s in zip(known.classes, shares, strict=True))
+        by_class = ", ".join(f"{n} {s:.0%}" for n, s in zip(known.classes, shares, strict=True))
+        share, count = float(np.mean(shares)), options.per_class * len(known.classes)
+        error = (share * (1 - share) / count) ** 0.5
         print(
-            f"guidance {scale:g}: {np.mean(shares):.1%} in the class, diversity {np.mean(varied):.2f} ({each})",
+            f"guidance {scale:g}: {share:.1%} +- {error:.1%} of {count} in the class, "
+            f"diversity {np.mean(varied):.2f} ({by_class})",
             flush=True,
         )
-        rows[scale] = {"share": float(np.mean(shares)), "diversity": float(np.mean(varied))}
+        rows[scale] = {"share": share, "error": error, "diversity": float(np.mean(varied)), "pictures": count}
         if options.show and scale == shown:
             sheet = grid(torch.cat(sheets), columns=len(sheets[0])).permute(1, 2, 0).numpy()
             Image.fromarray(to_pixels(sheet)).save(options.show)

@@ -1,11 +1,13 @@
 """Quality of new pictures by sampler and number of network calls, and a grid to look at.
 
     python benchmarks/sample_quality.py --model cifar10 --features cifar10-classifier --data cifar10-val.npz \
-        --count 1000 --show samples/
+        --calls 20 50 100 500 --counts 500 500 500 200 --save quality.json --show samples/
 
-Every sampler gets the same seeds and as many network calls per picture as the column says. Distances are to the
-validation pictures; the same number of training pictures, when given with --train, shows what perfect samples reach.
-The last column is the whole time over the time inside the network.
+Every sampler gets the same seeds and at most as many network calls per picture as the row says. The headline is KID, which
+small numbers of pictures make noisy but not biased; FID falls with their number, so compare it between rows of one number
+only. Distances are to the validation pictures; training pictures, when given with --train, show what perfect samples
+reach at each number. The last column is the whole time over the time inside the network. The expected time is printed
+first; a run that is broken off goes on from --save.
 """
 
 from __future__ import annotations
@@ -13,27 +15,33 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from common import machine, seconds_per_call
 from PIL import Image
 from torch import Tensor
 
 from invsolve.data import load_pictures
+from invsolve.errors import SolveError, UsageError
 from invsolve.generation import grid, ladder, sample
 from invsolve.pretrained import load_classifier, load_prior
-from invsolve.quality import classifier_features, inception_features, quality
+from invsolve.quality import Features, Quality, classifier_features, inception_features, quality
 from invsolve.rounding import to_pixels
 from invsolve.score_model import ScoreModel, Sigma, WrappedModel
+from invsolve.sigmas import geometric
 
-LEVELS = {  # network calls -> noise levels
+LEVELS: dict[str, Callable[[int], int]] = {  # network calls -> noise levels
     "ode": lambda calls: (calls + 1) // 2,
     "heun_sde": lambda calls: (calls + 1) // 2,
     "pc": lambda calls: (calls + 1) // 2,
     "reverse_sde": lambda calls: calls,
     "ancestral": lambda calls: calls,
     "renoising": lambda calls: calls,
+    "multistep": lambda calls: calls,
     "langevin": lambda calls: max(1, (calls - 1) // 5),
 }
 
@@ -65,52 +73,110 @@ def save_grid(pictures: Tensor, path: Path) -> None:
     Image.fromarray(to_pixels(sheet).squeeze()).save(path)
 
 
+def counts_for(calls: list[int], counts: list[int] | None) -> list[int]:
+    """Pictures at each number of calls: one number for all, or one for each; fewer where calls are many."""
+    if counts is None:
+        return [500 if each <= 100 else 200 for each in calls]
+    if len(counts) not in (1, len(calls)):
+        raise UsageError(f"{len(counts)} --counts for {len(calls)} --calls", hint="give one for all, or one for each")
+    return counts * len(calls) if len(counts) == 1 else counts
+
+
+def levels_for(sampler: str, prior: ScoreModel, calls: int) -> Tensor:
+    """Noise levels that cost about ``calls``: the textbook's geometric for annealed Langevin, Karras' for all others."""
+    count = LEVELS[sampler](calls)
+    return geometric(count, prior.sigma_min, prior.sigma_max) if sampler == "langevin" else ladder(prior, count)
+
+
+def as_row(found: Quality) -> str:
+    return f"kid {found.kid:9.5f} +- {found.kid_std:.5f}  fid {found.fid:8.4f}  of {found.pictures} pictures"
+
+
+def measure(
+    prior: ScoreModel,
+    sampler: str,
+    calls: int,
+    count: int,
+    size: tuple[int, int],
+    real: Tensor,
+    features: Features,
+    **run: Any,
+) -> tuple[dict[str, Any], Tensor]:
+    """One row of the table, and the pictures."""
+    timed, started = Timed(prior), time.perf_counter()
+    sigmas = levels_for(sampler, prior, calls)
+    drawn = sample(timed, size, samples=count, sampler=sampler, sigmas=sigmas, **run)
+    seconds = time.perf_counter() - started
+    pictures = (drawn.samples[:, 0].clamp(0, 1) * 255).round() / 255
+    found = quality(real, pictures, features)
+    facts = {
+        "calls": drawn.network_calls / count, "seconds a picture": seconds / count, "step / call": seconds / timed.seconds,
+    }  # fmt: skip
+    return {**found._asdict(), **facts}, pictures
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="cifar10")
     parser.add_argument("--features", default="cifar10-classifier", help="a classifier, or inception")
     parser.add_argument("--data", required=True, help="validation pictures: folder or .npz")
     parser.add_argument("--train", help="training pictures, for the figure of real ones")
-    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--real", type=int, default=2000, help="validation pictures to compare with")
     parser.add_argument("--calls", type=int, nargs="+", default=[20, 50, 100, 500])
-    parser.add_argument("--samplers", nargs="+", default=list(LEVELS))
+    parser.add_argument("--counts", type=int, nargs="+", help="pictures at each of --calls (500, above 100 calls 200)")
+    parser.add_argument("--samplers", nargs="+", choices=LEVELS, default=list(LEVELS))
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--save", type=Path, help="rows as JSON; those already there are not run again")
     parser.add_argument("--show", type=Path, help="folder for a grid of 64 pictures of every row")
     options = parser.parse_args()
+    counts = counts_for(options.calls, options.counts)
     prior = load_prior(options.model, options.device)
     guide = options.features
     features = (
         inception_features() if guide == "inception" else classifier_features(load_classifier(guide, prior.device))
     )
-    real = as_tensor(options.data, prior.channels, options.count)
-    rows = {}
-    print(f"features: {features.name}")
-    if options.train:
-        best = quality(real, as_tensor(options.train, prior.channels, options.count), features)
-        print(f"{'training pictures':>17}            : fid {best.fid:.4f}  kid {best.kid:.5f}")
-        rows["training pictures"] = best._asdict()
-    for name in options.samplers:
-        for calls in options.calls:
-            timed, started = Timed(prior), time.perf_counter()
-            # The textbook's ladder is geometric and long; all others take Karras levels.
-            drawn = sample(
-                timed, (prior.size, prior.size) if prior.size else real.shape[-2:], samples=options.count,
-                sampler=name, sigmas=ladder(prior, LEVELS[name](calls)), batch=options.batch, device=prior.device,
-            )  # fmt: skip
-            seconds = time.perf_counter() - started
-            pictures = (drawn.samples[:, 0].clamp(0, 1) * 255).round() / 255
-            found = quality(real, pictures, features)
-            per_picture = drawn.network_calls / options.count
-            print(
-                f"{name:>17}, {per_picture:5.0f} calls: fid {found.fid:.4f}  kid {found.kid:.5f} +- {found.kid_std:.5f}  "
-                f"{seconds / options.count:.2f} s a picture, step / call {seconds / timed.seconds:.3f}",
-                flush=True,
-            )
-            rows[f"{name}, {calls}"] = {**found._asdict(), "calls": per_picture, "seconds": seconds / options.count}
-            if options.show:
-                options.show.mkdir(parents=True, exist_ok=True)
-                save_grid(pictures[:64], options.show / f"{name}-{calls}.png")
+    real = as_tensor(options.data, prior.channels, options.real)
+    size = (prior.size, prior.size) if prior.size else (int(real.shape[-2]), int(real.shape[-1]))
+    run = {"batch": options.batch, "device": prior.device}
+    save: Path | None = options.save
+    rows: dict[str, Any] = json.loads(save.read_text()) if save and save.is_file() else {}
+    plan = [
+        (f"{name}, {calls} calls, {count} pictures", name, calls, count)
+        for name in options.samplers
+        for calls, count in zip(options.calls, counts, strict=True)
+    ]
+    plan = [row for row in plan if row[0] not in rows]
+    print(
+        json.dumps(machine()), f"prior {prior.card.sha256[:12]}, features: {features.name}, {len(real)} real pictures"
+    )
+    needed = sum(calls * count for _, _, calls, count in plan)
+    each = seconds_per_call(
+        lambda: sample(prior, size, samples=options.batch, sampler="ode", sigmas=ladder(prior, 2), **run)
+    )
+    print(f"{needed} network calls at {1 / each:.0f} a second: about {needed * each / 60:.0f} minutes", flush=True)
+    for count in sorted(set(counts)) if options.train else []:
+        best = quality(real, as_tensor(options.train, prior.channels, count), features)
+        print(f"{'training pictures':>17}: {as_row(best)}", flush=True)
+        rows[f"training pictures, {count}"] = best._asdict()
+    for key, name, calls, count in plan:
+        try:
+            row, pictures = measure(prior, name, calls, count, size, real, features, **run)
+        except SolveError as error:
+            print(f"{name:>17}, {calls:4} calls: {error}", flush=True)
+            continue
+        found = Quality(**{field: row[field] for field in Quality._fields})
+        print(
+            f"{name:>17}, {row['calls']:4.0f} calls: {as_row(found)}, {row['seconds a picture']:.2f} s each, "
+            f"step / call {row['step / call']:.3f}",
+            flush=True,
+        )
+        rows[key] = row
+        if save:
+            save.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+        if options.show:
+            options.show.mkdir(parents=True, exist_ok=True)
+            save_grid(pictures[:64], options.show / f"{name}-{calls}.png")
     print(json.dumps(rows))
 
 

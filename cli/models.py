@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,7 +10,7 @@ import typer
 def models(
     name: Annotated[str | None, typer.Argument(help="Show this prior's whole card.")] = None,
 ) -> None:
-    """List the shipped priors and classifiers, or show one's card.
+    """List the shipped priors and classifiers and what they know, or show one's card.
 
     Example: invsolve models photos
     """
@@ -21,9 +21,19 @@ def models(
         folder = SHIPPED / name if name in shipped_classifiers() else find_prior(name)
         typer.echo(Card.read(folder / CARD).to_json(), nl=False)
         return
-    for shipped in shipped_priors():
-        card = Card.read(find_prior(shipped) / CARD)
-        typer.echo(f"{card.name:10} {card.units}; {card.knows}")
-    for shipped in shipped_classifiers():
-        card = Card.read(SHIPPED / shipped / CARD)
-        typer.echo(f"{card.name:10} classifier of {', '.join(card.classes)}")
+    shipped = [*shipped_priors(), *shipped_classifiers()]
+    width = max(map(len, shipped), default=0)
+    for known in shipped:
+        card = Card.read(SHIPPED / known / CARD)
+        typer.echo(f"{known:{width}}  {described(card)}")
+
+
+def described(card: Any) -> str:
+    """A card in a line: for a prior its size, units and what it knows, for a classifier its classes and how often it is right."""
+    size = "any size" if card.size is None else f"{card.size} x {card.size}"
+    if card.kind == "prior":
+        return "; ".join(part for part in (size, card.units, card.knows) if part)
+    accuracy = [f"{share:.0%} at noise {sigma:g}" for sigma, share, _ in sorted(card.validation_accuracy)[:1]]
+    reach = f"trained up to noise {card.sigma_max:g}"
+    right = f"right answers {accuracy[0]}, {reach}" if accuracy else reach
+    return f"{size}; classifier of {', '.join(card.classes)}; {right}"

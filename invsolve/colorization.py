@@ -46,19 +46,21 @@ def colorize(
     rule: str | Rule = "proximal",
     sampler: str | Sampler = "renoising",
     batch: int = 8,
+    sigma_start: float = SIGMA_START,
     progress: Progress | None = None,
     device: torch.device | str = "cpu",
 ) -> Posterior:
     """Colours for a grey picture.
 
     Large pictures get their colours at a working size, where the prior knows them; the chroma is then enlarged along
-    the luma's edges and the luma itself is never touched.
+    the luma's edges and the luma itself is never touched. A prior of one size colours square pictures, at that size.
 
     Parameters
     ----------
     grey : (H, W) Rec. 601 luma in [0, 1].
     prior : a prior of RGB photographs in [0, 1].
     samples, seed, steps, rule, sampler, batch : see :func:`invsolve.solve`.
+    sigma_start : first noise level, in the picture's units.
     progress : called with the share of the work done.
     device : where the prior lives.
 
@@ -68,13 +70,13 @@ def colorize(
 
     Raises
     ------
-    InputError : ``grey`` is not (H, W).
+    InputError : ``grey`` is not (H, W); not square or too small for a prior of one size.
     """
     if grey.ndim != 2:
         raise InputError(f"grey picture has shape {grey.shape}", hint="wanted (height, width)")
     check_rgb_prior(prior)
     y = torch.from_numpy(np.ascontiguousarray(grey, dtype=np.float32))[None, None]
-    size = working_size(grey.shape[0], grey.shape[1])
+    size = working_size(grey.shape[0], grey.shape[1], prior.size)
     small = (
         F.interpolate(y, size=size, mode="bilinear", align_corners=False, antialias=True) if size != grey.shape else y
     )
@@ -90,7 +92,7 @@ def colorize(
         small,
         rule=rule,
         sampler=sampler,
-        sigmas=karras(steps, SIGMA_END, SIGMA_START),
+        sigmas=karras(steps, SIGMA_END, sigma_start),
         samples=samples,
         seed=seed,
         start=small.expand(-1, 3, -1, -1),
@@ -107,8 +109,20 @@ def colorize(
     return replace(solved, samples=torch.stack(out)[:, None], settings={**solved.settings, "working_size": list(size)})
 
 
-def working_size(height: int, width: int) -> tuple[int, int]:
-    """The size at which colours are found: shorter side at most WORKING_SIZE."""
+def working_size(height: int, width: int, known: int | None = None) -> tuple[int, int]:
+    """The size at which colours are found: shorter side at most WORKING_SIZE, or the one size that the prior knows.
+
+    Raises
+    ------
+    InputError : the prior knows one size, and the picture is smaller or not square.
+    """
+    if known is not None:
+        if height != width or height < known:
+            raise InputError(
+                f"the picture is {width} x {height}, the prior colours squares of {known} pixels or more",
+                hint="crop it to a square, or use a prior of any size such as photos",
+            )
+        return known, known
     factor = min(1.0, WORKING_SIZE / min(height, width))
     return max(1, round(height * factor)), max(1, round(width * factor))
 

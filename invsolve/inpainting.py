@@ -105,6 +105,21 @@ def resolutions(missing: npt.NDArray[np.bool_]) -> int:
     return 1 + min(3, max(0, math.ceil(math.log2(max(depth, 1.0) / WIDE_HOLE))))
 
 
+def plan(
+    missing: npt.NDArray[np.bool_], prior: ScoreModel, noise: float
+) -> tuple[list[Region], list[int], list[float]]:
+    """Boxes to fill, and for each the number of resolutions and the first noise level at the coarsest one.
+
+    Noisy known pixels are denoised too, so the box is then the whole picture; so it is where the prior knows one size.
+    """
+    whole = Region(0, 0, *missing.shape)
+    if prior.size is not None:
+        return [whole], [1], [SIGMA_START if resolutions(missing) == 1 else prior.sigma_max]
+    regions = hole_regions(missing) if noise == 0 else [whole]
+    scales = [resolutions(missing[region.slices]) for region in regions]
+    return regions, scales, [SIGMA_START if scale == 1 else SIGMA_START_WIDE for scale in scales]
+
+
 def check_inpainting(picture: Picture, missing: npt.NDArray[np.bool_]) -> None:
     """Raise InputError unless picture and mask fit together."""
     if picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] != 3):
@@ -140,10 +155,14 @@ def inpaint(
     rule: str | Rule = "proximal",
     sampler: str | Sampler = "renoising",
     batch: int = 8,
+    sigma_start: float | None = None,
     progress: Progress | None = None,
     device: torch.device | str = "cpu",
 ) -> Posterior:
     """Fill the missing pixels of a photograph.
+
+    A prior of any size fills each hole with what surrounds it, wide ones coarse to fine. A prior of one size sees the
+    whole picture at that size, and wide holes start from all the noise it knows: they may hold an object.
 
     Parameters
     ----------
@@ -153,6 +172,7 @@ def inpaint(
     samples, seed, rule, sampler, batch : see :func:`invsolve.solve`.
     steps : noise levels at each resolution.
     noise : standard deviation of the noise on the known pixels; 0 returns them exactly.
+    sigma_start : first noise level, at the coarsest resolution, in the picture's units; None chooses by the holes' width.
     progress : called with the share of the work done.
     device : where the prior lives.
 
@@ -163,20 +183,20 @@ def inpaint(
 
     Raises
     ------
-    InputError : shapes do not fit, nothing is missing, or nothing is known.
+    InputError : shapes do not fit, nothing is missing, or nothing is known; not of the one size the prior knows.
     """
     check_inpainting(picture, missing)
     check_rgb_prior(prior)
     rgb = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
     full = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1), dtype=np.float32))[None]
     known = torch.from_numpy(~missing)[None, None].float()
-    regions = hole_regions(missing) if noise == 0 else [Region(0, 0, *missing.shape)]
-    scales = [resolutions(missing[region.slices]) for region in regions]
+    prior.check_size(full)
+    regions, scales, sigmas = plan(missing, prior, noise)
     meter = _meter(regions, scales, progress)
 
     out = full.repeat(samples, 1, 1, 1)
     calls, solved, traces = 0, Posterior(full), []
-    for number, (region, scale) in enumerate(zip(regions, scales, strict=True)):
+    for number, (region, scale, sigma) in enumerate(zip(regions, scales, sigmas, strict=True)):
         rows, columns = region.slices
         solved = _coarse_to_fine(
             full[..., rows, columns].to(device),
@@ -191,7 +211,7 @@ def inpaint(
             seed=seed,
             batch=batch,
             stream=8 * number,
-            coarsest_sigma=SIGMA_START if scale == 1 else SIGMA_START_WIDE,
+            coarsest_sigma=sigma if sigma_start is None else sigma_start,
             meter=meter,
         )
         out[..., rows, columns] = solved.samples[:, 0]

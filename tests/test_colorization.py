@@ -64,6 +64,29 @@ def test_large_pictures_work_at_a_smaller_size() -> None:
     assert float((picture[..., 0] - picture[..., 2]).mean()) > 0.1
 
 
+def test_a_prior_of_one_size_colours_at_that_size() -> None:
+    shapes: set[tuple[int, ...]] = set()
+    levels: list[float] = []
+
+    def red(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        shapes.add(tuple(x.shape[-2:]))
+        levels.append(float(sigma[0]))
+        return torch.tensor([0.8, 0.4, 0.3]).reshape(1, 3, 1, 1).expand_as(x)
+
+    prior = FunctionPrior(red, channels=3, size=32)
+    grey = np.random.default_rng(0).uniform(0.3, 0.6, (96, 96)).astype(np.float32)
+    for picture in (grey, grey[:32, :32]):
+        result = colorize(picture, prior, steps=2, sampler="pc", rule="replacement", sigma_start=9.0)
+        coloured = result.samples[0, 0].permute(1, 2, 0).numpy()
+        assert np.abs(luma(coloured) - picture).max() < 1e-4
+        assert float((coloured[..., 0] - coloured[..., 2]).mean()) > 0.1
+    assert shapes == {(32, 32)}
+    assert max(levels) == pytest.approx(9.0)
+    for wrong in (grey[:, :64], grey[:16, :16]):
+        with pytest.raises(InputError, match="squares of 32"):
+            colorize(wrong, prior)
+
+
 def test_chroma_follows_the_edges_of_the_luma() -> None:
     grey = torch.full((1, 1, 64, 64), 0.3)
     grey[..., 32:] = 0.7

@@ -11,7 +11,9 @@ import torch
 from invsolve import inpaint, load_prior
 from invsolve.baselines import biharmonic
 from invsolve.errors import InputError
-from invsolve.inpainting import CONTEXT, Region, hole_regions, resolutions
+from invsolve.forward_models import ForwardModel, GaussianNoise, Mask
+from invsolve.gaussian import smooth_gaussian_prior
+from invsolve.inpainting import CONTEXT, SIGMA_START, Region, hole_regions, resolutions
 from invsolve.score_model import FunctionPrior
 
 
@@ -97,6 +99,53 @@ def test_wide_holes_are_filled_coarse_to_fine() -> None:
     assert [max(size) for size in sizes] == [25, 49, 98, 196]
     assert result.settings["resolutions"] == 4
     assert result.network_calls == 4
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_prior_of_one_size_sees_the_whole_picture_upright(wide: bool) -> None:
+    """No boxes, no coarser resolutions, never upside down; a hole as large as an object starts from noise alone."""
+    seen: list[torch.Tensor] = []
+    levels: list[float] = []
+
+    def record(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        seen.extend(x)
+        levels.append(float(sigma[0]))
+        return x
+
+    picture = np.zeros((64, 64, 3), np.float32)
+    picture[:8] = 1.0
+    missing = np.zeros((64, 64), bool)
+    missing[(slice(16, 48),) * 2 if wide else (slice(61, 63),) * 2] = True
+    prior = FunctionPrior(record, channels=3, size=64, sigma_max=50.0)
+    prior.orientations = "mirror"
+    result = inpaint(picture, missing, prior, steps=3, samples=4)
+    assert {tuple(x.shape) for x in seen} == {(3, 64, 64)}
+    assert levels[0] == pytest.approx(50.0 if wide else SIGMA_START)
+    last = seen[-4:]  # at the lowest level: no noise to speak of
+    assert all(float(x[:, :8].mean() - x[:, -8:].mean()) > 0.8 for x in last)
+    assert (result.settings["regions"], result.settings["resolutions"]) == (1, 1)
+    assert inpaint(picture, missing, prior, steps=3, sigma_start=2.0).settings["sigma_start"] == pytest.approx(2.0)
+    with pytest.raises(InputError, match="64 x 64 only"):
+        inpaint(picture[:40], np.eye(40, 64, dtype=bool), prior)
+
+
+@pytest.mark.parametrize(("rule", "sampler"), [("proximal", "ancestral"), ("replacement", "pc")])
+def test_a_hole_is_filled_with_what_the_prior_says(rule: str, sampler: str) -> None:
+    """Against a Gaussian's exact mean (with 100 levels both rules keep a bias); the second pair is the score SDE paper's (Song et al. 2021)."""
+    gaussian = smooth_gaussian_prior((3, 8, 8))
+    truth = gaussian.sample(1, torch.Generator().manual_seed(2))
+    missing = np.zeros((8, 8), bool)
+    missing[2:6, 2:6] = True
+    forward_model = ForwardModel(Mask(torch.from_numpy(~missing)[None].double(), 3), GaussianNoise(1e-3))
+    exact = gaussian.posterior(forward_model, forward_model.operator(truth)).mean
+    prior = FunctionPrior(lambda x, sigma: gaussian.denoise(x.double(), sigma).float(), channels=3, size=8)
+    picture = truth[0].permute(1, 2, 0).numpy()
+    result = inpaint(
+        picture, missing, prior, samples=50, batch=50, steps=100, rule=rule, sampler=sampler, sigma_start=10.0
+    )
+    hole = torch.from_numpy(missing)
+    error = (result.mean[0] - exact)[:, hole].square().mean().sqrt()
+    assert float(error) < 0.5 * float((exact - gaussian.mean)[:, hole].square().mean().sqrt())
 
 
 def test_noisy_known_pixels_are_denoised(photo: np.ndarray, missing: np.ndarray) -> None:

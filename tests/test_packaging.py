@@ -6,8 +6,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from invsolve.pretrained import Card, find_prior, load_prior, shipped_priors
+from invsolve.cli.main import app
+from invsolve.cli.models import described
+from invsolve.pretrained import Card, find_prior, load_prior, shipped_classifiers, shipped_priors
 from invsolve.pretrained.card import file_sha256
 from invsolve.pretrained.loading import CARD, WEIGHTS
 
@@ -46,3 +49,20 @@ def test_shipped_priors_are_complete(name: str) -> None:
 
 def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) < 150
+
+
+def test_models_lists_everything_that_is_shipped() -> None:
+    shown = CliRunner().invoke(app, ["models"])
+    names = [line.split()[0] for line in shown.output.splitlines()]
+    assert names == [*shipped_priors(), *shipped_classifiers()]
+    assert "any size; RGB in [0, 1]" in shown.output
+
+
+def test_a_classifier_is_described_by_its_accuracy() -> None:
+    card = Card(
+        name="guide", network={}, units="", sigma_min=0.01, sigma_max=50.0, validation_mse=[], sha256="", size=32,
+        kind="classifier", classes=["cat", "dog"], validation_accuracy=[(5.0, 0.5, 0.7), (0.01, 0.81, 0.4)],
+    )  # fmt: skip
+    assert described(card) == (
+        "32 x 32; classifier of cat, dog; right answers 81% at noise 0.01, trained up to noise 50"
+    )
