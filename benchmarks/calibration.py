@@ -28,6 +28,7 @@ from invsolve.ct import reconstruct_ct
 from invsolve.forward_models import projector
 from invsolve.metrics import psnr
 from invsolve.rules import rule_name
+from invsolve.samplers import sampler_name
 from invsolve.uncertainty import attainable_interval
 
 BODY = 0.25
@@ -140,7 +141,7 @@ def main() -> None:
 
     lines = leave_one_out(found, options.level, guaranteed=options.guaranteed)
     learned = Calibration(
-        task=options.task, prior_sha256=prior.card.sha256, rule=rule_name(options.rule), sampler=options.sampler,
+        task=options.task, prior_sha256=prior.card.sha256, rule=rule_name(options.rule), sampler=sampler_name(options.sampler),
         steps=options.steps, samples=options.samples, level=options.level,
         factor=learn_factor(list(found.values()), options.level, guaranteed=options.guaranteed),
         groups=lines, problem=problem, where=where, guaranteed=options.guaranteed,

@@ -65,9 +65,11 @@ def load_calibration(path: Path | None, problem: dict[str, float], **settings: A
         return None
     from invsolve.conformal import Calibration
     from invsolve.rules import rule_name
+    from invsolve.samplers import sampler_name
 
     found = Calibration.load(path)
-    found.check(**settings | {"rule": rule_name(settings["rule"])})
+    names = {"rule": rule_name(settings["rule"]), "sampler": sampler_name(settings["sampler"])}
+    found.check(**settings | names)
     if warning := found.warning(problem):
         say(f"warning: {warning}")
     return found

@@ -15,7 +15,7 @@ from invsolve.noise import SeededNoise
 from invsolve.orientation import OrientedModel
 from invsolve.posterior import Posterior
 from invsolve.rules import Rule, condition, rule_name
-from invsolve.samplers import Callback, Sampler, StepInfo, find_sampler
+from invsolve.samplers import Callback, Sampler, StepInfo, find_sampler, sampler_name
 from invsolve.score_model import CountedModel, ScoreModel
 from invsolve.sigmas import karras
 
@@ -106,7 +106,7 @@ def solve(
         chi2=chi_squared(forward_model, stacked, y).cpu(),
         settings={
             "rule": rule_name(rule),
-            "sampler": sampler if isinstance(sampler, str) else getattr(sampler, "__name__", "custom"),
+            "sampler": sampler_name(sampler),
             "steps": len(ladder) - 1,
             "sigma_start": float(ladder[0]),
             "sigma_y": forward_model.noise.sigma,

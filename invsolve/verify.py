@@ -29,8 +29,8 @@ from invsolve.errors import InputError, OutputError, UsageError
 from invsolve.exactness import Law, sampler_law, start_law
 from invsolve.forward_models import DenseMatrix, ForwardModel, GaussianNoise, Grayscale, Identity, LinearOperator, Mask
 from invsolve.gaussian import GaussianPrior, SharedMixturePrior, smooth_gaussian_prior
-from invsolve.rules import ConditionedModel, GuidedModel, Rule, condition
-from invsolve.samplers import Sampler, find_sampler
+from invsolve.rules import ConditionedModel, GuidedModel, Rule, condition, rule_name
+from invsolve.samplers import Sampler, find_sampler, sampler_name
 from invsolve.samplers.twisted import resample, twisted, twisted_particles
 from invsolve.score_model import CountedModel, Noise, ScoreModel
 from invsolve.sigmas import geometric
@@ -228,7 +228,6 @@ def verify(
     options : passed to the sampler.
     """
     function = find_sampler(sampler) if isinstance(sampler, str) else sampler
-    rule_name = label or (rule if isinstance(rule, str) else _name_of(rule))
     counted = CountedModel(problem.prior)
     model = condition(counted, problem.forward_model, problem.y, rule)
     if not isinstance(model, ConditionedModel):  # the exact rule counts itself: it leaves the prior alone
@@ -254,8 +253,8 @@ def verify(
         found = judge_samples(draws, problem.posterior, seed)
     return Figures(
         problem=problem.name,
-        rule=rule_name,
-        sampler=sampler if isinstance(sampler, str) else _name_of(sampler),
+        rule=label or rule_name(rule),
+        sampler=sampler_name(sampler),
         steps=len(ladder) - 1,
         method="monte carlo" if law is None else "exact",
         samples=count,
@@ -536,12 +535,3 @@ def slice_picture(
     image = torch.cat([grey[0], gap, grey[1]], dim=1)
     scale = max(1, size // bins)
     return image.repeat_interleave(scale, 0).repeat_interleave(scale, 1).to(torch.uint8)
-
-
-def _name_of(thing: object) -> str:
-    """A function's or class's name; a partial's with its options."""
-    inner = getattr(thing, "func", None)
-    if inner is None:
-        return str(getattr(thing, "__name__", "custom"))
-    keywords: dict[str, Any] = getattr(thing, "keywords", {})
-    return f"{_name_of(inner)}({', '.join(f'{k}={v}' for k, v in keywords.items())})"

@@ -137,7 +137,7 @@ def test_a_rule_takes_arguments_in_its_name() -> None:
     names = [rule, "moment_matching(tolerance=.2, steps=6)", partial(MomentMatching, steps=6, tolerance=0.2)]
     assert {rule_name(name) for name in names} == {"moment_matching(steps=6, tolerance=0.2)"}
     assert rule_name("proximal") == "proximal"
-    assert rule_name(MomentMatching) == "MomentMatching"
+    assert rule_name(MomentMatching) == "moment_matching"
 
 
 @pytest.mark.parametrize(

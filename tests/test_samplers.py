@@ -15,7 +15,16 @@ from invsolve.exactness import bias, is_affine, push, sampler_law, start_law
 from invsolve.forward_models import DenseMatrix, ForwardModel, GaussianNoise, Grayscale, LinearOperator, Mask
 from invsolve.gaussian import GaussianPrior, dense_matrix
 from invsolve.rules import MomentMatching, Proximal, condition
-from invsolve.samplers import SAMPLERS, ancestral, ancestral_corrected, daps, multistep, renoising
+from invsolve.samplers import (
+    SAMPLERS,
+    ancestral,
+    ancestral_corrected,
+    daps,
+    find_sampler,
+    multistep,
+    renoising,
+    sampler_name,
+)
 from invsolve.samplers.split_gibbs import exact_likelihood_step, likelihood_step
 from invsolve.samplers.twisted import effective_sample_size, resample
 from invsolve.score_model import Noise, ScoreModel
@@ -221,3 +230,14 @@ def test_affinity_is_found_out(gaussian: GaussianPrior) -> None:
     truncated = MomentMatching(gaussian, forward_model, y, steps=1)
     assert not is_affine(lambda x, noise: renoising(truncated, x, sigmas, noise), start)
     assert sampler_law(renoising, truncated, start, sigmas) is None
+
+
+def test_a_sampler_takes_arguments_in_its_name() -> None:
+    found = find_sampler("ancestral_corrected(step=.5, corrections=2)")
+    assert isinstance(found, partial)
+    assert (found.func, found.keywords) == (ancestral_corrected, {"step": 0.5, "corrections": 2})
+    assert sampler_name(found) == sampler_name("ancestral_corrected(corrections=2, step=0.5)")
+    assert sampler_name(ancestral) == "ancestral"
+    for text in ("ancestral_corrected(speed=1)", "nobody(steps=3)", "multistep(0.3)", "renoising(eta=open('x'))"):
+        with pytest.raises(UsageError, match="sampler"):
+            find_sampler(text)

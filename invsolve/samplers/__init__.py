@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import entry_points
-from typing import Any
 
 from torch import Tensor
 
-from invsolve.errors import UsageError
+from invsolve.named import find, name_of
 from invsolve.samplers.corrected import ancestral_corrected
 from invsolve.samplers.daps import daps
 from invsolve.samplers.heun import heun_sde, ode
@@ -42,13 +40,15 @@ SAMPLERS: dict[str, Sampler] = {
 
 
 def find_sampler(name: str) -> Sampler:
-    """A sampler by name: the built-in ones, then those that installed packages offer under ``invsolve.samplers``."""
-    if name in SAMPLERS:
-        return SAMPLERS[name]
-    for entry in entry_points(group="invsolve.samplers", name=name):
-        loaded: Any = entry.load()
-        return loaded
-    raise UsageError(f"unknown sampler {name!r}", hint=f"known samplers: {', '.join(SAMPLERS)}")
+    """A sampler by name, with arguments where any follow; see :func:`invsolve.named.find`."""
+    return find("sampler", name, SAMPLERS, arguments=4)
+
+
+def sampler_name(sampler: str | Sampler) -> str:
+    """What a report calls a sampler: its name, with the arguments it was given in alphabetical order."""
+    if isinstance(sampler, str):
+        return sampler_name(find_sampler(sampler)) if sampler.endswith(")") else sampler
+    return name_of(sampler, SAMPLERS)
 
 
 __all__ = [
@@ -68,6 +68,7 @@ __all__ = [
     "predictor_corrector",
     "renoising",
     "reverse_sde",
+    "sampler_name",
     "split_gibbs",
     "twisted",
 ]
