@@ -244,7 +244,8 @@ PEERS = [
 ]  # fmt: skip
 OURS: list[tuple[str, str | Rule, str, int]] = [
     ("ours: moment matching, multistep, 12 levels", "moment_matching", "multistep", 12),
-    ("ours: the same, solved to .1", partial(MomentMatching, tolerance=0.1), "multistep", 12),
+    ("ours: moment matching, multistep, 10 levels", "moment_matching", "multistep", 10),
+    ("ours: the same, solved to .2 in 6 iterations", partial(MomentMatching, tolerance=0.2, steps=6), "multistep", 12),
     ("ours: proximal, renoising, 50 levels", "proximal", "renoising", 50),
 ]
 
