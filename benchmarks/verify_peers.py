@@ -224,14 +224,14 @@ class Method(NamedTuple):
 
 BUDGET = 100
 ALPHAS = (0.0, 0.25, 1.0)  # share of the reverse SDE's noise: ODE, the VE schedule's default, SDE
-LINEAR = {"weight": (0.3, 1.0, 3.0), "alpha": (0.0, 1.0)}
+LINEAR = {"weight": (0.3, 1.0, 3.0, 10.0, 30.0), "alpha": (0.0, 1.0)}
 PEERS = [
     Method("moment matching", moment_matching, BUDGET, {"iterations": (1, 3, 8, 15), "alpha": ALPHAS}),
     Method("moment matching, Heun", moment_matching, BUDGET, {"iterations": (1, 3, 8), "alpha": (0.0,), "solver": ("heun",)}),
     Method("PiGDM", pigdm, BUDGET, {"weight": (1.0,), "alpha": ALPHAS, "scale": (1.0, 4.0)}),
     Method("DPS norm", partial(dps, guidance="norm"), BUDGET, {"weight": (3.0, 30.0, 100.0, 300.0), "alpha": (0.0, 1.0)}),
     Method("DPS annealed", partial(dps, guidance="annealed"), BUDGET, {"weight": (0.3, 1.0, 3.0, 10.0), "alpha": (0.0, 1.0)}),
-    Method("DiffPIR", diffpir, BUDGET, {"zeta": (0.1, 0.3, 1.0), "lam": (1.0, 7.0), "scale": (0.5, 1.0)}),
+    Method("DiffPIR", diffpir, BUDGET, {"zeta": (0.1, 0.3, 1.0), "lam": (0.1, 0.3, 1.0, 7.0), "scale": (0.5, 1.0)}),
     Method("DDRM", ddrm, BUDGET, {"eta": (0.85, 1.0), "etab": (0.5, 1.0), "ladder": ("linear", "geometric")}),
     Method("ULA", ula, BUDGET, {"sigma": (0.02, 0.05, 0.1), "step": (0.5, 1.0, 1.9)}),
     Method("ALD term", partial(simple, term=ALDDataFidelity), BUDGET, LINEAR),
