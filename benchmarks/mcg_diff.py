@@ -76,7 +76,7 @@ def measured(problem: Problem, sigma_min: float) -> Measured:
 
 def ladder(setting: Setting, tau: Tensor, sigma_min: float, sigma_max: float) -> Tensor:
     """``setting.levels`` falling levels, those of the measurements among them, then 0."""
-    inside = tau[tau <= sigma_max]
+    inside = tau[(tau > sigma_min) & (tau <= sigma_max)]
     levels = SPACINGS[setting.spacing](max(2, setting.levels - len(inside)), sigma_min, sigma_max)[:-1]
     return torch.cat([torch.cat([levels, inside]).sort(descending=True).values, levels.new_zeros(1)])
 
@@ -126,7 +126,7 @@ def guided(mean: Tensor, variance: float, sigma: float, z: Tensor, facts: Measur
     free = mean + math.sqrt(variance) * z
     if not bool(active.any()):
         return free
-    basis, room = facts.basis[:, active], sigma**2 - facts.levels[active] ** 2
+    basis, room = facts.basis[:, active], (sigma**2 - facts.levels[active] ** 2).clamp(min=0)
     gain = variance / (variance + room)
     centre, fresh = mean @ basis, z @ basis
     wanted = centre + gain * (facts.values[active] - centre) + (gain * room).sqrt() * fresh
