@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -88,12 +88,12 @@ def needed(method: Method, problem: str, seed: int, steps: int) -> float:
     ).calls
 
 
-def gaussian(repeats: int, samples: int, only: str, kind: str) -> Iterator[Figures]:
+def gaussian(repeats: int, samples: int, only: str, kind: str, budgets: Sequence[int] = BUDGETS) -> Iterator[Figures]:
     """Every method at every budget."""
     for method in METHODS:
         if only not in method.name:
             continue
-        for budget in BUDGETS:
+        for budget in budgets:
             cells = []
             for problem in [name for name in GAUSSIAN if kind in name]:
                 found = average([within(method, problem, seed, budget, samples) for seed in range(repeats)])
@@ -147,10 +147,12 @@ def main() -> None:
     parser.add_argument("--samples", type=int, help="draws per problem (default 2000, mixture 200)")
     parser.add_argument("--only", default="", help="methods whose name contains this")
     parser.add_argument("--problem", default="", help="problems whose name contains this")
+    parser.add_argument("--budget", type=int, help="Gaussian: only so many calls (default 50, 100 and 200)")
     parser.add_argument("--save", help="figures as JSON")
     chosen = parser.parse_args()
     if chosen.table == "gaussian":
-        rows = list(gaussian(chosen.repeats or 1, chosen.samples or 2000, chosen.only, chosen.problem))
+        budgets = BUDGETS if chosen.budget is None else (chosen.budget,)
+        rows = list(gaussian(chosen.repeats or 1, chosen.samples or 2000, chosen.only, chosen.problem, budgets))
     else:
         rows = list(mixture(chosen.repeats or 20, chosen.samples or 200, chosen.only, chosen.problem))
     if chosen.save:

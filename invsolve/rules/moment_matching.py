@@ -35,7 +35,7 @@ class MomentMatching(GuidedModel):
     """
 
     def __init__(
-        self, prior: ScoreModel, forward_model: ForwardModel, y: Tensor, steps: int = 20, tolerance: float = 0.05
+        self, prior: ScoreModel, forward_model: ForwardModel, y: Tensor, steps: int = 20, tolerance: float = 0.03
     ) -> None:
         super().__init__(prior, forward_model, y)
         self.operator = forward_model.linear
