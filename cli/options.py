@@ -53,7 +53,7 @@ Interval = Annotated[
 Calibration = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE.json",
+        metavar="FILE.json|shipped",
         help="Scale the interval by a factor learned for this prior and these settings; implies --interval.",
         rich_help_panel=_OUTPUT,
     ),

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 SAMPLES_FOR_90 = 19
 
+SHIPPED_CALIBRATION = "shipped"
+"""What --calibration takes instead of a file."""
+
 
 class Summary(NamedTuple):
     """What a run's samples say about how sure they are, in the units of x."""
@@ -56,10 +59,12 @@ def check_diagnostics(path: Path | None, results: list[Path]) -> list[Path]:
 def load_calibration(path: Path | None, problem: dict[str, float], **settings: Any) -> Calibration | None:
     """A calibration that fits this run; says so where the measurement is unlike those it was learned on.
 
+    ``path`` SHIPPED_CALIBRATION chooses among those that came with the prior.
+
     Raises
     ------
     InputError : not a calibration.
-    UsageError : learned with another prior, task or settings.
+    UsageError : learned with another prior, task or settings, or none is shipped for these.
     """
     if path is None:
         return None
@@ -67,12 +72,36 @@ def load_calibration(path: Path | None, problem: dict[str, float], **settings: A
     from invsolve.rules import rule_name
     from invsolve.samplers import sampler_name
 
-    found = Calibration.load(path)
     names = {"rule": rule_name(settings["rule"]), "sampler": sampler_name(settings["sampler"])}
+    found = (
+        shipped_calibration(problem, settings | names) if str(path) == SHIPPED_CALIBRATION else Calibration.load(path)
+    )
     found.check(**settings | names)
     if warning := found.warning(problem):
         say(f"warning: {warning}")
     return found
+
+
+def shipped_calibration(problem: dict[str, float], settings: dict[str, Any]) -> Calibration:
+    """The shipped calibration of these settings, of several the one learned on measurements most like this one."""
+    from invsolve.conformal import Calibration
+    from invsolve.pretrained.loading import SHIPPED
+
+    known = [Calibration.load(file) for file in sorted(SHIPPED.glob("*/calibrations/*.json"))]
+    known = [one for one in known if all(getattr(one, part) == settings[part] for part in ("task", "prior_sha256"))]
+    fitting = [one for one in known if all(getattr(one, part) == value for part, value in settings.items())]
+    if not fitting:
+        shown = [f"{c.rule}, {c.sampler}, {c.steps} steps, {c.samples} samples" for c in known]
+        raise UsageError(
+            f"no calibration is shipped for {settings['task']} with {settings['rule']}, {settings['sampler']}, "
+            f"{settings['steps']} steps, {settings['samples']} samples and this prior",
+            hint=f"shipped: {'; '.join(shown) or 'none'}; or learn one (docs/uncertainty.md)",
+        )
+
+    def unlike(one: Calibration) -> float:
+        return sum(abs(math.log((problem[k] + 1e-3) / (v + 1e-3))) for k, v in one.problem.items() if k in problem)
+
+    return min(fitting, key=unlike)
 
 
 def summarize(

@@ -197,6 +197,30 @@ def test_a_calibration_that_does_not_fit_stops_the_run(
     assert not (folder / "photo.inpaint.png").exists()
 
 
+def test_a_shipped_calibration_is_found_by_settings_and_measurement(
+    folder: Path,
+    small_prior: Path,
+    learned: Calibration,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: Capture,
+) -> None:
+    from invsolve.pretrained import loading
+
+    monkeypatch.setattr(loading, "SHIPPED", tmp_path / "pretrained")
+    shelf = tmp_path / "pretrained" / "any" / "calibrations"
+    shelf.mkdir(parents=True)
+    for number, changes in enumerate(
+        ({"factor": 2.0}, {"factor": 3.0, "problem": {"missing": 0.5, "noise": 0.0}}, {"factor": 4.0, "steps": 50})
+    ):
+        replace(learned, **changes).save(shelf / f"{number}.json")  # type: ignore[arg-type]
+    plain = [*inpaint(folder, small_prior), "--calibration", "shipped", "--samples"]
+    assert call(monkeypatch, *plain, 3) == 0
+    assert json.loads(capfd.readouterr().out)["uncertainty"]["interval"]["calibration"]["factor"] == 2.0
+    assert call(monkeypatch, *plain, 4, "--force") == ExitCode.USAGE
+    assert "shipped: proximal, renoising, 2 steps, 3 samples" in capfd.readouterr().err
+
+
 def test_one_sample_has_no_interval(
     folder: Path, small_prior: Path, monkeypatch: pytest.MonkeyPatch, capfd: Capture
 ) -> None:
