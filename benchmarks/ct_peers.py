@@ -96,6 +96,7 @@ def main() -> None:
     parser.add_argument("--case", choices=("noiseless", "photons"), default="noiseless")
     parser.add_argument("--model", default="ct")
     parser.add_argument("--slices", type=int, default=4)
+    parser.add_argument("--only", default="", help="peers whose name contains this, such as DiffPIR")
     options = parser.parse_args()
     prior = load_prior(options.model, "cpu")
     case, denoiser = CASES[options.case], Denoiser(prior)
@@ -109,6 +110,7 @@ def main() -> None:
             for s, z, g in ((0.02, 1.0, 7.0), (0.02, 0.3, 7.0), (0.1, 1.0, 7.0), (0.5, 1.0, 7.0))
         },
     }
+    candidates = {name: method for name, method in candidates.items() if options.only in name}
     print(machine(), vars(options), "deepinv", deepinv.__version__, f"|A| {norm:.1f}")
     tuning = [prepared(one, case, 100 + i) for i, one in enumerate(one_slice_per_patient(options.tune)[3:4])]
     scores: dict[str, float] = {}
@@ -123,7 +125,7 @@ def main() -> None:
                 found.append(float("nan"))
         scores[name] = float(np.mean(found))
         print(f"tuning  {name:<40} {scores[name]:.2f} dB", flush=True)
-    kinds = ("DPS norm", "DPS annealed", "DiffPIR")
+    kinds = [kind for kind in ("DPS norm", "DPS annealed", "DiffPIR") if any(n.startswith(kind) for n in scores)]
     best = [max((n for n in scores if n.startswith(k)), key=lambda n: np.nan_to_num(scores[n], nan=-99)) for k in kinds]
     rows: dict[str, list[dict[str, float]]] = {}
     for index, one in enumerate(one_slice_per_patient(options.data)[: options.slices]):
@@ -133,7 +135,7 @@ def main() -> None:
             estimate = candidates[name](y / norm, physics_of(operator, sigma / norm)).detach()[0, 0].float().numpy()
             seconds = time.perf_counter() - started
             rows.setdefault(name, []).append({**figures(truth, np.nan_to_num(estimate)), "seconds": seconds})
-        for steps, count in ((50, 1), (100, 1), (50, 2)):
+        for steps, count in ((30, 1), (50, 1), (100, 1), (50, 2)):
             started = time.perf_counter()
             posterior = reconstruct_ct(
                 data, case.geometry, prior, samples=count, steps=steps, i0=case.photons, scale=scale, operator=operator
