@@ -109,7 +109,7 @@ def trace_picture(diagnostics: Diagnostics, *, width: int = 480, height: int = 3
         points = [place(s, v) for s, v in pairs if v > 0 and math.isfinite(v)]
         if len(points) > 1:
             draw.line(points, fill=colour, width=2)
-    draw.text((left, 6), "misfit / noise", fill=curves["misfit"])
+    draw.text((left, 6), "misfit", fill=curves["misfit"])
     draw.text((left + 120, 6), "step", fill=curves["step"])
     draw.text((left, bottom + 8), f"sigma {max(sigmas):.3g}", fill="black")
     draw.text((right - 80, bottom + 8), f"sigma {min(sigmas):.3g}", fill="black")
