@@ -22,7 +22,7 @@ def generate(
         float,
         typer.Option(min=0.0, help="1 is Bayes' rule; more is surer and less varied.", rich_help_panel="Problem"),
     ] = 3.0,
-    model: options.Model = "photos",
+    model: options.Model = "cifar10",
     classifier: Annotated[
         str | None,
         typer.Option(help="A classifier's name or folder; default <model>-classifier.", rich_help_panel="Sampler"),
@@ -44,7 +44,7 @@ def generate(
 
     Examples:
 
-      invsolve generate --class bird -n 16 --model my-prior --classifier my-classifier
+      invsolve generate --class bird -n 16
 
       invsolve generate --class rose --model my-flowers --guidance 5 -o roses.png
     """  # fmt: skip

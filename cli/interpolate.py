@@ -35,7 +35,7 @@ def interpolate(
         typer.Option(min=0.0, help="Scale of the codes; below 1 more ordinary.", rich_help_panel="Problem"),
     ] = 1.0,
     tolerance: Annotated[float, typer.Option(min=1e-9, help="Error of an ODE step.", rich_help_panel="Sampler")] = 1e-5,
-    model: options.Model = "photos",
+    model: options.Model = "cifar10",
     output: options.Output = None,
     force: options.Force = False,
     device: options.Device = "auto",
@@ -44,7 +44,7 @@ def interpolate(
 ) -> None:
     """Morph one picture into another through the prior's latent space: a strip of pictures, the two ends among them.
 
-    Example: invsolve interpolate daisy.png rose.png --temperature 0.9
+    Example: invsolve interpolate cat.png dog.png --fit --temperature 0.9
     """
     Verbosity.level = -1 if quiet else verbose
     images = [open_picture(path) for path in (first, second)]

@@ -21,7 +21,7 @@ def likelihood(
     models: Annotated[
         list[str] | None,
         typer.Option(
-            "--model", help="A prior; give several to rank them.  [default: photos]", rich_help_panel="Problem"
+            "--model", help="A prior; give several to rank them.  [default: cifar10]", rich_help_panel="Problem"
         ),
     ] = None,
     fit: Annotated[
@@ -47,7 +47,7 @@ def likelihood(
 
     Examples:
 
-      invsolve likelihood bird.png
+      invsolve likelihood bird.png --fit
 
       invsolve likelihood photo.jpg --model photos --model my-prior --draws 4
     """  # fmt: skip
@@ -61,7 +61,7 @@ def likelihood(
         from invsolve.likelihood import rank, unusual
         from invsolve.pretrained.loading import load_prior
 
-        priors = {name: load_prior(name, device) for name in models or ["photos"]}
+        priors = {name: load_prior(name, device) for name in models or ["cifar10"]}
         size = next((prior.size for prior in priors.values() if prior.size is not None), None)
         with progress_bar() as bar:
             task = bar.add_task("integrating", total=len(images) * len(priors))

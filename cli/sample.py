@@ -38,7 +38,7 @@ GridOutput = Annotated[
 
 
 def sample(
-    model: options.Model = "photos",
+    model: options.Model = "cifar10",
     samples: Count = 16,
     size: Size = None,
     seed: options.Seed = 0,
@@ -56,7 +56,7 @@ def sample(
 
     Examples:
 
-      invsolve sample -n 4 --size 64x64
+      invsolve sample -n 64
 
       invsolve sample --model photos --size 96x64 --sampler pc --steps 200 -o dreams.png
     """  # fmt: skip

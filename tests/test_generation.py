@@ -92,6 +92,19 @@ def test_commands_write_grid_and_pictures(small_prior: Path, small_classifier: P
     assert "small-classifier" in str(missing)
 
 
+def test_commands_draw_with_their_default_models(tmp_path: Path) -> None:
+    common = ["-n", "2", "--steps", "2", "--device", "cpu", "-o", str(tmp_path), "--json"]
+    for arguments, models in (
+        (["sample"], {"model": "cifar10"}),
+        (["generate", "--class", "bird"], {"model": "cifar10", "classifier": "cifar10-classifier"}),
+    ):
+        done = CliRunner().invoke(app, [*arguments, *common])
+        assert done.exit_code == 0, done.output
+        facts = json.loads(done.stdout)
+        assert {name: facts[name] for name in models} == models
+        assert [Image.open(path).size for path in facts["outputs"][1:]] == [(32, 32)] * 2
+
+
 def test_grid_is_about_square() -> None:
     sheet = grid(torch.zeros(5, 3, 4, 6), gap=1)
     assert sheet.shape == (3, 2 * 5 + 1, 3 * 7 + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -96,3 +97,16 @@ def test_interpolate_command(small_prior: Path, photo: np.ndarray, tmp_path: Pat
     assert np.abs(strip[2:26, 2:26].astype(int) - photo[:24, :24]).max() <= 1
     wrong = ["interpolate", str(tmp_path / "a.png"), str(tmp_path / "c.png"), *common, "-f"]
     assert isinstance(CliRunner().invoke(app, wrong).exception, InputError)
+
+
+def test_interpolate_command_defaults_to_a_prior_of_whole_objects(photo: np.ndarray, tmp_path: Path) -> None:
+    Image.fromarray(photo).save(tmp_path / "a.png")
+    Image.fromarray(photo[::-1]).save(tmp_path / "b.png")
+    pictures = [str(tmp_path / name) for name in ("a.png", "b.png")]
+    done = CliRunner().invoke(
+        app, ["interpolate", *pictures, "--fit", "-n", "2", "--tolerance", "1e-2", "--device", "cpu"]
+    )
+    assert done.exit_code == 0, done.output
+    strip = Image.open(tmp_path / "a.interpolate.png")
+    assert strip.size == (2 * 34 + 2, 36)
+    assert json.loads(strip.text["invsolve"])["model"] == "cifar10"  # type: ignore[attr-defined]

@@ -159,6 +159,16 @@ def test_likelihood_command(picture_prior: Path, small_prior: Path, photo, tmp_p
     assert set(report["ranking"]) == {str(picture_prior), str(small_prior)}
 
 
+def test_likelihood_command_defaults_to_a_prior_of_whole_objects(photo, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    arguments = ["likelihood", str(tmp_path / "photo.png"), "--fit", "--probes", "1", "--device", "cpu", "--json"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)["priors"]
+    assert list(found) == ["cifar10"]
+    assert 0 < found["cifar10"]["bits_per_dimension"] < 8  # 8 bits would store any picture
+
+
 def test_validated_bits_summarise(generator: torch.Generator) -> None:
     prior = ranged(smooth())
     found = likelihood(prior, prior.sample(3, generator), probes=1, rtol=1e-2, atol=1e-2)  # type: ignore[attr-defined]

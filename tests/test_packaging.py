@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from invsolve.cli.main import app
 from invsolve.cli.models import described
-from invsolve.pretrained import Card, find_prior, load_prior, shipped_classifiers, shipped_priors
+from invsolve.pretrained import Card, find_prior, load_classifier, load_prior, shipped_classifiers, shipped_priors
 from invsolve.pretrained.card import file_sha256
-from invsolve.pretrained.loading import CARD, WEIGHTS
+from invsolve.pretrained.loading import CARD, SHIPPED, WEIGHTS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -45,6 +45,31 @@ def test_shipped_priors_are_complete(name: str) -> None:
     errors = [prior.mse(sigma) for sigma in (0.005, 0.02, 0.1, 0.5, 2.0)]
     assert errors == sorted(errors)
     assert all(e < s**2 for e, s in zip(errors, (0.005, 0.02, 0.1, 0.5, 2.0), strict=True))
+
+
+@pytest.mark.parametrize("name", ["cifar10-classifier", "cifar10-judge"])
+def test_shipped_classifiers_are_complete(name: str) -> None:
+    folder = SHIPPED / name
+    card = Card.read(folder / CARD)
+    assert (card.kind, card.size) == ("classifier", 32)
+    assert card.sha256 == file_sha256(folder / WEIGHTS)
+    assert card.data
+    assert card.licence
+    sigma, share, _ = min(card.validation_accuracy)
+    assert sigma < 0.01
+    assert share > 5 / len(card.classes)  # five times as often right as by chance
+    assert load_classifier(name, "cpu").forward_model.label("bird") == card.classes.index("bird")
+
+
+@pytest.mark.parametrize(("name", "size"), [("cifar10", 32)])
+def test_priors_of_one_size_are_shipped(name: str, size: int) -> None:
+    card = Card.read(find_prior(name) / CARD)
+    assert card.size == size
+    assert card.orientations == "mirror"  # objects have an up and a down
+
+
+def test_weights_stay_small() -> None:
+    assert sum(path.stat().st_size for path in SHIPPED.glob(f"*/{WEIGHTS}")) <= 36_000_000
 
 
 def test_readme_is_short() -> None:
