@@ -14,13 +14,16 @@ from PIL import Image
 from invsolve import colorize, load_prior
 from invsolve.baselines import ColourTable
 from invsolve.cli.results import channels_last, score
+from invsolve.colorization import STEPS
 from invsolve.metrics import ciede2000, mean_chroma
 from invsolve.pretrained import find_prior
 from invsolve.rounding import to_pixels
 
 
 def main() -> None:
-    options = arguments(__doc__).parse_args()
+    parser = arguments(__doc__)
+    parser.set_defaults(sampler="ancestral_corrected", steps=STEPS)
+    options = parser.parse_args()
     prior = load_prior(options.model, options.device)
     table = ColourTable.load(find_prior("photos") / "colour-table.json")
     print(machine(), vars(options), prior.card.sha256[:12])
