@@ -80,10 +80,7 @@ class TrainingConfig:
 
 
 PRESETS: dict[str, TrainingConfig] = {
-    # Upright, as what is up and what is down tells colours; quarter resolution is what colorization works at.
-    "photos": TrainingConfig(
-        density=SigmaDensity(lower_share=0.75), scale_odds=(0.6, 0.2, 0.2), augmentation=Augmentation("mirror")
-    ),
+    "photos": TrainingConfig(),
     "photos-ncsn": TrainingConfig(weighting="ncsn"),
     # Slices of few patients: all flips, a little rotation and zoom; the stride-2 stem is as good here and quarters the cost.
     "ct": TrainingConfig(
