@@ -119,12 +119,12 @@ def summarize(
     open_values : where the interval's mean width is taken, broadcast to a sample; default everywhere.
     """
     from invsolve.conformal import LEVEL
-    from invsolve.uncertainty import attainable_interval, prior_share
+    from invsolve.uncertainty import attainable_interval, prior_share, split_std
 
     count = len(posterior.samples)
     share, prior_std, interval, width = math.nan, None, None, math.nan
     if count > 1:
-        data_std, prior_std = posterior.split_std(operator) if most is None else split_some(posterior, operator, most)
+        data_std, prior_std = split_std(operator, posterior.samples[:most])
         share = prior_share(data_std, prior_std)
         interval = (
             calibration.apply(posterior.samples) if calibration else attainable_interval(posterior.samples, LEVEL)
@@ -136,13 +136,6 @@ def summarize(
         count, determined, share, prior_std, interval, width, calibration, posterior.warning, chi2,
         posterior.diagnostics,
     )  # fmt: skip
-
-
-def split_some(posterior: Posterior, operator: LinearOperator, most: int) -> tuple[Tensor, Tensor]:
-    """The split of the first ``most`` samples' standard deviation: enough for a share, not for a map."""
-    from invsolve.uncertainty import split_std
-
-    return split_std(operator, posterior.samples[:most])
 
 
 def say_uncertainty(summary: Summary, *, unit: str, factor: float = 1.0, interval: bool = False) -> None:
