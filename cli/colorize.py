@@ -122,7 +122,7 @@ def colorize(
             bounds = [photo.with_alpha(to_pixels(channels_last(end[0]))) for end in ends]
         spread = std_picture(channels_last(posterior.std[0]))
         traced = diagnostics_file(diagnostics, summary.diagnostics, facts)
-        write_results(paths, pngs[:-1], pngs[-1], spread, facts, bounds=bounds, more=traced)
+        write_results(paths, pngs[:-1], posterior.seeds, pngs[-1], spread, facts, bounds=bounds, more=traced)
         say_results(paths, seconds, posterior.network_calls)
         say_uncertainty(summary, unit="of the range", interval=interval)
         say(", ".join(f"{name} {value}" for name, value in posterior.settings.items()), level=1)

@@ -146,7 +146,7 @@ def inpaint(
             ends = (summary.interval.low, summary.interval.high)
             bounds = [photo.with_alpha(finish(channels_last(end[0])), opaque=missing) for end in ends]
         traced = diagnostics_file(diagnostics, summary.diagnostics, facts)
-        write_results(paths, pngs[:-1], pngs[-1], spread, facts, photo.icc_profile, bounds, traced)
+        write_results(paths, pngs[:-1], posterior.seeds, pngs[-1], spread, facts, photo.icc_profile, bounds, traced)
         say_results(paths, seconds, posterior.network_calls)
         say_uncertainty(summary, unit="of the range", interval=interval)
         if paths.result.suffix.lower() != ".png":

@@ -15,7 +15,14 @@ Model = Annotated[
 Samples = Annotated[
     int, typer.Option("--samples", "-n", min=1, help="Posterior samples; all are written.", rich_help_panel=_SAMPLER)
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Sample j uses seed + j.", rich_help_panel=_SAMPLER)]
+Seed = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="First seed; every other sample takes the one's before with opposite noise.",
+        rich_help_panel=_SAMPLER,
+    ),
+]
 Steps = Annotated[int, typer.Option(min=1, help="Noise levels.", rich_help_panel=_SAMPLER)]
 Rule = Annotated[
     str,

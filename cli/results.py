@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def std_picture(std: npt.NDArray[np.floating]) -> Picture:
 def write_results(
     paths: ResultPaths,
     samples: list[Picture],
+    seeds: Sequence[int],
     mean: Picture,
     std: Picture,
     facts: dict[str, Any],
@@ -65,13 +67,16 @@ def write_results(
     bounds: list[Picture] | None = None,
     more: dict[Path, bytes] | None = None,
 ) -> None:
-    """Encode and write the whole set; ``samples`` (H, W[, 2, 3 or 4]) in order of their seeds.
+    """Encode and write the whole set; ``samples`` (H, W[, 2, 3 or 4]) in order of their ``seeds``.
 
     ``bounds`` are the interval's lower and upper picture, ``more`` other files of the run.
     """
     files = dict(more or {})
     for number, (path, picture) in enumerate(zip([paths.result, *paths.samples], samples, strict=True)):
-        files[path] = encode_picture(picture, path, {**facts, "seed": facts["seed"] + number}, icc_profile)
+        own: dict[str, Any] = {"seed": seeds[number]}
+        if number > 0 and seeds[number] == seeds[number - 1]:
+            own["noise"] = "that of the seed with the opposite sign"
+        files[path] = encode_picture(picture, path, facts | own, icc_profile)
     if paths.mean and paths.std:
         files[paths.mean] = encode_picture(mean, paths.mean, {**facts, "content": "mean of the samples"}, icc_profile)
         content = f"standard deviation, white = {STD_WHITE}"

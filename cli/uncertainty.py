@@ -124,7 +124,7 @@ def summarize(
     count = len(posterior.samples)
     share, prior_std, interval, width = math.nan, None, None, math.nan
     if count > 1:
-        data_std, prior_std = split_std(operator, posterior.samples[:most])
+        data_std, prior_std = split_std(operator, posterior.samples[:most], antithetic=posterior.antithetic)
         share = prior_share(data_std, prior_std)
         interval = (
             calibration.apply(posterior.samples) if calibration else attainable_interval(posterior.samples, LEVEL)

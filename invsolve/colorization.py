@@ -50,6 +50,7 @@ def colorize(
     rule: str | Rule = "proximal",
     sampler: str | Sampler = "ancestral_corrected",
     batch: int = 8,
+    antithetic: bool = True,
     sigma_start: float = SIGMA_START,
     progress: Progress | None = None,
     device: torch.device | str = "cpu",
@@ -63,7 +64,7 @@ def colorize(
     ----------
     grey : (H, W) Rec. 601 luma in [0, 1].
     prior : a prior of RGB photographs in [0, 1].
-    samples, seed, steps, rule, sampler, batch : see :func:`invsolve.solve`.
+    samples, seed, steps, rule, sampler, batch, antithetic : see :func:`invsolve.solve`.
     sigma_start : first noise level, in the picture's units.
     progress : called with the share of the work done.
     device : where the prior lives.
@@ -102,6 +103,7 @@ def colorize(
         start=small.expand(-1, 3, -1, -1),
         batch=batch,
         turn=True,
+        antithetic=antithetic,
         callback=lambda info: report(info.step / info.steps),
     )
     out = []

@@ -97,6 +97,7 @@ def reconstruct_ct(
     rule: str | Rule = "proximal",
     sampler: str | Sampler = "renoising",
     batch: int = 8,
+    antithetic: bool = True,
     progress: Callable[[float], None] | None = None,
     device: torch.device | str = "cpu",
     operator: LinearOperator | None = None,
@@ -110,7 +111,7 @@ def reconstruct_ct(
         photon counts.
     geometry : the scan.
     prior : a prior of CT slices in the units of n.
-    samples, seed, rule, sampler, batch : see :func:`invsolve.solve`.
+    samples, seed, rule, sampler, batch, antithetic : see :func:`invsolve.solve`.
     steps, sigma_start : number of noise levels, and the first one; default by :func:`starting_level`.
     noise : standard deviation of Gaussian noise on the line integrals, in their units.
     i0 : photons per ray without an object: ``sinogram`` then holds counts, and each ray is weighted by what it let
@@ -154,8 +155,8 @@ def reconstruct_ct(
         parts.append(
             solve(
                 prior, model, one, rule=chosen, sampler=sampler, sigmas=karras(steps, SIGMA_END, first),
-                samples=samples, seed=seed, start=guess, batch=batch, turn=True, stream=index, callback=report,
-                **options,
+                samples=samples, seed=seed, start=guess, batch=batch, turn=True, antithetic=antithetic,
+                stream=index, callback=report, **options,
             )
         )  # fmt: skip
     return replace(

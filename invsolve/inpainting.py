@@ -155,6 +155,7 @@ def inpaint(
     rule: str | Rule = "proximal",
     sampler: str | Sampler = "renoising",
     batch: int = 8,
+    antithetic: bool = True,
     sigma_start: float | None = None,
     progress: Progress | None = None,
     device: torch.device | str = "cpu",
@@ -169,7 +170,7 @@ def inpaint(
     picture : (H, W, 3) RGB or (H, W) grey in [0, 1].
     missing : (H, W), True where a pixel is missing; what ``picture`` holds there is ignored.
     prior : a prior of RGB photographs in [0, 1].
-    samples, seed, rule, sampler, batch : see :func:`invsolve.solve`.
+    samples, seed, rule, sampler, batch, antithetic : see :func:`invsolve.solve`.
     steps : noise levels at each resolution.
     noise : standard deviation of the noise on the known pixels; 0 returns them exactly.
     sigma_start : first noise level, at the coarsest resolution, in the picture's units; None chooses by the holes' width.
@@ -210,6 +211,7 @@ def inpaint(
             samples=samples,
             seed=seed,
             batch=batch,
+            antithetic=antithetic,
             stream=8 * number,
             coarsest_sigma=sigma if sigma_start is None else sigma_start,
             meter=meter,
@@ -260,6 +262,7 @@ def _coarse_to_fine(
     samples: int,
     seed: int,
     batch: int,
+    antithetic: bool,
     stream: int,
     coarsest_sigma: float,
     meter: Callable[[int, StepInfo], None],
@@ -267,8 +270,8 @@ def _coarse_to_fine(
     """Fill at the coarsest resolution first; each finer one starts from the coarser sample plus a little noise."""
     if scales > 1:
         settings = {"prior": prior, "steps": steps, "noise": noise / 2, "rule": rule, "sampler": sampler}
-        settings |= {"samples": samples, "seed": seed, "batch": batch, "stream": stream + 1}
-        settings |= {"coarsest_sigma": coarsest_sigma, "meter": meter}
+        settings |= {"samples": samples, "seed": seed, "batch": batch, "antithetic": antithetic}
+        settings |= {"stream": stream + 1, "coarsest_sigma": coarsest_sigma, "meter": meter}
         coarse = _coarse_to_fine(*_halve(picture, known), scales - 1, **settings)  # type: ignore[arg-type]
         size = tuple(picture.shape[-2:])
         guess = F.interpolate(coarse.samples[:, 0], size=size, mode="bilinear", align_corners=False).to(picture)
@@ -288,6 +291,7 @@ def _coarse_to_fine(
         start=start,
         batch=max(1, min(batch, PIXELS_AT_ONCE // pixels)),
         turn=True,
+        antithetic=antithetic,
         stream=stream,
         callback=lambda info: meter(pixels, info),
     )

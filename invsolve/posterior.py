@@ -24,7 +24,7 @@ class Posterior:
     Parameters
     ----------
     samples : (n, B, C, H, W), n samples of each of B images, in the prior's units, not clipped.
-    seeds : the seed of each sample.
+    seeds : the seed of each sample; antithetic pairs share one.
     chi2 : (n, B), mean squared misfit over measurement values in units of the noise variance; near 1 when the noise
         level is right. Empty for exact measurements, which have none.
     settings : everything needed to repeat the run.
@@ -48,10 +48,13 @@ class Posterior:
 
     @property
     def std(self) -> Tensor:
-        """Pointwise standard deviation (B, C, H, W), n - 1 in the denominator; zeros for one sample."""
-        if len(self.samples) < 2:
-            return torch.zeros_like(self.samples[0])
-        return self.samples.std(dim=0)
+        """Pointwise standard deviation (B, C, H, W), see :func:`invsolve.uncertainty.standard_deviation`."""
+        return uncertainty.standard_deviation(self.samples, antithetic=self.antithetic)
+
+    @property
+    def antithetic(self) -> bool:
+        """Whether samples 2m and 2m + 1 come from noise of opposite sign."""
+        return bool(self.settings.get("antithetic", False))
 
     def quantiles(self, probabilities: list[float]) -> Tensor:
         """Pointwise quantiles (len(probabilities), B, C, H, W), linearly interpolated between samples.
@@ -70,7 +73,7 @@ class Posterior:
 
     def split_std(self, operator: LinearOperator) -> tuple[Tensor, Tensor]:
         """Standard deviation of what the data determine and of what the prior filled in, (B, C, H, W) each."""
-        return uncertainty.split_std(operator, self.samples)
+        return uncertainty.split_std(operator, self.samples, antithetic=self.antithetic)
 
     @property
     def warning(self) -> str | None:

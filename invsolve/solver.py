@@ -34,6 +34,7 @@ def solve(
     start: Tensor | None = None,
     batch: int = 8,
     turn: bool = False,
+    antithetic: bool = False,
     stream: int = 0,
     callback: Callback | None = None,
     **options: Any,
@@ -49,12 +50,16 @@ def solve(
     sampler : a name from :data:`invsolve.samplers.SAMPLERS` or a function with their signature.
     sigmas : falling noise levels ending in 0; default 50 Karras levels from 1 to the prior's sigma_min.
     samples : number n of samples; sample j uses seed ``seed + j``.
-    seed : first seed. Sample j of image k depends on (seed + j, k) only, not on n, B or ``batch``.
+    seed : first seed. Sample j of image k depends on (seed + j, k) only, not on n, B or ``batch``; in pairs, on the seed
+        of the pair's first sample and on which of the two it is.
     start : (B, C, H, W), or (n, B, C, H, W) with one for each sample: what the first level's noise is added to;
         default the pseudo-inverse of y.
     batch : images denoised at once; bounds the memory.
     turn : show the prior each image in another of the orientations it knows at every step, which averages out what
         the network does differently in each.
+    antithetic : draw the samples in pairs: of samples 2m and 2m + 1 the second takes the first one's noise with the
+        opposite sign. Each is a sample as before, but what the two err by cancels in their mean as far as the sampler
+        is affine (Hammersley & Morton 1956; Jia et al. 2025, "Antithetic noise in diffusion models").
     stream : mixed into the seeds, so that several solves of one run draw different noise.
     callback : called after every step with a :class:`StepInfo` counted over the whole run.
     options : passed to the sampler.
@@ -74,13 +79,16 @@ def solve(
     starts = start.expand(samples, *start.shape[-4:])
     ladder = karras(50, max(prior.sigma_min, 0.005), 1.0) if sigmas is None else sigmas
     counted, trace = CountedModel(prior), Trace(forward_model)
-    pairs = [(j, k) for j in range(samples) for k in range(len(y))]
-    chunks = [pairs[i : i + batch] for i in range(0, len(pairs), batch)]
+    seeds = [seed + (j - j % 2 if antithetic else j) for j in range(samples)]
+    runs = [(j, k) for j in range(samples) for k in range(len(y))]
+    chunks = [runs[i : i + batch] for i in range(0, len(runs), batch)]
 
     results = []
     for number, chunk in enumerate(chunks):
         images = [k for _, k in chunk]
-        noise = SeededNoise([(seed + j, k, stream) for j, k in chunk])
+        noise = SeededNoise(
+            [(seeds[j], k, stream) for j, k in chunk], signs=[-1 if antithetic and j % 2 else 1 for j, _ in chunk]
+        )
         oriented = OrientedModel(counted, [seed + j + k for j, k in chunk]) if turn else counted
         model = condition(oriented, forward_model, y[images], rule)
         guess = starts[[j for j, _ in chunk], images]
@@ -102,7 +110,7 @@ def solve(
     stacked = torch.cat(results).reshape(samples, len(y), *start.shape[-3:])
     return Posterior(
         samples=stacked.cpu(),
-        seeds=tuple(range(seed, seed + samples)),
+        seeds=tuple(seeds),
         chi2=chi_squared(forward_model, stacked, y).cpu(),
         settings={
             "rule": rule_name(rule),
@@ -111,6 +119,7 @@ def solve(
             "sigma_start": float(ladder[0]),
             "sigma_y": forward_model.noise.sigma,
             "turn": turn,
+            "antithetic": antithetic,
             **options,
         },
         network_calls=counted.calls,

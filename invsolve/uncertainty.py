@@ -98,18 +98,41 @@ def split(operator: LinearOperator, x: Tensor) -> tuple[Tensor, Tensor]:
     return seen, x - seen
 
 
-def split_std(operator: LinearOperator, samples: Tensor) -> tuple[Tensor, Tensor]:
+def standard_deviation(samples: Tensor, *, antithetic: bool = False) -> Tensor:
+    """Pointwise standard deviation, shaped as one sample; zeros for one sample. Its square is unbiased.
+
+    Parameters
+    ----------
+    samples : (n, ...).
+    antithetic : samples 2m and 2m + 1 come from noise of opposite sign. Dividing by n - 1 would then overestimate, since
+        the samples err on both sides of the mean; instead ``var x = E[d^2] + var a`` with the pairs' half differences d
+        and means a, which are uncorrelated. One pair says nothing about var a (small where the sampler is nearly
+        affine) and leaves it out; so does the last of an odd number of samples.
+    """
+    if len(samples) < 2:
+        return torch.zeros_like(samples[0])
+    if not antithetic:
+        return samples.std(dim=0)
+    first, second = samples[0 : len(samples) // 2 * 2 : 2], samples[1::2]
+    variance = ((first - second) / 2).square().mean(dim=0)
+    if len(first) > 1:
+        variance = variance + ((first + second) / 2).var(dim=0)
+    return variance.sqrt()
+
+
+def split_std(operator: LinearOperator, samples: Tensor, *, antithetic: bool = False) -> tuple[Tensor, Tensor]:
     """Standard deviation of the samples' data part and of their null-space part, (B, C, H, W) each.
 
     The first is noise of the measurement, the second what the prior filled in, sample by sample another way. Computed
     from the deviations from the mean, so that an iterative pseudo-inverse need not be more exact than they are large.
+    ``antithetic`` as in :func:`standard_deviation`.
     """
     deviations = samples - samples.mean(dim=0)
     seen = []
     for part in deviations.flatten(0, 1).split(8):  # an operator's batch costs little more than one image
         seen.append(split(operator, part.to(operator.device))[0].to(samples.device))
     data = torch.cat(seen).reshape(deviations.shape)
-    return data.std(dim=0), (deviations - data).std(dim=0)
+    return standard_deviation(data, antithetic=antithetic), standard_deviation(deviations - data, antithetic=antithetic)
 
 
 def prior_share(data_std: Tensor, prior_std: Tensor) -> float:

@@ -20,7 +20,7 @@ from invsolve.pretrained import load_prior
 from invsolve.rules import AnnealedLikelihood
 from invsolve.samplers import StepInfo
 from invsolve.score_model import CountedModel, FunctionPrior, ScoreModel
-from invsolve.sigmas import karras
+from invsolve.sigmas import geometric, karras
 
 
 def grey_problem(prior: GaussianPrior, images: int = 2) -> tuple[ForwardModel, torch.Tensor]:
@@ -88,6 +88,26 @@ def test_posterior_statistics(gaussian: GaussianPrior) -> None:
     assert float(result.std[0].square().mean().sqrt() / std.square().mean().sqrt()) == pytest.approx(0.95, abs=0.06)
     assert float(result.chi2.mean()) == pytest.approx(1, abs=0.35)
     assert solve(gaussian, forward_model, y, samples=3).network_calls == 3 * 50
+
+
+def test_antithetic_pairs_have_the_posterior_mean_and_spread(gaussian: GaussianPrior) -> None:
+    forward_model, y = grey_problem(gaussian, images=1)
+    options: dict[str, object] = {"rule": "exact", "sampler": "heun_sde", "sigmas": geometric(40, 0.005, 5.0)}
+    posterior = gaussian.posterior(forward_model, y)
+    std = posterior.covariance.diagonal().sqrt().reshape(3, 4, 4)
+    paired = solve(gaussian, forward_model, y, samples=400, antithetic=True, **options)
+    error = float((((paired.mean[0] - posterior.mean) / std).square().mean()).sqrt())
+    assert error < 0.01  # an affine sampler's errors cancel; 400 independent draws leave .05
+    assert float(paired.std[0].square().mean().sqrt() / std.square().mean().sqrt()) == pytest.approx(1, abs=0.08)
+    # Each is the sample it was: the even ones as from their seed alone, the odd ones the same about the mean.
+    alone = solve(gaussian, forward_model, y, samples=1, seed=6, **options)
+    torch.testing.assert_close(paired.samples[6], alone.samples[0])
+    torch.testing.assert_close(paired.samples[7], 2 * paired.mean - paired.samples[6], atol=1e-3, rtol=0)
+    assert paired.seeds[4:8] == (4, 4, 6, 6)
+    assert paired.antithetic
+    # In batches that split a pair, and for several images, the same.
+    two = solve(gaussian, forward_model, y.repeat(2, 1, 1, 1), samples=3, batch=1, antithetic=True, **options)
+    torch.testing.assert_close(two.samples[:, 0], paired.samples[:3, 0])
 
 
 def test_posterior_saves_and_loads_itself(tmp_path: Path) -> None:

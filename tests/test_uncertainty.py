@@ -33,6 +33,7 @@ from invsolve.uncertainty import (
     prior_share,
     split,
     split_std,
+    standard_deviation,
 )
 
 SHAPE = (3, 4, 4)
@@ -95,6 +96,23 @@ def test_data_space_and_null_space() -> None:
     grey = determined(Grayscale(SHAPE), probes=400)
     assert float(grey.sum(dim=0).mean()) == pytest.approx(1, abs=0.1)
     assert float(grey[1].mean()) == pytest.approx(0.587**2 / (0.299**2 + 0.587**2 + 0.114**2), abs=0.05)
+
+
+def test_variance_of_pairs_is_unbiased_at_any_correlation() -> None:
+    generator = torch.Generator().manual_seed(1)
+    for correlation in (-1.0, -0.6, 0.0):
+        a = torch.randn(4, 60000, generator=generator) * math.sqrt((1 + correlation) / 2)  # means of the pairs
+        d = torch.randn(4, 60000, generator=generator) * math.sqrt((1 - correlation) / 2)  # half differences
+        samples = torch.stack([a + d, a - d], dim=1).flatten(0, 1)  # eight draws of variance 1, two by two
+        found = standard_deviation(samples, antithetic=True)
+        assert float(found.square().mean()) == pytest.approx(1, abs=0.015)
+        ordinary = float(samples.var(dim=0).mean())
+        assert ordinary == pytest.approx(1 - correlation / 7, abs=0.015)  # what dividing by n - 1 would have said
+        torch.testing.assert_close(
+            standard_deviation(samples[:7], antithetic=True), standard_deviation(samples[:6], antithetic=True)
+        )
+    assert torch.equal(standard_deviation(samples[:2], antithetic=True), (samples[0] - samples[1]).abs() / 2)
+    assert not standard_deviation(samples[:1], antithetic=True).any()
 
 
 def test_what_the_prior_filled_in_of_the_variance() -> None:
