@@ -76,7 +76,7 @@ def spread(truth: Picture, result: Posterior) -> dict[str, float]:
     target = torch.from_numpy(truth / 255).permute(2, 0, 1)[:, rows, columns]
     inside = (samples.amin(dim=0) <= target) & (target <= samples.amax(dim=0))
     return {
-        "std": float(samples.var(dim=0).mean().sqrt()) if len(samples) > 1 else float("nan"),
+        "std": float(result.std[0, :, rows, columns].square().mean().sqrt()) if len(samples) > 1 else float("nan"),
         "error of the mean": float((samples.mean(dim=0) - target).square().mean().sqrt()),
         "range": float(inside.double().mean()),
     }

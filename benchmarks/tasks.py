@@ -5,7 +5,7 @@
     python benchmarks/tasks.py ct --data ct-val.npz
 
 Per row: PSNR of one sample and of the mean of n, the share of unmeasured values between the least and the largest sample
-(ideal (n - 1) / (n + 1)), and the samples' spread over the error of their mean (ideal 1). Unmeasured are the missing
+(ideal n / (n + 2), of pairs of opposite noise), and the samples' spread over the error of their mean (ideal 1). Unmeasured are the missing
 pixels, all pixels of a grey picture, and the inside of the body. Backward passes count as calls.
 """
 
@@ -124,7 +124,10 @@ def judge(posterior: Posterior, problem: Problem) -> dict[str, float]:
     samples = posterior.samples[:, 0].numpy().astype(np.float64)
     mean, count, where = samples.mean(axis=0), len(samples), problem.unmeasured
     inside = (samples.min(axis=0) <= problem.truth) & (problem.truth <= samples.max(axis=0))
-    variance = samples.var(axis=0, ddof=1)[where].mean() * (1 + 1 / count)
+    # The truth's expected distance from the mean: the spread, and what the mean of so few pairs still errs by.
+    pairs = samples.reshape(count // 2, 2, *mean.shape).mean(axis=1)
+    of_mean = pairs.var(axis=0, ddof=1) / len(pairs)
+    variance = (posterior.std[0].numpy().astype(np.float64) ** 2 + of_mean)[where].mean()
     return {
         "one": psnr(problem.truth, samples[0], data_range=1.0),
         "mean": psnr(problem.truth, mean, data_range=1.0),
@@ -146,7 +149,9 @@ def main() -> None:
     parser.add_argument("--only", default="", help="methods whose name contains this")
     parser.add_argument("--budgets", type=int, nargs="+", choices=BUDGETS, default=BUDGETS)
     options = parser.parse_args()
-    print(machine(), vars(options), f"ideal inside: {(options.samples - 1) / (options.samples + 1):.3f}")
+    if options.samples < 4 or options.samples % 2:
+        parser.error(f"{options.samples} samples: wanted an even number from 4 on")
+    print(machine(), vars(options), f"ideal inside: {options.samples / (options.samples + 2):.3f}")
     problems = list(TASKS[options.task](options))
     for budget in options.budgets:
         for name, method in METHODS.items():

@@ -108,7 +108,7 @@ def colorize(
             )  # fmt: skip
         seconds = time.perf_counter() - started
         # Of a pixel's three values the grey determines one.
-        summary = summarize(posterior, Grayscale((3, *grey.shape)), 1 / 3, calibration=scaling)
+        summary = summarize(posterior, Grayscale((3, *grey.shape)), 1 / 3, scaling=scaling)
         pictures = [to_pixels(channels_last(x[0])) for x in posterior.samples]
         mean = to_pixels(channels_last(posterior.mean[0]))
         facts = provenance(

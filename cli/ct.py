@@ -25,6 +25,7 @@ from invsolve.cli.ct_scan import Scan, interpret, truth_in_hu
 from invsolve.cli.files import check_writable, encode_picture, provenance, write_all
 from invsolve.cli.results import report_json, say_scores
 from invsolve.cli.uncertainty import (
+    NO_SCALING,
     Summary,
     check_diagnostics,
     check_interval,
@@ -277,7 +278,7 @@ def reconstruct(
 
     where = resolve_device(device)
     prior = load_prior(model, where) if method == "score" else None
-    scaling = None
+    scaling = NO_SCALING
     if prior is not None:
         problem = {"views": float(scan.geometry.views), "noise": scan.noise, "photons": scan.i0 or 0.0}
         scaling = load_calibration(
@@ -316,7 +317,7 @@ def reconstruct(
             std, drawn = posterior.std[:, 0].numpy(), posterior.samples[:, :, 0].numpy()
         # The pseudo-inverse takes some hundred projections: all samples only where their map is asked for.
         share = float(determined(operator, probes=1).mean())
-        summary = summarize(posterior, operator, share, calibration=scaling, most=None if interval else 2)
+        summary = summarize(posterior, operator, share, scaling=scaling, most=None if interval else 2)
         calls = posterior.network_calls
         facts |= {"model": prior.card.name, "model_sha256": prior.card.sha256, "seed": seed, "samples": samples}
         facts |= {"device": str(where), **posterior.settings}

@@ -131,7 +131,7 @@ def inpaint(
 
         known = Mask(torch.from_numpy(~missing)[None].float(), posterior.samples.shape[2])
         summary = summarize(
-            posterior, known, float(1 - missing.mean()), calibration=scaling, open_values=torch.from_numpy(missing)
+            posterior, known, float(1 - missing.mean()), scaling=scaling, open_values=torch.from_numpy(missing)
         )
         pictures = [finish(channels_last(x[0])) for x in posterior.samples]
         mean = finish(channels_last(posterior.mean[0]))

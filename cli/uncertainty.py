@@ -24,6 +24,16 @@ SHIPPED_CALIBRATION = "shipped"
 """What --calibration takes instead of a file."""
 
 
+class Scaling(NamedTuple):
+    """Calibrations of a run's settings: the one to apply, and one that says what such intervals hold without."""
+
+    applied: Calibration | None = None
+    alike: Calibration | None = None
+
+
+NO_SCALING = Scaling()
+
+
 class Summary(NamedTuple):
     """What a run's samples say about how sure they are, in the units of x."""
 
@@ -33,7 +43,7 @@ class Summary(NamedTuple):
     prior_std: Tensor | None  # (B, C, H, W): standard deviation of what the prior filled in
     interval: Interval | None
     width: float  # mean over what the data left open
-    calibration: Calibration | None
+    scaling: Scaling
     warning: str | None
     chi2: float | None
     diagnostics: dict[str, list[float]]
@@ -56,41 +66,46 @@ def check_diagnostics(path: Path | None, results: list[Path]) -> list[Path]:
     return [path]
 
 
-def load_calibration(path: Path | None, problem: dict[str, float], **settings: Any) -> Calibration | None:
+def load_calibration(path: Path | None, problem: dict[str, float], **settings: Any) -> Scaling:
     """A calibration that fits this run; says so where the measurement is unlike those it was learned on.
 
-    ``path`` SHIPPED_CALIBRATION chooses among those that came with the prior.
+    ``path`` SHIPPED_CALIBRATION chooses among those that came with the prior; without any, a shipped one for such
+    measurements is found, but not applied.
 
     Raises
     ------
     InputError : not a calibration.
     UsageError : learned with another prior, task or settings, or none is shipped for these.
     """
-    if path is None:
-        return None
     from invsolve.conformal import Calibration
     from invsolve.rules import rule_name
     from invsolve.samplers import sampler_name
 
-    names = {"rule": rule_name(settings["rule"]), "sampler": sampler_name(settings["sampler"])}
-    found = (
-        shipped_calibration(problem, settings | names) if str(path) == SHIPPED_CALIBRATION else Calibration.load(path)
-    )
-    found.check(**settings | names)
+    settings |= {"rule": rule_name(settings["rule"]), "sampler": sampler_name(settings["sampler"])}
+    if path is None:
+        alike = [one for one in shipped_calibrations(settings) if one.warning(problem) is None]
+        return Scaling(alike=alike[0] if alike else None)
+    found = shipped_calibration(problem, settings) if str(path) == SHIPPED_CALIBRATION else Calibration.load(path)
+    found.check(**settings)
     if warning := found.warning(problem):
         say(f"warning: {warning}")
-    return found
+    return Scaling(applied=found)
 
 
-def shipped_calibration(problem: dict[str, float], settings: dict[str, Any]) -> Calibration:
-    """The shipped calibration of these settings, of several the one learned on measurements most like this one."""
+def shipped_calibrations(settings: dict[str, Any]) -> list[Calibration]:
+    """Those that came with the prior and have these settings (any fields, such as ``task``)."""
     from invsolve.conformal import Calibration
     from invsolve.pretrained.loading import SHIPPED
 
     known = [Calibration.load(file) for file in sorted(SHIPPED.glob("*/calibrations/*.json"))]
-    known = [one for one in known if all(getattr(one, part) == settings[part] for part in ("task", "prior_sha256"))]
-    fitting = [one for one in known if all(getattr(one, part) == value for part, value in settings.items())]
+    return [one for one in known if all(getattr(one, part) == value for part, value in settings.items())]
+
+
+def shipped_calibration(problem: dict[str, float], settings: dict[str, Any]) -> Calibration:
+    """The shipped calibration of these settings, of several the one learned on measurements most like this one."""
+    fitting = shipped_calibrations(settings)
     if not fitting:
+        known = shipped_calibrations({part: settings[part] for part in ("task", "prior_sha256")})
         shown = [f"{c.rule}, {c.sampler}, {c.steps} steps, {c.samples} samples" for c in known]
         raise UsageError(
             f"no calibration is shipped for {settings['task']} with {settings['rule']}, {settings['sampler']}, "
@@ -105,7 +120,7 @@ def shipped_calibration(problem: dict[str, float], settings: dict[str, Any]) -> 
 
 
 def summarize(
-    posterior: Posterior, operator: LinearOperator, determined: float, *, calibration: Calibration | None = None,
+    posterior: Posterior, operator: LinearOperator, determined: float, *, scaling: Scaling = NO_SCALING,
     most: int | None = None, open_values: Tensor | None = None,
 ) -> Summary:  # fmt: skip
     """Read a posterior.
@@ -114,7 +129,7 @@ def summarize(
     ----------
     operator : what the data see of a sample (C, H, W); its pseudo-inverse is asked for.
     determined : share of the values that the data determine.
-    calibration : scales the interval.
+    scaling : its applied calibration scales the interval.
     most : samples to split into what was measured and what was not, where that is work; default all.
     open_values : where the interval's mean width is taken, broadcast to a sample; default everywhere.
     """
@@ -127,13 +142,15 @@ def summarize(
         data_std, prior_std = split_std(operator, posterior.samples[:most], antithetic=posterior.antithetic)
         share = prior_share(data_std, prior_std)
         interval = (
-            calibration.apply(posterior.samples) if calibration else attainable_interval(posterior.samples, LEVEL)
+            scaling.applied.apply(posterior.samples)
+            if scaling.applied
+            else attainable_interval(posterior.samples, LEVEL)
         )
         widths = interval.high - interval.low
         width = float((widths if open_values is None else widths[open_values.expand_as(widths)]).mean())
     chi2 = float(posterior.chi2.mean()) if posterior.chi2.numel() else None
     return Summary(
-        count, determined, share, prior_std, interval, width, calibration, posterior.warning, chi2,
+        count, determined, share, prior_std, interval, width, scaling, posterior.warning, chi2,
         posterior.diagnostics,
     )  # fmt: skip
 
@@ -156,7 +173,7 @@ def say_uncertainty(summary: Summary, *, unit: str, factor: float = 1.0, interva
 def interval_text(summary: Summary) -> str:
     """What the interval is, and the probability it has."""
     assert summary.interval is not None
-    found = summary.calibration
+    found, alike = summary.scaling
     if found is not None:
         return (
             f"scaled by {found.factor:.3g} to cover {found.level:.0%} of {found.where} (in {len(found.groups)} groups, each "
@@ -165,12 +182,14 @@ def interval_text(summary: Summary) -> str:
     few = summary.samples < SAMPLES_FOR_90
     which = f"smallest to largest of {summary.samples} samples" if few else f"of {summary.samples} samples"
     more = f" (--samples {SAMPLES_FOR_90} for 90 %)" if few else ""
+    if alike is not None:
+        more = f"; {alike.before:.1%} in {len(alike.groups)} measurements like it: --calibration shipped scales it"
     return f"{which}, level {summary.interval.level:.1%} if the samples are the posterior's{more}"
 
 
 def uncertainty_json(summary: Summary, *, factor: float = 1.0) -> dict[str, Any]:
     """``warning``, ``uncertainty`` and ``diagnostics`` of a report; undefined figures are null, widths in its unit."""
-    found, interval = summary.calibration, None
+    found, interval = summary.scaling.applied, None
     if summary.interval is not None:
         interval = {
             "level": round(summary.interval.level, 6),

@@ -219,6 +219,14 @@ def test_a_shipped_calibration_is_found_by_settings_and_measurement(
     assert json.loads(capfd.readouterr().out)["uncertainty"]["interval"]["calibration"]["factor"] == 2.0
     assert call(monkeypatch, *plain, 4, "--force") == ExitCode.USAGE
     assert "shipped: proximal, renoising, 2 steps, 3 samples" in capfd.readouterr().err
+    # Not asked for, it says what such intervals hold, and changes nothing.
+    bare = [*inpaint(folder, small_prior), "--interval", "--force", "--samples", "3"]
+    assert call(monkeypatch, *bare) == 0
+    printed = capfd.readouterr()
+    assert f"{learned.before:.1%} in {len(learned.groups)} measurements like it" in printed.err
+    assert json.loads(printed.out)["uncertainty"]["interval"]["calibration"] is None
+    assert call(monkeypatch, *bare, "--noise", "0.1") == 0
+    assert "measurements like it" not in capfd.readouterr().err
 
 
 def test_one_sample_has_no_interval(
