@@ -39,11 +39,12 @@ from verify import MIXTURES
 
 from invsolve.forward_models import DenseMatrix, ForwardModel, GaussianNoise
 from invsolve.gaussian import SharedMixturePrior, dense_matrix
+from invsolve.problems import Problem, mixture_problem
 from invsolve.rules import condition
 from invsolve.samplers.twisted import effective_sample_size, resample, twisted_particles
 from invsolve.score_model import CountedModel, Noise
 from invsolve.sigmas import geometric, karras
-from invsolve.verify import Problem, judge_samples, mixture_problem
+from invsolve.verify import judge_samples
 
 BUDGET = 200
 DRAWS = 200

@@ -46,12 +46,12 @@ class Method(NamedTuple):
 
 METHODS = {
     "proximal, renoising": Method("proximal", "renoising", (50, 100, 200)),
+    "proximal, renoising .8": Method("proximal", partial(renoising, eta=0.8), (50, 100, 200)),
     "proximal, renoising .6": Method("proximal", partial(renoising, eta=0.6), (50, 100, 200)),
     "proximal, ancestral": Method("proximal", "ancestral", (50, 100, 200)),
     "proximal, multistep": Method("proximal", "multistep", (50, 100, 200)),
     "proximal, corrected .3": Method("proximal", ancestral_corrected, (25, 50, 100)),
     "proximal, corrected .5": Method("proximal", partial(ancestral_corrected, step=0.5), (25, 50, 100)),
-    "proximal, corrected .7": Method("proximal", partial(ancestral_corrected, step=0.7), (25, 50, 100)),
     "moment matching, multistep": Method(
         partial(MomentMatching, tolerance=0.2, steps=6), "multistep", (8, 16, 32)
     ),
@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=6)
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--lines", action="store_true", help="inpainting of lines instead of random pixels")
-    parser.add_argument("--only", default="", help="methods whose name contains this")
+    parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--budgets", type=int, nargs="+", choices=BUDGETS, default=BUDGETS)
     options = parser.parse_args()
     if options.samples < 4 or options.samples % 2:
@@ -155,7 +155,7 @@ def main() -> None:
     problems = list(TASKS[options.task](options))
     for budget in options.budgets:
         for name, method in METHODS.items():
-            if options.only not in name:
+            if name not in options.only:
                 continue
             started = time.perf_counter()
             levels = method.levels[BUDGETS.index(budget)]

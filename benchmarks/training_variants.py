@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from invsolve import training
+from invsolve import presets, training
 from invsolve.data import load_pictures
 from invsolve.network import NetworkConfig
 from invsolve.optimizer import MuonAdamW
 
 BASE = replace(
-    training.PRESETS["photos"], steps=1_000_000, crop_late=64, network=NetworkConfig(widths=(32, 64, 128, 192))
+    presets.PRESETS["photos"], steps=1_000_000, crop_late=64, network=NetworkConfig(widths=(32, 64, 128, 192))
 )
 
 
@@ -51,11 +51,11 @@ class AdamWOnly:
         return self.adamw.state_dict()
 
 
-def with_network(**changes: Any) -> training.TrainingConfig:
+def with_network(**changes: Any) -> presets.TrainingConfig:
     return replace(BASE, network=replace(BASE.network, **changes))
 
 
-VARIANTS: dict[str, tuple[training.TrainingConfig, type]] = {
+VARIANTS: dict[str, tuple[presets.TrainingConfig, type]] = {
     "AdamW 1e-3": (replace(BASE, learning_rate=1e-3), AdamWOnly),
     "AdamW 2e-3": (replace(BASE, learning_rate=2e-3), AdamWOnly),
     "AdamW 1e-3, no normalisation": (replace(with_network(normalize_from=9), learning_rate=1e-3), AdamWOnly),

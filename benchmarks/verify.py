@@ -17,9 +17,10 @@ from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple
 
+from invsolve.problems import mixture_problem, problems
 from invsolve.rules import DPS, MomentMatching, Rule
 from invsolve.samplers import ancestral_corrected, annealed_langevin, daps, split_gibbs
-from invsolve.verify import Figures, average, mixture_problem, problems, save_figures, verify
+from invsolve.verify import Figures, average, save_figures, verify
 
 GAUSSIAN = ("inpainting", "colorization", "blur")
 BUDGETS = (50, 100, 200)

@@ -53,11 +53,12 @@ from deepinv.sampling.sde_solver import AncestralSolver, HeunSolver
 from torch import Tensor
 
 from invsolve.gaussian import GaussianPrior, dense_matrix
+from invsolve.problems import Problem, problems
 from invsolve.rules import MomentMatching, Rule, condition
 from invsolve.samplers import Sampler, find_sampler
 from invsolve.score_model import CountedModel
 from invsolve.sigmas import geometric
-from invsolve.verify import Problem, draw_samples, judge_samples, problems
+from invsolve.verify import draw_samples, judge_samples
 
 KINDS = ("inpainting", "colorization", "blur")
 CENTRE = 0.5

@@ -79,8 +79,9 @@ def train(
     Verbosity.level = -1 if quiet else verbose
     from invsolve import classifier as classifiers
     from invsolve.data import Labelled, load_labelled, load_pictures
+    from invsolve.presets import PRESETS
     from invsolve.pretrained.loading import CARD, WEIGHTS, resolve_device
-    from invsolve.training import CHECKPOINT, DENOISING, PRESETS, Task, fit, hold_out, with_overrides
+    from invsolve.training import CHECKPOINT, DENOISING, Task, fit, hold_out, with_overrides
 
     presets = classifiers.PRESETS if classifier else PRESETS
     if preset not in presets:

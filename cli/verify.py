@@ -20,7 +20,8 @@ from invsolve.cli.files import check_writable, encode_picture, provenance, write
 from invsolve.errors import ExitCode, InvsolveError, UsageError
 
 if TYPE_CHECKING:
-    from invsolve.verify import Figures, Problem
+    from invsolve.problems import Problem
+    from invsolve.verify import Figures
 
 _WHAT, _HOW, _OUTPUT = "What to judge", "How", "Output"
 
@@ -109,12 +110,11 @@ def verify(
 
     with clean_stdout():
         from invsolve.pretrained.loading import resolve_device
+        from invsolve.problems import find_problem, gaussian_problem
         from invsolve.verify import (
             average,
             changes,
             check_adjoint,
-            find_problem,
-            gaussian_problem,
             judged_draws,
             load_figures,
             save_figures,

@@ -8,6 +8,7 @@ import torch
 from invsolve import verify
 from invsolve.errors import InputError
 from invsolve.forward_models import LinearOperator
+from invsolve.problems import colorization_problem
 from invsolve.rules import MomentMatching
 from invsolve.samplers import multistep
 
@@ -45,7 +46,7 @@ def double_noise(model, x, sigmas, noise, **options):
     return multistep(model, x, sigmas, lambda like: 2**0.5 * noise(like), **options)
 
 
-problem = verify.colorization_problem()
+problem = colorization_problem()
 cases = {
     "nothing wrong": ("moment_matching", "multistep"),
     "likelihood counted twice in the rule": (LikelihoodTwice, "multistep"),

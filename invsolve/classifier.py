@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from invsolve.data import Augmentation
 from invsolve.network import Encoder, NetworkConfig, normalize_pixels, pad_to_multiple
 from invsolve.precision import autocast
-from invsolve.training import SigmaDensity, Task, TrainingConfig
+from invsolve.presets import SigmaDensity, TrainingConfig
+from invsolve.training import Task
 
 
 class NoisyClassifier(nn.Module):

@@ -9,9 +9,9 @@ import torch
 
 from invsolve.errors import InputError
 from invsolve.network import Attention, EDMDenoiser, NetworkConfig
+from invsolve.presets import PRESETS
 from invsolve.pretrained import Card, load_prior, save_prior
 from invsolve.tiling import tiled
-from invsolve.training import PRESETS
 
 
 def network(config: NetworkConfig) -> EDMDenoiser:

@@ -12,7 +12,8 @@ from torch import Tensor
 from invsolve.errors import UsageError
 from invsolve.gaussian import GaussianMixturePrior, GaussianPrior, smooth_gaussian_prior
 from invsolve.objectives import denoising, draw_directions, implicit, likelihood_weight, sliced
-from invsolve.training import SigmaDensity, loss_weight, stratified_sigma
+from invsolve.presets import SigmaDensity
+from invsolve.training import loss_weight, stratified_sigma
 
 SIGMA = 0.3
 Objective = Callable[[Callable[[Tensor], Tensor], Tensor, Tensor, torch.Generator], Tensor]

@@ -14,6 +14,7 @@ from invsolve.errors import UsageError
 from invsolve.exactness import bias, is_affine, push, sampler_law, start_law
 from invsolve.forward_models import DenseMatrix, ForwardModel, GaussianNoise, Grayscale, LinearOperator, Mask
 from invsolve.gaussian import GaussianPrior, dense_matrix
+from invsolve.problems import gaussian_problem, mixture_problem
 from invsolve.rules import MomentMatching, Proximal, condition
 from invsolve.samplers import (
     SAMPLERS,
@@ -29,7 +30,7 @@ from invsolve.samplers.split_gibbs import exact_likelihood_step, likelihood_step
 from invsolve.samplers.twisted import effective_sample_size, resample
 from invsolve.score_model import Noise, ScoreModel
 from invsolve.sigmas import geometric, karras
-from invsolve.verify import gaussian_problem, mixture_problem, verify
+from invsolve.verify import verify
 
 SHAPE, D = (3, 4, 4), 48
 BLUR = DenseMatrix(

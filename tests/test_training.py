@@ -14,11 +14,10 @@ from PIL import Image
 from invsolve.data import Augmentation, load_pictures, random_crops
 from invsolve.errors import InputError, UsageError
 from invsolve.network import EDMDenoiser, NetworkConfig
+from invsolve.presets import PRESETS, SigmaDensity
 from invsolve.pretrained import load_prior
 from invsolve.training import (
     DENOISING,
-    PRESETS,
-    SigmaDensity,
     denoising_loss,
     ema_decay,
     fit,

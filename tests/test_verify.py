@@ -18,21 +18,18 @@ from invsolve.errors import InputError, UsageError
 from invsolve.exactness import Law
 from invsolve.forward_models import DenseMatrix, Grayscale, Identity, LinearOperator
 from invsolve.gaussian import GaussianMixturePrior, GaussianPrior
+from invsolve.problems import Problem, gaussian_problem, mixture_problem, problems
 from invsolve.rules import AnnealedLikelihood, MomentMatching, condition
 from invsolve.samplers import multistep
 from invsolve.score_model import ScoreModel, Sigma
 from invsolve.verify import (
     Figures,
-    Problem,
     adjoint_error,
     changes,
     check_adjoint,
-    gaussian_problem,
     judge_law,
     judge_samples,
     load_figures,
-    mixture_problem,
-    problems,
     save_figures,
     slice_picture,
     verify,
