@@ -5,8 +5,9 @@
     python benchmarks/tasks.py ct --data ct-val.npz
 
 Per row: PSNR of one sample and of the mean of n, the share of unmeasured values between the least and the largest sample
-(ideal n / (n + 2), of pairs of opposite noise), and the samples' spread over the error of their mean (ideal 1). Unmeasured are the missing
-pixels, all pixels of a grey picture, and the inside of the body. Backward passes count as calls.
+(ideal n / (n + 2) in pairs of opposite noise, (n - 1) / (n + 1) with --independent ones), and the samples' spread over
+the error of their mean (ideal 1). Unmeasured are the missing pixels, all pixels of a grey picture, and the inside of the
+body. Backward passes count as calls.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def inpainting(options: argparse.Namespace) -> Iterator[Problem]:
         def solve(method: Method, levels: int, known: Any = known, missing: Any = missing) -> Posterior:
             return inpaint(
                 known, missing, prior, samples=options.samples, steps=levels, rule=method.rule, sampler=method.sampler,
-                device=prior.device,
+                antithetic=not options.independent, device=prior.device,
             )  # fmt: skip
 
         yield Problem(solve, truth.transpose(2, 0, 1), np.broadcast_to(missing, (3, *missing.shape)))
@@ -93,7 +94,7 @@ def colorization(options: argparse.Namespace) -> Iterator[Problem]:
         def solve(method: Method, levels: int, grey: Any = grey) -> Posterior:
             return colorize(
                 grey, prior, samples=options.samples, steps=levels, rule=method.rule, sampler=method.sampler,
-                device=prior.device,
+                antithetic=not options.independent, device=prior.device,
             )  # fmt: skip
 
         truth = picture.transpose(2, 0, 1) / 255.0
@@ -110,7 +111,8 @@ def ct(options: argparse.Namespace) -> Iterator[Problem]:
         def solve(method: Method, levels: int, data: Any = data, scale: float = scale) -> Posterior:
             return reconstruct_ct(
                 data, case.geometry, prior, samples=options.samples, steps=levels, i0=case.photons, scale=scale,
-                rule=method.rule, sampler=method.sampler, operator=operator, device=prior.device,
+                rule=method.rule, sampler=method.sampler, operator=operator, antithetic=not options.independent,
+                device=prior.device,
             )  # fmt: skip
 
         yield Problem(solve, truth[None], truth[None] > 0.25)
@@ -124,9 +126,9 @@ def judge(posterior: Posterior, problem: Problem) -> dict[str, float]:
     samples = posterior.samples[:, 0].numpy().astype(np.float64)
     mean, count, where = samples.mean(axis=0), len(samples), problem.unmeasured
     inside = (samples.min(axis=0) <= problem.truth) & (problem.truth <= samples.max(axis=0))
-    # The truth's expected distance from the mean: the spread, and what the mean of so few pairs still errs by.
-    pairs = samples.reshape(count // 2, 2, *mean.shape).mean(axis=1)
-    of_mean = pairs.var(axis=0, ddof=1) / len(pairs)
+    # The truth's expected distance from the mean: the spread, and what the mean of so few still errs by.
+    draws = samples.reshape(count // 2, 2, *mean.shape).mean(axis=1) if posterior.antithetic else samples
+    of_mean = draws.var(axis=0, ddof=1) / len(draws)
     variance = (posterior.std[0].numpy().astype(np.float64) ** 2 + of_mean)[where].mean()
     return {
         "one": psnr(problem.truth, samples[0], data_range=1.0),
@@ -145,13 +147,15 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--pictures", type=int, default=6)
     parser.add_argument("--samples", type=int, default=4)
+    parser.add_argument("--independent", action="store_true", help="samples that are not in pairs of opposite noise")
     parser.add_argument("--lines", action="store_true", help="inpainting of lines instead of random pixels")
     parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--budgets", type=int, nargs="+", choices=BUDGETS, default=BUDGETS)
     options = parser.parse_args()
     if options.samples < 4 or options.samples % 2:
         parser.error(f"{options.samples} samples: wanted an even number from 4 on")
-    print(machine(), vars(options), f"ideal inside: {options.samples / (options.samples + 2):.3f}")
+    ideal = (options.samples - options.independent) / (options.samples + 2 - options.independent)
+    print(machine(), vars(options), f"ideal inside: {ideal:.3f}")
     problems = list(TASKS[options.task](options))
     for budget in options.budgets:
         for name, method in METHODS.items():
