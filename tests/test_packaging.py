@@ -61,7 +61,7 @@ def test_shipped_classifiers_are_complete(name: str) -> None:
     assert load_classifier(name, "cpu").forward_model.label("bird") == card.classes.index("bird")
 
 
-@pytest.mark.parametrize(("name", "size"), [("cifar10", 32)])
+@pytest.mark.parametrize(("name", "size"), [("cifar10", 32), ("flowers64", 64)])
 def test_priors_of_one_size_are_shipped(name: str, size: int) -> None:
     card = Card.read(find_prior(name) / CARD)
     assert card.size == size
