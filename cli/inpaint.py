@@ -62,7 +62,7 @@ def inpaint(
     truth: options.Truth = None,
     samples: options.Samples = 1,
     seed: options.Seed = 0,
-    steps: options.Steps = 50,
+    steps: options.Steps = 100,
     rule: options.Rule = "proximal",
     sampler: options.Sampler = "renoising",
     model: options.Model = "photos",

@@ -45,6 +45,9 @@ SIGMA_START_REFINING = 0.25
 
 SIGMA_END = 0.005
 
+STEPS = 100
+"""Noise levels. With 50, lines of 5 pixels lose .3 dB and scattered pixels .1."""
+
 PIXELS_AT_ONCE = 2**23
 """Samples of large pictures are drawn in batches of so many pixels at most: about 1 GB of working memory."""
 
@@ -150,7 +153,7 @@ def inpaint(
     *,
     samples: int = 1,
     seed: int = 0,
-    steps: int = 50,
+    steps: int = STEPS,
     noise: float = 0.0,
     rule: str | Rule = "proximal",
     sampler: str | Sampler = "renoising",

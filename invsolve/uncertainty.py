@@ -55,7 +55,8 @@ def attainable_interval(samples: Tensor, level: float = 0.9) -> Interval:
     """The :func:`interval` of probability ``level``, or the widest one that so few samples have.
 
     From the smallest to the largest of n samples it is ``(n - 1) / (n + 1)``: 78 % of eight, a third of two. The
-    probability it has is part of the result, so that nobody takes it for ``level``.
+    probability it has is part of the result, so that nobody takes it for ``level``. It is stated for independent samples;
+    of antithetic pairs it is a little more, up to ``n / (n + 2)``.
 
     Parameters
     ----------
