@@ -183,7 +183,10 @@ def interval_text(summary: Summary) -> str:
     which = f"smallest to largest of {summary.samples} samples" if few else f"of {summary.samples} samples"
     more = f" (--samples {SAMPLES_FOR_90} for 90 %)" if few else ""
     if alike is not None:
-        more = f"; {alike.before:.1%} in {len(alike.groups)} measurements like it: --calibration shipped scales it"
+        more = (
+            f"; such intervals held {alike.before:.1%} in {len(alike.groups)} measurements like it "
+            "(--calibration shipped scales them)"
+        )
     return f"{which}, level {summary.interval.level:.1%} if the samples are the posterior's{more}"
 
 
