@@ -29,8 +29,8 @@ class SeededNoise:
         """Standard normal noise shaped as ``x`` (B, ...), B the number of seeds."""
         if len(x) != len(self.generators):
             raise ValueError(f"batch of {len(x)} for {len(self.generators)} seeds")
-        draws = [
-            sign * torch.randn(x.shape[1:], generator=g, dtype=x.dtype)
-            for g, sign in zip(self.generators, self.signs, strict=True)
-        ]
+        draws = [torch.randn(x.shape[1:], generator=g, dtype=x.dtype) for g in self.generators]
+        for draw, sign in zip(draws, self.signs, strict=True):
+            if sign < 0:
+                draw.neg_()
         return (torch.stack(draws) if len(draws) > 1 else draws[0][None]).to(x.device)
