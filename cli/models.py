@@ -31,6 +31,8 @@ def models(
 def described(card: Any) -> str:
     """A card in a line: for a prior its size, units and what it knows, for a classifier its classes and how often it is right."""
     size = "any size" if card.size is None else f"{card.size} x {card.size}"
+    if card.frame is not None:
+        size = f"whole pictures, shorter side {card.frame}"
     if card.kind == "prior":
         return "; ".join(part for part in (size, card.units, card.knows) if part)
     accuracy = [f"{share:.0%} at noise {sigma:g}" for sigma, share, _ in sorted(card.validation_accuracy)[:1]]

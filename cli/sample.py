@@ -71,7 +71,7 @@ def sample(
 
         def run(callback: Callable[[Any], None]) -> Any:
             return draw(
-                prior, parse_size(size) or (None if prior.size else (64, 64)), samples=samples, seed=seed, steps=steps, sampler=sampler, batch=batch,
+                prior, parse_size(size) or (None if prior.size or prior.frame else (64, 64)), samples=samples, seed=seed, steps=steps, sampler=sampler, batch=batch,
                 callback=callback, device=prior.device,
             )  # fmt: skip
 

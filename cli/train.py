@@ -30,10 +30,15 @@ def parse_duration(text: str) -> float:
 
 
 def train(
-    data: Annotated[str, typer.Argument(help="Folder of images, .npz file, or torchvision data set such as CIFAR10.")],
+    data: Annotated[
+        list[str],
+        typer.Argument(
+            help="Folder of images, .npz file, or torchvision data set such as CIFAR10; of several, each is drawn as often."
+        ),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for checkpoint, weights, card and pictures.")],
     preset: Annotated[
-        str, typer.Option(help="Architecture and schedule: photos, ct, cifar10, flowers64, ...")
+        str, typer.Option(help="Architecture and schedule: photos, thumbnails, ct, cifar10, flowers64, ...")
     ] = "photos",
     validation: Annotated[str | None, typer.Option("--val", help="Validation data; default: 3 % held out.")] = None,
     time_limit: Annotated[
@@ -74,14 +79,16 @@ def train(
 
       invsolve train birds/ --init photos --time-limit 1h -o my-birds
 
+      invsolve train birds/ boats.npz --preset thumbnails --init thumbnails -o my-colours
+
       invsolve train cifar10-train.npz --val cifar10-val.npz --classifier --preset cifar10 -o my-classifier
     """  # fmt: skip
     Verbosity.level = -1 if quiet else verbose
     from invsolve import classifier as classifiers
-    from invsolve.data import Labelled, load_labelled, load_pictures
+    from invsolve.data import Labelled, load_labelled
     from invsolve.presets import PRESETS
     from invsolve.pretrained.loading import CARD, WEIGHTS, resolve_device
-    from invsolve.training import CHECKPOINT, DENOISING, Task, fit, hold_out, with_overrides
+    from invsolve.training import CHECKPOINT, DENOISING, Task, fit, with_overrides
 
     presets = classifiers.PRESETS if classifier else PRESETS
     if preset not in presets:
@@ -97,21 +104,19 @@ def train(
     weights = initial_weights(initial, config, classifier) if initial is not None and not resuming else None
     channels = config.network.channels
     if classifier:
-        known = load_labelled(data, channels)
+        if len(data) > 1:
+            raise UsageError(f"{len(data)} sources with --classifier", hint="give one, with labels")
+        known = load_labelled(data[0], channels)
         kept, held_out = (
             (known, load_labelled(validation, channels)) if validation is not None else hold_out_labelled(known)
         )
         if held_out.classes != kept.classes:
             raise InputError(f"--val has the classes {held_out.classes}", hint=f"wanted {kept.classes}, in this order")
-        config = with_overrides(config, classes=kept.classes)
+        config, count = with_overrides(config, classes=kept.classes), len(kept.pictures)
     else:
-        pictures = load_pictures(data, channels)
-        parts = hold_out(pictures) if validation is None else (pictures, load_pictures(validation, channels))
+        count, *parts = mixed_and_held_out(data, validation, channels)
         kept, held_out = (Labelled(part, np.zeros(len(part), np.int64), ()) for part in parts)
-    say(
-        f"{len(kept.pictures)} pictures, {len(held_out.pictures)} for validation, on {where}"
-        + (", resuming" if resuming else "")
-    )
+    say(f"{count} pictures, {len(held_out.pictures)} for validation, on {where}" + (", resuming" if resuming else ""))
     task: Task[Any] = classifiers.CLASSIFYING if classifier else DENOISING
 
     with progress_bar(
@@ -136,13 +141,13 @@ def train(
             raise typer.Exit(int(ExitCode.INTERRUPTED)) from None
 
     say("validating ...")
-    name = name or output.name
+    name, described = name or output.name, ", ".join(Path(source).name for source in data)
     if classifier:
-        card = export_classifier(output, config, state, held_out, data=data, name=name, licence=licence)
+        card = export_classifier(output, config, state, held_out, data=described, name=name, licence=licence)
         figures = ", ".join(f"{s:.3g}: {a:.1%}" for s, a, _ in card.validation_accuracy)
         say(f"{state.step} steps, {state.seconds / 60:.1f} min; right answers by sigma: {figures}")
     else:
-        card = export(output, config, state, held_out.pictures, data=data, name=name, licence=licence)
+        card = export(output, config, state, held_out.pictures, data=described, name=name, licence=licence)
         figures = ", ".join(f"{s:.3g}: {e**0.5:.4f}" for s, e in card.validation_mse)
         say(f"{state.step} steps, {state.seconds / 60:.1f} min; rms denoising error by sigma: {figures}")
     say(f"wrote {', '.join(str(output / part) if part == WEIGHTS else part for part in written)}")
@@ -158,7 +163,8 @@ def initial_weights(name: str, config: Any, classifier: bool) -> Any:
         raise UsageError("--init with --classifier", hint="only priors start from other priors")
     network = load_prior(name, "cpu").network
     has, wants = asdict(network.config), asdict(config.network)
-    changed = [part for part in wants if part != "dropout" and wants[part] != has[part]]
+    free = ("dropout", "sigma_data", "center")  # not of the weights
+    changed = [part for part in wants if part not in free and wants[part] != has[part]]
     if changed:
         raise UsageError(
             f"--init {name}: its network has {', '.join(f'{part} {has[part]}' for part in changed)}, the preset's "
@@ -166,6 +172,22 @@ def initial_weights(name: str, config: Any, classifier: bool) -> Any:
             hint="choose the preset that the prior was trained with",
         )
     return network.state_dict()
+
+
+def mixed_and_held_out(data: list[str], validation: str | None, channels: int) -> tuple[int, list[Any], list[Any]]:
+    """The number of training pictures, the pictures of all sources in equal shares, and those for validation."""
+    from invsolve.data import load_pictures, mixed
+    from invsolve.training import hold_out
+
+    sources = [load_pictures(source, channels) for source in data]
+    if len({source[0].dtype for source in sources}) > 1:
+        raise InputError("the sources hold 8-bit and 16-bit pictures", hint="train on one kind")
+    if validation is not None:
+        held = load_pictures(validation, channels)
+    else:  # before mixing: what is repeated in training must not come up again in validation
+        parts = [hold_out(source) for source in sources]
+        sources, held = [kept for kept, _ in parts], [picture for _, some in parts for picture in some]
+    return sum(map(len, sources)), mixed(sources), held
 
 
 def hold_out_labelled(known: Any) -> tuple[Any, Any]:
@@ -197,9 +219,10 @@ def export(output: Path, config: Any, state: Any, held_out: Any, *, data: str, n
     """Validate the averaged weights and write prior, card and picture."""
     from invsolve.pretrained.card import Card
     from invsolve.pretrained.loading import save_prior
-    from invsolve.training import denoising_picture, validate, validation_pictures, validation_sigmas
+    from invsolve.training import denoising_picture, in_coordinates, validate, validation_pictures, validation_sigmas
 
-    examples = validation_pictures(held_out[:: -(-len(held_out) // MOST_VALIDATED["prior"])], 256)
+    framing, some = config.augmentation.framing[1], held_out[:: -(-len(held_out) // MOST_VALIDATED["prior"])]
+    examples = in_coordinates(validation_pictures(some, config.crop if framing else 256, framing), config)
     errors = validate(state.ema, examples, validation_sigmas(config.density), batch=16 if config.crop <= 64 else 4)
     card = Card(
         name=name,
@@ -209,13 +232,15 @@ def export(output: Path, config: Any, state: Any, held_out: Any, *, data: str, n
         sigma_max=config.density.high,
         validation_mse=list(errors.items()),
         sha256="",
-        data=Path(data).name,
+        data=data,
         licence=licence,
         training=training_facts(config, state),
         size=None if config.network.local else config.crop,
+        frame=config.crop if framing and config.network.local else None,
         orientations=config.augmentation.orientations,
+        colours=config.colours,
     )
-    denoising_picture(state.ema, examples[:6]).save(output / "denoised.png")
+    denoising_picture(state.ema, examples[:6], colours=config.colours).save(output / "denoised.png")
     return save_prior(output, state.ema, card)
 
 
@@ -241,7 +266,7 @@ def export_classifier(output: Path, config: Any, state: Any, held_out: Any, *, d
         sigma_max=config.density.high,
         validation_mse=[],
         sha256="",
-        data=Path(data).name,
+        data=data,
         licence=licence,
         training={**training_facts(config, state), "validated_on": len(examples)},
         size=None if config.network.local else config.crop,

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from invsolve.colours import REC601
 from invsolve.errors import InputError
 from invsolve.forward_models.operator import LinearOperator
-
-REC601 = (0.299, 0.587, 0.114)
 
 
 class Grayscale(LinearOperator):

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from invsolve.data import Augmentation
-from invsolve.network import Encoder, NetworkConfig, normalize_pixels, pad_to_multiple
+from invsolve.network import Encoder, NetworkConfig, normalize_pixels, pad_to_multiple, per_channel
 from invsolve.precision import autocast
 from invsolve.presets import SigmaDensity, TrainingConfig
 from invsolve.training import Task
@@ -37,7 +37,8 @@ class NoisyClassifier(nn.Module):
     def features(self, x: Tensor, sigma: Tensor) -> Tensor:
         """The last layer but one, averaged over the picture: (B, widths[-1])."""
         s = sigma[:, None, None, None]
-        scaled = (x - self.config.center) / (s**2 + self.config.sigma_data**2).sqrt()
+        sigma_data, center = (per_channel(value, x) for value in (self.config.sigma_data, self.config.center))
+        scaled = (x - center) / (s**2 + sigma_data**2).sqrt()
         levels, _ = self.net.encode(pad_to_multiple(scaled, self.config.multiple), sigma.log() / 4)
         return F.silu(normalize_pixels(levels[-1]).float()).mean(dim=(2, 3))
 

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from invsolve.colours import LUMA_GAIN, REC601, luma_first, rgb
 from invsolve.errors import InputError
 from invsolve.forward_models import ForwardModel, Grayscale
-from invsolve.forward_models.grayscale import REC601
 from invsolve.inpainting import Picture, Progress, check_rgb_prior
 from invsolve.posterior import Posterior
 from invsolve.rules import Rule
@@ -26,13 +26,16 @@ at 1 would have settled on grey already."""
 
 SIGMA_END = 0.02
 
+SIGMA_START_LUMA_FIRST, SIGMA_END_LUMA_FIRST = 10.0, 0.01
+"""The same for a prior with the luma first, in units of Cb and Cr: a cast over 32 x 32 pixels is some 1.4."""
+
 STEPS = 200
 """Levels from SIGMA_START to SIGMA_END. Over three and a half decades of noise few levels leave the colours pale (chroma
 60 % below the truth's with 50 levels of re-noising, 10 to 15 % here), and at the working size a level is cheap."""
 
 WORKING_SIZE = 64
-"""Colours are found with the shorter side at most this long: the whole picture is then within the prior's reach, which
-measured better than any larger size (docs/benchmarks.md)."""
+"""Colours are found with the shorter side at most this long, unless the prior knows whole pictures of another size: the
+whole picture is then within the prior's reach, which measured better than any larger size (docs/benchmarks.md)."""
 
 
 def luma(rgb: Picture) -> Picture:
@@ -51,7 +54,7 @@ def colorize(
     sampler: str | Sampler = "ancestral_corrected",
     batch: int = 8,
     antithetic: bool = True,
-    sigma_start: float = SIGMA_START,
+    sigma_start: float | None = None,
     progress: Progress | None = None,
     device: torch.device | str = "cpu",
 ) -> Posterior:
@@ -63,9 +66,9 @@ def colorize(
     Parameters
     ----------
     grey : (H, W) Rec. 601 luma in [0, 1].
-    prior : a prior of RGB photographs in [0, 1].
+    prior : a prior of RGB photographs in [0, 1]; one of whole pictures, such as ``thumbnails``, knows most of colours.
     samples, seed, steps, rule, sampler, batch, antithetic : see :func:`invsolve.solve`.
-    sigma_start : first noise level, in the picture's units.
+    sigma_start : first noise level, in the prior's units; by default high enough for any cast.
     progress : called with the share of the work done.
     device : where the prior lives.
 
@@ -79,13 +82,15 @@ def colorize(
     """
     if grey.ndim != 2:
         raise InputError(f"grey picture has shape {grey.shape}", hint="wanted (height, width)")
-    check_rgb_prior(prior)
+    if prior.colours == "rgb":
+        check_rgb_prior(prior)
     y = torch.from_numpy(np.ascontiguousarray(grey, dtype=np.float32))[None, None]
-    size = working_size(grey.shape[0], grey.shape[1], prior.size)
+    size = working_size(grey.shape[0], grey.shape[1], prior.size, prior.frame or WORKING_SIZE)
     small = (
         F.interpolate(y, size=size, mode="bilinear", align_corners=False, antialias=True) if size != grey.shape else y
     )
     small = small.to(device)
+    operator, start, levels = coordinates(prior, small, steps, sigma_start)
 
     def report(done: float) -> None:
         if progress is not None:
@@ -93,30 +98,45 @@ def colorize(
 
     solved = solve(
         prior,
-        ForwardModel(Grayscale((3, *size))),
+        ForwardModel(operator),
         small,
         rule=rule,
         sampler=sampler,
-        sigmas=karras(steps, SIGMA_END, sigma_start),
+        sigmas=levels,
         samples=samples,
         seed=seed,
-        start=small.expand(-1, 3, -1, -1),
+        start=start,
         batch=batch,
         turn=True,
         antithetic=antithetic,
         callback=lambda info: report(info.step / info.steps),
     )
     out = []
-    for colours in solved.samples[:, 0]:  # one at a time: large pictures take memory
-        chroma = colours[None] - Grayscale((3, *size))(colours[None])
+    for x in solved.samples[:, 0]:  # one at a time: large pictures take memory
+        colours = (rgb(x) if prior.colours == "luma first" else x)[None]
+        chroma = colours - Grayscale((3, *size))(colours)
         if size != grey.shape:
             chroma = enlarge_chroma(chroma, small.cpu(), y)
         out.append(into_gamut(y[0], chroma[0]))
     return replace(solved, samples=torch.stack(out)[:, None], settings={**solved.settings, "working_size": list(size)})
 
 
-def working_size(height: int, width: int, known: int | None = None) -> tuple[int, int]:
-    """The size at which colours are found: shorter side at most WORKING_SIZE, or the one size that the prior knows.
+def coordinates(
+    prior: ScoreModel, grey: Tensor, steps: int, sigma_start: float | None
+) -> tuple[Grayscale, Tensor, Tensor]:
+    """What the grey picture (1, 1, H, W) measures in the prior's coordinates, a start without colour, and the ladder."""
+    shape = (3, *grey.shape[-2:])
+    neutral = grey.expand(-1, 3, -1, -1)
+    if prior.colours == "luma first":
+        start = SIGMA_START_LUMA_FIRST if sigma_start is None else sigma_start
+        levels = karras(steps, SIGMA_END_LUMA_FIRST, start)
+        return Grayscale(shape, weights=(1 / LUMA_GAIN, 0.0, 0.0)), luma_first(neutral), levels
+    start = SIGMA_START if sigma_start is None else sigma_start
+    return Grayscale(shape), neutral, karras(steps, SIGMA_END, start)
+
+
+def working_size(height: int, width: int, known: int | None = None, shorter: int = WORKING_SIZE) -> tuple[int, int]:
+    """The size at which colours are found: the one size that the prior knows, or shorter side at most ``shorter``.
 
     Raises
     ------
@@ -129,7 +149,7 @@ def working_size(height: int, width: int, known: int | None = None) -> tuple[int
                 hint="crop it to a square, or use a prior of any size such as photos",
             )
         return known, known
-    factor = min(1.0, WORKING_SIZE / min(height, width))
+    factor = min(1.0, shorter / min(height, width))
     return max(1, round(height * factor)), max(1, round(width * factor))
 
 

@@ -55,6 +55,12 @@ def load_pictures(source: str | Path, channels: int = 3) -> list[Picture]:
     return pictures
 
 
+def mixed(sources: Sequence[Sequence[Picture]]) -> list[Picture]:
+    """The pictures of all sources, those of small ones repeated so that every source is drawn about as often."""
+    most = max(len(source) for source in sources)
+    return [picture for source in sources for picture in list(source) * round(most / len(source))]
+
+
 class Labelled(NamedTuple):
     """Pictures with what they show."""
 
@@ -188,12 +194,40 @@ class Augmentation:
         (photographs have an up and a down).
     rotation, zoom : largest angle in degrees and range of the scale, of a random ``share`` of the crops; for data of
         few subjects.
+    framing : least and largest side of a crop as shares of the picture's shorter side. What is larger than the crop
+        wanted is shrunk to it, so that whole scenes fit; (0, 0) cuts crops of the wanted size without shrinking.
     """
 
     orientations: Literal["square", "flips", "mirror"] = "square"
     rotation: float = 0.0
     zoom: tuple[float, float] = (1.0, 1.0)
     share: float = 0.0
+    framing: tuple[float, float] = (0.0, 0.0)
+
+
+def shrunk(picture: Picture, size: int, framing: float, position: tuple[float, float] = (0.5, 0.5)) -> Picture:
+    """A square whose side is ``framing`` of the shorter side, at most shrunk (triangle filter), to ``size`` pixels.
+
+    Parameters
+    ----------
+    picture : (H, W, C) uint8.
+    position : where the square lies between top and bottom, left and right, in [0, 1].
+
+    Raises
+    ------
+    InputError : the picture is not uint8, or smaller than ``size``.
+    """
+    height, width = picture.shape[:2]
+    if picture.dtype != np.uint8 or min(height, width) < size:
+        raise InputError(
+            f"a picture of {width} x {height}, {picture.dtype}", hint=f"wanted: uint8, {size} pixels or more"
+        )
+    side = max(size, round(framing * min(height, width)))
+    top, left = round(position[0] * (height - side)), round(position[1] * (width - side))
+    part = picture[top : top + side, left : left + side]
+    planes = [Image.fromarray(np.ascontiguousarray(part[..., c])) for c in range(part.shape[2])]
+    resized = [np.asarray(plane.resize((size, size), Image.Resampling.BILINEAR)) for plane in planes]
+    return np.stack(resized, axis=2)
 
 
 def _window(picture: Picture, size: int, rng: np.random.Generator) -> npt.NDArray[Any]:
@@ -268,7 +302,9 @@ def numbered_crops(
             level -= 1
         picture = pyramid[level][number]
         crop: npt.NDArray[Any]
-        if augmentation.share and rng.random() < augmentation.share:
+        if augmentation.framing[1]:
+            crop = shrunk(picture, size, rng.uniform(*augmentation.framing), (rng.random(), rng.random()))
+        elif augmentation.share and rng.random() < augmentation.share:
             crop = _rotated(picture, size, augmentation, rng).numpy()
         else:
             crop = _window(picture, size, rng)
@@ -279,14 +315,18 @@ def numbered_crops(
     return torch.from_numpy(stacked.astype(np.int32) if stacked.dtype == np.uint16 else stacked), numbers
 
 
-def center_crops(pictures: Sequence[Picture], size: int, scale: float) -> Tensor:
-    """The centre ``size`` x ``size`` of each picture that is large enough, (N, C, size, size) float32 in prior units."""
+def center_crops(pictures: Sequence[Picture], size: int, scale: float, framing: float = 0.0) -> Tensor:
+    """The centre ``size`` x ``size`` of each picture that is large enough, (N, C, size, size) float32 in prior units.
+
+    With a ``framing``, as much as that of the shorter side, shrunk to that size.
+    """
     crops = []
     for picture in pictures:
         h, w = picture.shape[:2]
         if min(h, w) >= size:
             top, left = (h - size) // 2, (w - size) // 2
-            crops.append(picture[top : top + size, left : left + size].transpose(2, 0, 1))
+            part = shrunk(picture, size, framing) if framing else picture[top : top + size, left : left + size]
+            crops.append(part.transpose(2, 0, 1))
     if not crops:
         raise InputError(f"no validation picture is at least {size} x {size} pixels", hint="add larger pictures")
     return torch.from_numpy(np.stack(crops).astype(np.float32) / np.float32(scale))

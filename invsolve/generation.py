@@ -131,10 +131,12 @@ def generate(
 
 def blank(prior: ScoreModel, size: tuple[int, int] | None, device: torch.device | str) -> Tensor:
     """An even grey (1, C, H, W) to start from."""
+    prior.check_rgb()
     if size is None:
-        if prior.size is None:
+        side = prior.size or prior.frame
+        if side is None:
             raise UsageError("this prior knows pictures of any size", hint="give the size wanted, such as 64x64")
-        size = (prior.size, prior.size)
+        size = (side, side)
     return torch.full((1, prior.channels, *size), CENTER, device=device)
 
 

@@ -141,9 +141,10 @@ def check_inpainting(picture: Picture, missing: npt.NDArray[np.bool_]) -> None:
 
 
 def check_rgb_prior(prior: ScoreModel) -> None:
-    """Raise ModelError unless the prior knows colour pictures."""
+    """Raise ModelError unless the prior knows colour pictures, as RGB."""
     if prior.channels != 3:
         raise ModelError(f"this prior has {prior.channels} channel(s)", hint="use one of RGB pictures, such as photos")
+    prior.check_rgb()
 
 
 def inpaint(

@@ -31,6 +31,7 @@ def encode(model: ScoreModel, x: Tensor, *, rtol: float = 1e-5, atol: float = 1e
     ``rtol``, ``atol`` bound the error of each step; the images of a batch share their steps.
     """
     model.check_size(x)
+    model.check_rgb()
     return (_follow(model, x, model.sigma_min, model.sigma_max, rtol, atol) - CENTER) / _scale(model)
 
 
@@ -43,6 +44,7 @@ def decode(model: ScoreModel, z: Tensor, *, temperature: float = 1.0, rtol: floa
     if not temperature >= 0:
         raise UsageError(f"temperature {temperature}", hint="wanted a number >= 0; 1 leaves the codes")
     model.check_size(z)
+    model.check_rgb()
     x = CENTER + temperature * _scale(model) * z
     return _follow(model, x, model.sigma_max, model.sigma_min, rtol, atol)
 

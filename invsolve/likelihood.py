@@ -144,6 +144,7 @@ def likelihood(
     if draws < 1 or probes < 1:
         raise UsageError(f"{draws} draws, {probes} probes", hint="wanted at least 1 of each")
     model.check_size(pictures)
+    model.check_rgb()
     d, logs, errors, calls = pictures[0].numel(), [], [], 0
     for k, picture in enumerate(pictures):
         generator = torch.Generator().manual_seed(1_000_003 * seed + k)

@@ -40,8 +40,8 @@ class NetworkConfig:
     normalize_from : first level whose blocks start with a per-pixel LayerNorm; levels above it have none.
     dropout : channel dropout inside the blocks, for small data sets.
     attention_from : first level whose blocks end in self-attention over the picture; None keeps the network local.
-    sigma_data : standard deviation of the data around ``center``, in the units of x.
-    center : value subtracted from x before the network.
+    sigma_data : standard deviation of the data around ``center``, in the units of x; one, or one per channel.
+    center : value subtracted from x before the network; one, or one per channel.
     """
 
     channels: int = 3
@@ -51,8 +51,8 @@ class NetworkConfig:
     decoder_blocks: tuple[int, ...] = (1, 1, 1)
     normalize_from: int = 1
     dropout: float = 0.0
-    sigma_data: float = 0.27
-    center: float = 0.5
+    sigma_data: float | tuple[float, ...] = 0.27
+    center: float | tuple[float, ...] = 0.5
     attention_from: int | None = None
 
     def __post_init__(self) -> None:
@@ -240,6 +240,11 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     return F.pad(x, (0, right, 0, bottom), mode=mode)
 
 
+def per_channel(value: float | tuple[float, ...], x: Tensor) -> Tensor:
+    """A number, or one per channel, shaped to multiply a batch ``x`` (B, C, H, W)."""
+    return torch.as_tensor(value, dtype=x.dtype, device=x.device).reshape(1, -1, 1, 1)
+
+
 class EDMDenoiser(nn.Module):
     """D(x, sigma) = c + c_skip (x - c) + c_out F(c_in (x - c), ln(sigma) / 4); Karras 2022, Table 1.
 
@@ -252,7 +257,7 @@ class EDMDenoiser(nn.Module):
         self.net = UNet(config)
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        sigma_data, center = self.config.sigma_data, self.config.center
+        sigma_data, center = (per_channel(value, x) for value in (self.config.sigma_data, self.config.center))
         s = sigma[:, None, None, None]
         c_skip = sigma_data**2 / (s**2 + sigma_data**2)
         c_out = s * sigma_data / (s**2 + sigma_data**2).sqrt()

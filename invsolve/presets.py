@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from invsolve.colours import LUMA_GAIN, Colours
 from invsolve.data import Augmentation
 from invsolve.network import NetworkConfig
 
@@ -54,6 +55,7 @@ class TrainingConfig:
     muon_rate: float = 3e-3  # of Muon, for the convolutions
     decay_share: float = 0.4  # last part of the run, over which the learning rate falls linearly to zero
     ema_relative_width: float = 0.05
+    colours: Colours = "rgb"  # the coordinates the prior is trained in
     units: str = "pictures in [0, 1]"  # what the numbers of x mean, for the card
     seed: int = 0
     classes: tuple[str, ...] = ()  # of a classifier; none for a prior
@@ -106,6 +108,20 @@ PRESETS: dict[str, TrainingConfig] = {
         crop_late=64,
         scale_odds=(1.0,),
         augmentation=Augmentation("mirror"),
+    ),
+    # Whole scenes, shrunk, in coordinates where colour is decided with the luma in sight: what colorization works on.
+    # The noise that drowns a cast over the whole picture is some 32 times a pixel's .06, that of the luma 16 times more.
+    "thumbnails": TrainingConfig(
+        network=NetworkConfig(sigma_data=(0.23 * LUMA_GAIN, 0.065, 0.065), center=(0.46 * LUMA_GAIN, 0.0, 0.0)),
+        density=SigmaDensity(low=0.01, split=4.0, high=200.0, lower_share=0.85),
+        colours="luma first",
+        units=f"({LUMA_GAIN:g} Y, Cb, Cr) of RGB in [0, 1], Rec. 601",
+        steps=60_000,
+        batch=64,
+        crop=32,
+        crop_late=32,
+        scale_odds=(1.0,),
+        augmentation=Augmentation("mirror", framing=(0.5, 1.0)),
     ),
     "tiny": TrainingConfig(
         network=NetworkConfig(widths=(16, 32), encoder_blocks=(1, 1), decoder_blocks=(1,)),

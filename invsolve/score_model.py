@@ -12,7 +12,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from invsolve.errors import InputError
+from invsolve.colours import Colours
+from invsolve.errors import InputError, ModelError
 
 Sigma = float | Tensor
 """Standard deviation of the perturbation in the units of x: a number, or one per image (B,)."""
@@ -43,6 +44,8 @@ class ScoreModel:
     sigma_data : standard deviation of x0 around its mean.
     multiple : height and width must be multiples of this (1: any size).
     size : side of the square pictures the model knows; None for any size.
+    frame : shorter side of the whole pictures the model knows; None where it knows parts of pictures, at any scale.
+    colours : the coordinates of x, RGB or luma first; see :mod:`invsolve.colours`.
     orientations : in which orientations pictures are as likely as upright ones; see :mod:`invsolve.orientation`.
     """
 
@@ -55,6 +58,8 @@ class ScoreModel:
         sigma_data: float = 0.27,
         multiple: int = 1,
         size: int | None = None,
+        frame: int | None = None,
+        colours: Colours = "rgb",
         orientations: Literal["square", "flips", "mirror"] = "square",
     ) -> None:
         self.channels = channels
@@ -63,6 +68,8 @@ class ScoreModel:
         self.sigma_data = sigma_data
         self.multiple = multiple
         self.size = size
+        self.frame = frame
+        self.colours: Colours = colours
         self.orientations: Literal["square", "flips", "mirror"] = orientations
 
     @property
@@ -76,6 +83,14 @@ class ScoreModel:
             raise InputError(
                 f"the picture is {x.shape[-1]} x {x.shape[-2]}, the prior knows {self.size} x {self.size} only",
                 hint="resize or crop the picture, or use a prior of any size such as photos",
+            )
+
+    def check_rgb(self) -> None:
+        """Raise a ModelError where x are colour pictures in other coordinates than RGB."""
+        if self.colours != "rgb":
+            raise ModelError(
+                f"this prior knows pictures in other coordinates ({self.colours})",
+                hint="it is for colorize; use one of RGB pictures, such as photos",
             )
 
     def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
@@ -125,6 +140,8 @@ class WrappedModel(ScoreModel):
             sigma_data=model.sigma_data,
             multiple=model.multiple,
             size=model.size,
+            frame=model.frame,
+            colours=model.colours,
             orientations=model.orientations,
         )
         self.model = model

@@ -23,9 +23,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from invsolve.data import Picture, center_crops, halve, numbered_crops, unit_scale
+from invsolve.colours import Colours, luma_first, rgb
+from invsolve.data import Picture, center_crops, halve, numbered_crops, shrunk, unit_scale
 from invsolve.errors import InputError, SolveError
-from invsolve.network import EDMDenoiser, NetworkConfig
+from invsolve.network import EDMDenoiser
 from invsolve.objectives import likelihood_weight
 from invsolve.optimizer import MuonAdamW
 from invsolve.precision import autocast
@@ -51,7 +52,9 @@ def stratified_sigma(count: int, density: SigmaDensity, generator: torch.Generat
     return density.quantile(u)
 
 
-def loss_weight(sigma: Tensor, sigma_data: float, weighting: str, density: SigmaDensity | None = None) -> Tensor:
+def loss_weight(
+    sigma: Tensor, sigma_data: float | Tensor, weighting: str, density: SigmaDensity | None = None
+) -> Tensor:
     """Weight on |D - x0|^2: EDM's 1 / c_out^2, NCSN's 1 / sigma^2 (lambda = sigma^2 on the score), or the likelihood's.
 
     The last is Song et al. 2021b's lambda = g^2 for the given ``density`` of levels; NCSN's where that is log-uniform.
@@ -68,8 +71,9 @@ def denoising_loss(
 ) -> Tensor:
     """Mean over pixels and batch of the weighted squared denoising error; all inputs (B, C, H, W), sigma (B,)."""
     denoised = model(x0 + sigma[:, None, None, None] * z, sigma)
-    per_image = (denoised - x0).square().mean(dim=(1, 2, 3))
-    return (loss_weight(sigma, model.config.sigma_data, weighting, density) * per_image).mean()
+    per_channel = (denoised - x0).square().mean(dim=(2, 3))
+    sigma_data = torch.as_tensor(model.config.sigma_data, dtype=sigma.dtype, device=sigma.device)
+    return (loss_weight(sigma[:, None], sigma_data, weighting, density) * per_channel).mean()
 
 
 def ema_decay(step: int, relative_width: float) -> float:
@@ -199,8 +203,9 @@ def _plain(value: Any) -> Any:
 
 def _with_defaults(stored: dict[str, Any]) -> dict[str, Any]:
     """A stored configuration with the settings that came later at their defaults, so that old runs resume."""
-    network = {**asdict(NetworkConfig()), **stored.get("network", {})}
-    return {**asdict(TrainingConfig()), **stored, "network": network}
+    defaults = asdict(TrainingConfig())
+    nested = {part: {**defaults[part], **stored.get(part, {})} for part in ("network", "augmentation")}
+    return {**defaults, **stored, **nested}
 
 
 def load_checkpoint(folder: Path, config: TrainingConfig, device: torch.device, task: Task[M]) -> TrainingState[M]:
@@ -236,6 +241,11 @@ def batch_at(
     sigma = stratified_sigma(count, config.density, generator)
     z = torch.randn(crops.shape, generator=generator)
     return Batch(crops, sigma, z, torch.tensor([0 if labels is None else int(labels[n]) for n in numbers]))
+
+
+def in_coordinates(x: Tensor, config: TrainingConfig) -> Tensor:
+    """Pictures (B, C, H, W), scaled to [0, 1], in the coordinates of the prior."""
+    return luma_first(x) if config.colours == "luma first" else x
 
 
 def train(
@@ -289,6 +299,9 @@ def fit(
     SolveError : the loss became NaN or infinite; the last checkpoint is kept.
     """
     scale = unit_scale(pictures)
+    if config.augmentation.framing[1]:
+        for picture in pictures:
+            shrunk(picture, config.crop, 0.0)  # says what is wrong with a picture now rather than in an hour
     pyramid = [pictures]
     while len(pyramid) < len(config.scale_odds):
         pyramid.append([halve(p) for p in pyramid[-1]])
@@ -319,7 +332,7 @@ def fit(
         try:
             while step < config.steps and progress() < 1:
                 batch = upcoming.result().to(device)
-                batch = batch._replace(x0=batch.x0.float() / scale)
+                batch = batch._replace(x0=in_coordinates(batch.x0.float() / scale, config))
                 upcoming = pool.submit(prepare, step + 1)
                 optimizer.scale_rates(learning_rate_factor(progress(), step, config.decay_share, warmup))
                 torch.manual_seed(config.seed * 2**32 + step)  # dropout's, so that a resumed run repeats it too
@@ -358,13 +371,16 @@ def fit(
     return current()
 
 
-def validation_pictures(pictures: Sequence[Picture], size: int) -> Tensor:
-    """Centre crops for :func:`validate`, at most ``size`` pixels and a multiple of 8, of the pictures of 32 and more."""
+def validation_pictures(pictures: Sequence[Picture], size: int, framing: float = 0.0) -> Tensor:
+    """Centre crops for :func:`validate`, at most ``size`` pixels and a multiple of 8, of the pictures of 32 and more.
+
+    With a ``framing``, as much as that of the shorter side, shrunk to that size.
+    """
     large = [p for p in pictures if min(p.shape[:2]) >= 32]
     if not large:
         raise InputError("no validation picture is at least 32 x 32 pixels", hint="give larger ones with --val")
     smallest = min(min(p.shape[:2]) for p in large)
-    return center_crops(large, min(size, smallest // 8 * 8), unit_scale(large))
+    return center_crops(large, min(size, smallest // 8 * 8), unit_scale(large), framing)
 
 
 def hold_out(pictures: Sequence[Picture], share: float = 0.03) -> tuple[list[Picture], list[Picture]]:
@@ -381,7 +397,9 @@ def with_overrides(config: TrainingConfig, **changes: Any) -> TrainingConfig:
     return replace(config, **{name: value for name, value in changes.items() if value is not None})
 
 
-def denoising_picture(model: EDMDenoiser, pictures: Tensor, sigmas: Sequence[float] = (0.05, 0.2, 1.0)) -> Image.Image:
+def denoising_picture(
+    model: EDMDenoiser, pictures: Tensor, sigmas: Sequence[float] = (0.05, 0.2, 1.0), colours: Colours = "rgb"
+) -> Image.Image:
     """A grid to look at: a row per picture; the clean one, then noisy and denoised at each level."""
     generator = torch.Generator().manual_seed(0)
     device = next(model.parameters()).device
@@ -391,6 +409,7 @@ def denoising_picture(model: EDMDenoiser, pictures: Tensor, sigmas: Sequence[flo
         with torch.no_grad(), autocast(device):
             level = torch.full((len(pictures),), sigma, device=device)
             columns += [noisy, model.eval()(noisy.to(device), level).cpu()]
-    grid = torch.cat([torch.cat(list(column), dim=1) for column in columns], dim=2).clamp(0, 1)
+    grid = torch.cat([torch.cat(list(column), dim=1) for column in columns], dim=2)
+    grid = (rgb(grid) if colours == "luma first" else grid).clamp(0, 1)
     array = (grid * 255).round().byte().permute(1, 2, 0).numpy()
     return Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from invsolve.colours import KNOWN, Colours
 from invsolve.errors import ModelError
 from invsolve.orientation import ALLOWED
 
@@ -19,8 +20,10 @@ class Card:
     """Facts about a prior, all of them plain JSON.
 
     ``validation_mse`` lists (sigma, mean squared denoising error per pixel), in the units of x; solvers use it.
-    ``size`` is the side of the square pictures the prior knows, None where any size will do; ``orientations`` in which
-    orientations it saw them: "square" all eight, "flips", or "mirror" left and right only.
+    ``size`` is the side of the square pictures the prior knows, None where any size will do; ``frame`` the shorter side
+    of the whole pictures it knows, None where it knows parts of pictures at any scale; ``orientations`` in which
+    orientations it saw them: "square" all eight, "flips", or "mirror" left and right only; ``colours`` the coordinates of x, see
+    :mod:`invsolve.colours`.
     ``bits_per_dimension`` holds mean and standard deviation over validation pictures, and their number, where measured.
 
     A classifier's card has ``kind`` "classifier", its ``classes`` and, in ``validation_accuracy``, (sigma, share of
@@ -40,7 +43,9 @@ class Card:
     does_not_know: str = ""
     training: dict[str, Any] = field(default_factory=dict)
     size: int | None = None
+    frame: int | None = None
     orientations: Literal["square", "flips", "mirror"] = "square"
+    colours: Colours = "rgb"
     bits_per_dimension: dict[str, float] = field(default_factory=dict)
     kind: str = "prior"
     classes: list[str] = field(default_factory=list)
@@ -78,6 +83,8 @@ class Card:
             ) from error
         if card.orientations not in ALLOWED:
             raise ModelError(f"{path}: orientations {card.orientations!r}", hint=f"wanted one of {', '.join(ALLOWED)}")
+        if card.colours not in KNOWN:
+            raise ModelError(f"{path}: colours {card.colours!r}", hint=f"wanted one of {', '.join(KNOWN)}")
         return card
 
 

@@ -49,8 +49,10 @@ class NetworkPrior(ScoreModel):
             channels=config.channels,
             sigma_min=card.sigma_min,
             sigma_max=card.sigma_max,
-            sigma_data=config.sigma_data,
+            sigma_data=float(np.sqrt(np.mean(np.square(config.sigma_data)))),
             size=card.size,
+            frame=card.frame,
+            colours=card.colours,
             orientations=card.orientations,
         )
         self.network = network.to(device).to(memory_format=torch.channels_last).eval()

@@ -9,11 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from invsolve import colorize, load_prior
+from invsolve import colorize, inpaint, load_prior, sample
 from invsolve.baselines import ColourTable
 from invsolve.colorization import enlarge_chroma, into_gamut, luma, working_size
-from invsolve.errors import InputError
+from invsolve.colours import LUMA_GAIN, luma_first, rgb
+from invsolve.errors import InputError, ModelError
 from invsolve.forward_models import Grayscale
+from invsolve.latent import encode
+from invsolve.likelihood import likelihood
 from invsolve.rounding import to_pixels
 from invsolve.score_model import FunctionPrior
 
@@ -26,9 +29,9 @@ def pil_grey(rgb: np.ndarray) -> np.ndarray:
 def test_converting_back_returns_the_grey(size: tuple[int, int], small_prior: Path) -> None:
     grey = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
     result = colorize(grey.astype(np.float32) / 255, load_prior(small_prior, "cpu"), steps=3, samples=2)
-    for sample in result.samples[:, 0]:
-        assert 0 <= float(sample.min()) <= float(sample.max()) <= 1
-        back = pil_grey(to_pixels(sample.permute(1, 2, 0).numpy()))
+    for coloured in result.samples[:, 0]:
+        assert 0 <= float(coloured.min()) <= float(coloured.max()) <= 1
+        back = pil_grey(to_pixels(coloured.permute(1, 2, 0).numpy()))
         assert np.abs(back.astype(int) - grey).max() <= 1
 
 
@@ -50,6 +53,7 @@ def test_every_grey_survives_wild_colours() -> None:
 def test_large_pictures_work_at_a_smaller_size() -> None:
     assert working_size(60, 64) == (60, 64)
     assert working_size(4000, 3000) == (85, 64)
+    assert working_size(4000, 3000, shorter=32) == (43, 32)
     sizes: set[tuple[int, ...]] = set()
 
     def red(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
@@ -57,11 +61,76 @@ def test_large_pictures_work_at_a_smaller_size() -> None:
         return torch.tensor([0.8, 0.4, 0.3]).reshape(1, 3, 1, 1).expand_as(x)
 
     grey = np.random.default_rng(0).random((700, 640)).astype(np.float32)
+    colorize(grey, FunctionPrior(red, channels=3, frame=32), steps=2)
+    assert sizes == {(32, 35)}
+    sizes.clear()
     result = colorize(grey, FunctionPrior(red, channels=3), steps=2)
     assert sizes == {(64, 70)}
     picture = result.samples[0, 0].permute(1, 2, 0).numpy()
     assert np.abs(luma(picture) - grey).max() < 1e-4
     assert float((picture[..., 0] - picture[..., 2]).mean()) > 0.1
+
+
+def test_luma_first_is_jpegs_colour_space() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    x = torch.from_numpy(picture).permute(2, 0, 1).double() / 255
+    there = luma_first(x)
+    torch.testing.assert_close(rgb(there), x)
+    ycbcr = np.asarray(Image.fromarray(picture).convert("YCbCr"), float) / 255
+    scaled = there.permute(1, 2, 0).numpy() / (LUMA_GAIN, 1, 1) + (0, 128 / 255, 128 / 255)
+    assert np.abs(scaled - ycbcr).max() < 1.01 / 255
+    # What the grey picture measures is the first coordinate.
+    first = Grayscale((3, 5, 7), weights=(1 / LUMA_GAIN, 0, 0))(there[None].float())
+    torch.testing.assert_close(first, Grayscale((3, 5, 7))(x[None].float()))
+
+
+def test_a_prior_with_luma_first_colours_in_its_coordinates() -> None:
+    seen: list[torch.Tensor] = []
+
+    def bluish(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        seen.append(x[:, 0].mean() / LUMA_GAIN)
+        return torch.tensor([0.5 * LUMA_GAIN, 0.1, -0.05]).reshape(1, 3, 1, 1).expand_as(x)
+
+    grey = np.random.default_rng(0).uniform(0.3, 0.6, (40, 48)).astype(np.float32)
+    result = colorize(grey, FunctionPrior(bluish, channels=3, colours="luma first"), steps=3, samples=2)
+    assert float(seen[-1]) == pytest.approx(float(grey.mean()), abs=0.01)
+    there = luma_first(result.samples[0, 0])
+    torch.testing.assert_close(there[0] / LUMA_GAIN, torch.from_numpy(grey), atol=1e-5, rtol=0)
+    torch.testing.assert_close(there[1], torch.full((40, 48), 0.1), atol=1e-3, rtol=0)
+    torch.testing.assert_close(there[2], torch.full((40, 48), -0.05), atol=1e-3, rtol=0)
+
+
+def test_the_colours_of_a_gaussian_prior_with_luma_first_have_its_posterior() -> None:
+    # Chroma correlated with luma pixel by pixel: E[Cb | Y] = slope (Y - .5), standard deviation .05 around it.
+    slope, spread, luma_std = 0.3, 0.05, 0.2
+    covariance = torch.zeros(3, 3)
+    gain = torch.tensor([LUMA_GAIN, slope, -slope])
+    covariance = luma_std**2 * gain[:, None] * gain + torch.diag(torch.tensor([0.0, spread**2, spread**2]))
+    centre = torch.tensor([0.5 * LUMA_GAIN, 0.0, 0.0]).reshape(1, 3, 1, 1)
+
+    def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        shrink = covariance @ torch.linalg.inv(covariance + float(sigma[0]) ** 2 * torch.eye(3))
+        return centre + torch.einsum("ij,bjhw->bihw", shrink, x - centre)
+
+    grey = np.linspace(0.4, 0.6, 900, dtype=np.float32).reshape(30, 30)
+    prior = FunctionPrior(denoise, channels=3, colours="luma first", sigma_data=2.0)
+    samples = luma_first(colorize(grey, prior, samples=40, steps=100, sampler="ancestral").samples[:, 0])
+    expected = slope * (torch.from_numpy(grey) - 0.5)
+    assert float((samples.mean(dim=0)[1] - expected).abs().mean()) < 0.3 * spread
+    assert float(samples[:, 1].std(dim=0).mean()) == pytest.approx(spread, rel=0.1)
+
+
+def test_only_colorize_takes_a_prior_with_luma_first() -> None:
+    prior = FunctionPrior(lambda x, sigma: x, channels=3, colours="luma first", frame=32)
+    square = torch.full((1, 3, 16, 16), 0.5)
+    for use in (
+        lambda: inpaint(np.zeros((16, 16, 3), np.float32), np.eye(16, dtype=bool), prior),
+        lambda: sample(prior),
+        lambda: encode(prior, square),
+        lambda: likelihood(prior, square),
+    ):
+        with pytest.raises(ModelError, match="it is for colorize"):
+            use()
 
 
 def test_a_prior_of_one_size_colours_at_that_size() -> None:

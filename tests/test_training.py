@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from invsolve.data import Augmentation, load_pictures, random_crops
+from invsolve.data import Augmentation, load_pictures, mixed, random_crops, shrunk
 from invsolve.errors import InputError, UsageError
 from invsolve.network import EDMDenoiser, NetworkConfig
 from invsolve.presets import PRESETS, SigmaDensity
@@ -172,6 +172,7 @@ def test_checkpoints_from_before_a_setting_existed_resume(tmp_path: Path) -> Non
     train(pictures(), replace(TINY, steps=1), tmp_path, device=CPU)
     content = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     del content["config"]["network"]["attention_from"], content["config"]["units"]
+    del content["config"]["augmentation"]["framing"]
     torch.save(content, tmp_path / "checkpoint.pt")
     assert train(pictures(), replace(TINY, steps=2), tmp_path, device=CPU).step == 2
 
@@ -196,6 +197,22 @@ def test_loss_is_denoising_score_matching(generator: torch.Generator) -> None:
     # EDM's weight makes the network's own target unit variance: lambda c_out^2 = 1.
     c_out = sigma * 0.27 / (sigma**2 + 0.27**2).sqrt()
     torch.testing.assert_close(loss_weight(sigma, 0.27, "edm") * c_out**2, torch.ones(4))
+
+
+def test_channels_have_their_own_scale(generator: torch.Generator) -> None:
+    scales, centre = (4.0, 0.1, 0.2), (8.0, 0.0, 0.5)
+    model = EDMDenoiser(replace(TINY.network, sigma_data=scales, center=centre))
+    s, c = (torch.tensor(v).reshape(1, 3, 1, 1) for v in (scales, centre))
+    sigma = torch.tensor([0.3, 2.0])
+    # Before its first step the network is silent: what is left is the Gaussian posterior mean, channel by channel.
+    x = c + s * torch.randn(2, 3, 16, 16, generator=generator)
+    level = sigma[:, None, None, None]
+    torch.testing.assert_close(model(x, sigma), c + (x - c) * s**2 / (s**2 + level**2))
+    # EDM's loss of that on Gaussian data is one in every channel.
+    many = c + s * torch.randn(64, 3, 16, 16, generator=generator)
+    noise = torch.randn(64, 3, 16, 16, generator=generator)
+    loss = denoising_loss(model, many, torch.full((64,), 0.3), noise, "edm")
+    assert float(loss.detach()) == pytest.approx(1, abs=0.05)
 
 
 def test_density_and_stratification(generator: torch.Generator) -> None:
@@ -289,6 +306,80 @@ def test_coarse_scales_give_way_where_the_picture_is_smaller_than_the_crop() -> 
     crops = random_crops(pyramid, [0.0, 1.0], 16, 32, np.random.default_rng(0))
     assert set(crops.unique().tolist()) == {20, 64}
     assert set(random_crops(pyramid, [0.0, 1.0], 8, 32, np.random.default_rng(0)).unique().tolist()) == {21, 64}
+
+
+def test_framing_shrinks_whole_pictures() -> None:
+    ramp = np.repeat(np.arange(0, 240, 2, dtype=np.uint8)[:, None, None], 160, axis=1).repeat(3, axis=2)  # 120 x 160
+    whole = shrunk(ramp, 30, 1.0)
+    assert whole.shape == (30, 30, 3)
+    middles = np.arange(30) * 8 + 3.0  # each covers four rows, two levels apart
+    assert np.abs(whole[1:-1, :, 0] - middles[1:-1, None]).max() <= 1
+    assert np.array_equal(shrunk(ramp, 30, 0.0), ramp[45:75, 65:95])  # never enlarged, nor shrunk without need
+    rng = np.random.default_rng(0)
+    crops = random_crops([[ramp]], [1.0], 30, 64, rng, Augmentation("mirror", framing=(0.5, 1.0)))
+    spans = (crops[:, 0, -2].int() - crops[:, 0, 1].int()).float().mean(dim=1)  # 27 rows' worth of the ramp
+    assert float(spans.min()) + 3 >= 27 * 4
+    assert float(spans.max()) - 3 <= 27 * 8
+    assert float(spans.max() - spans.min()) > 60
+
+
+def test_framing_names_pictures_it_cannot_shrink(tmp_path: Path) -> None:
+    framed = replace(TINY, augmentation=Augmentation("mirror", framing=(0.5, 1.0)))
+    small = np.zeros((TINY.crop - 1, 90, 3), np.uint8)
+    with pytest.raises(InputError, match=rf"90 x {TINY.crop - 1}.*wanted.*{TINY.crop} pixels or more"):
+        train([*pictures(4), small], framed, tmp_path, device=CPU)
+    assert not (tmp_path / "checkpoint.pt").exists()
+    with pytest.raises(InputError, match="uint16"):
+        shrunk(np.zeros((40, 40, 1), np.uint16), 16, 1.0)
+
+
+def test_sources_are_drawn_about_as_often() -> None:
+    few, many = pictures(3), pictures(10)
+    together = mixed([few, many])
+    assert len(together) == 3 * 3 + 10
+    assert [sum(p is q for q in together) for p in few] == [3, 3, 3]
+    assert [sum(p is q for q in together) for p in many] == [1] * 10
+
+
+def test_several_sources_from_the_command_line(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from invsolve.cli.main import app
+
+    for name, count in (("few", 4), ("many", 12)):
+        np.savez(tmp_path / f"{name}.npz", images=np.stack(pictures(count)))
+    np.savez(tmp_path / "ct.npz", images=np.zeros((4, 40, 40, 3), np.uint16))
+    run, sources = CliRunner().invoke, [str(tmp_path / "few.npz"), str(tmp_path / "many.npz")]
+    options = ["--preset", "tiny", "--steps", "2", "--batch", "2", "-o", str(tmp_path / "mine")]
+    done = run(app, ["train", *sources, *options])
+    assert done.exit_code == 0
+    # One of each is held out; what is repeated is counted once.
+    assert "14 pictures, 2 for validation" in done.output
+    assert load_prior(tmp_path / "mine", "cpu").card.data == "few.npz, many.npz"
+    assert load_prior(tmp_path / "mine", "cpu").frame is None
+    other = ["--preset", "tiny", "-o", str(tmp_path / "other")]
+    assert isinstance(run(app, ["train", *sources, *other, "--classifier"]).exception, UsageError)
+    assert isinstance(run(app, ["train", sources[0], str(tmp_path / "ct.npz"), *other]).exception, InputError)
+
+
+def test_a_prior_of_whole_pictures_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    from invsolve import presets
+    from invsolve.cli.main import app
+
+    tiny, framing = presets.PRESETS["tiny"], Augmentation("mirror", framing=(0.5, 1.0))
+    framed = replace(tiny, steps=2, augmentation=framing, colours="luma first", units="(16 Y, Cb, Cr)")
+    monkeypatch.setitem(presets.PRESETS, "tiny", framed)
+    np.savez(tmp_path / "data.npz", images=np.stack(pictures(8)))
+    done = CliRunner().invoke(app, ["train", str(tmp_path / "data.npz"), "--preset", "tiny", "-o", str(tmp_path / "a")])
+    assert done.exit_code == 0
+    prior = load_prior(tmp_path / "a", "cpu")
+    assert (prior.frame, prior.size, prior.orientations) == (32, None, "mirror")
+    assert (prior.colours, prior.card.units) == ("luma first", "(16 Y, Cb, Cr)")
+    assert prior.card.training["augmentation"]["framing"] == [0.5, 1.0]
+    # Validated on whole pictures, shrunk: 40 pixels to 32.
+    assert Image.open(tmp_path / "a" / "denoised.png").size[0] == 7 * 32
 
 
 def test_mirror_augmentation_never_turns_a_picture_upside_down() -> None:
