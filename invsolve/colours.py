@@ -23,8 +23,8 @@ KNOWN = get_args(Colours)
 REC601 = (0.299, 0.587, 0.114)
 """Luma weights of red, green and blue: those of JPEG and of ``PIL.Image.convert("L")``."""
 
-LUMA_GAIN = 16.0
-"""At sigma 1, where a cast over 32 x 32 pixels is decided, noise in the luma is then 1 / 16: a picture to recognise."""
+LUMA_GAIN = 256.0
+"""At sigma 4, above which not even a cast over 32 x 32 pixels shows, noise in the luma is then 1 / 64: four grey levels."""
 
 BLUE, RED = 2 * (1 - REC601[2]), 2 * (1 - REC601[0])  # 1.772 and 1.402: Cb = (B - Y) / BLUE, Cr = (R - Y) / RED
 

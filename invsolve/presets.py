@@ -45,6 +45,7 @@ class TrainingConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     density: SigmaDensity = field(default_factory=SigmaDensity)
     weighting: Literal["edm", "ncsn", "likelihood"] = "edm"
+    channel_weights: tuple[float, ...] = ()  # of each channel in the loss; none: all alike
     steps: int = 10_500
     batch: int = 32
     crop: int = 64
@@ -110,11 +111,12 @@ PRESETS: dict[str, TrainingConfig] = {
         augmentation=Augmentation("mirror"),
     ),
     # Whole scenes, shrunk, in coordinates where colour is decided with the luma in sight: what colorization works on.
-    # The noise that drowns a cast over the whole picture is some 32 times a pixel's .06, that of the luma 16 times more.
+    # Up to noise 10, which drowns any colour, the luma is all but clean: its denoising needs little of the network.
     "thumbnails": TrainingConfig(
         network=NetworkConfig(sigma_data=(0.23 * LUMA_GAIN, 0.065, 0.065), center=(0.46 * LUMA_GAIN, 0.0, 0.0)),
-        density=SigmaDensity(low=0.01, split=4.0, high=200.0, lower_share=0.85),
+        density=SigmaDensity(low=0.02, split=10.0, high=4000.0, lower_share=0.95),
         colours="luma first",
+        channel_weights=(0.03, 1.0, 1.0),
         units=f"({LUMA_GAIN:g} Y, Cb, Cr) of RGB in [0, 1], Rec. 601",
         steps=60_000,
         batch=64,

@@ -67,13 +67,23 @@ def loss_weight(
 
 
 def denoising_loss(
-    model: EDMDenoiser, x0: Tensor, sigma: Tensor, z: Tensor, weighting: str, density: SigmaDensity | None = None
+    model: EDMDenoiser,
+    x0: Tensor,
+    sigma: Tensor,
+    z: Tensor,
+    weighting: str,
+    density: SigmaDensity | None = None,
+    channel_weights: Sequence[float] = (),
 ) -> Tensor:
     """Mean over pixels and batch of the weighted squared denoising error; all inputs (B, C, H, W), sigma (B,)."""
     denoised = model(x0 + sigma[:, None, None, None] * z, sigma)
     per_channel = (denoised - x0).square().mean(dim=(2, 3))
     sigma_data = torch.as_tensor(model.config.sigma_data, dtype=sigma.dtype, device=sigma.device)
-    return (loss_weight(sigma[:, None], sigma_data, weighting, density) * per_channel).mean()
+    weights = loss_weight(sigma[:, None], sigma_data, weighting, density)
+    if channel_weights:
+        shares = per_channel.new_tensor(channel_weights)
+        weights = weights * shares / shares.mean()
+    return (weights * per_channel).mean()
 
 
 def ema_decay(step: int, relative_width: float) -> float:
@@ -144,7 +154,7 @@ class Task(Generic[M]):
 DENOISING: Task[EDMDenoiser] = Task(
     build=lambda config: EDMDenoiser(config.network),
     loss=lambda model, batch, config: denoising_loss(
-        model, batch.x0, batch.sigma, batch.z, config.weighting, config.density
+        model, batch.x0, batch.sigma, batch.z, config.weighting, config.density, config.channel_weights
     ),
 )
 

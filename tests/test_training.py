@@ -213,6 +213,13 @@ def test_channels_have_their_own_scale(generator: torch.Generator) -> None:
     noise = torch.randn(64, 3, 16, 16, generator=generator)
     loss = denoising_loss(model, many, torch.full((64,), 0.3), noise, "edm")
     assert float(loss.detach()) == pytest.approx(1, abs=0.05)
+    # Weighted channels: each alone, and their mean.
+    parts = [
+        denoising_loss(model, many, torch.full((64,), 0.3), noise, "edm", channel_weights=alone).detach()
+        for alone in ((1, 0, 0), (0, 1, 0), (0, 0, 1), (2, 1, 1))
+    ]
+    torch.testing.assert_close((parts[0] + parts[1] + parts[2]) / 3, loss.detach())
+    torch.testing.assert_close((2 * parts[0] + parts[1] + parts[2]) / 4, parts[3])
 
 
 def test_density_and_stratification(generator: torch.Generator) -> None:
