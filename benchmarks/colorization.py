@@ -9,9 +9,10 @@ import time
 
 import numpy as np
 from common import arguments, centre_crops, machine, print_table
+from numpy.typing import NDArray
 from PIL import Image
 
-from invsolve import colorize, load_prior
+from invsolve import Posterior, colorize, load_prior
 from invsolve.baselines import ColourTable
 from invsolve.cli.results import channels_last, score
 from invsolve.colorization import STEPS
@@ -20,9 +21,24 @@ from invsolve.pretrained import find_prior
 from invsolve.rounding import to_pixels
 
 
+def judged(result: Posterior, truth: NDArray[np.uint8]) -> dict[str, float]:
+    """PSNR and chroma averaged over the samples, share of the true values in their range, spread over the mean's error."""
+    unit = truth.transpose(2, 0, 1) / 255
+    samples, error = result.samples[:, 0].numpy(), result.mean[0].numpy() - unit
+    half = 0.5 / 255  # what rounding the truth to 8 bits leaves open
+    inside = (unit >= samples.min(axis=0) - half) & (unit <= samples.max(axis=0) + half)
+    pictures = [to_pixels(channels_last(x)) for x in result.samples[:, 0]]
+    return {
+        "psnr": float(np.mean([score(truth, picture)["psnr"] for picture in pictures])),
+        "chroma": float(np.mean([mean_chroma(picture / 255) for picture in pictures])),
+        "range": float(inside.mean()),
+        "spread": float(np.sqrt(np.square(result.std.numpy()).mean() / np.square(error).mean())),
+    }
+
+
 def main() -> None:
     parser = arguments(__doc__)
-    parser.set_defaults(sampler="ancestral_corrected", steps=STEPS)
+    parser.set_defaults(model="thumbnails", sampler="heun_sde", steps=STEPS)
     options = parser.parse_args()
     prior = load_prior(options.model, options.device)
     table = ColourTable.load(find_prior("photos") / "colour-table.json")
@@ -49,6 +65,7 @@ def main() -> None:
             figures = {} if method == "truth" else score(truth, estimate)
             figures |= {"ciede2000": ciede2000(truth / 255, estimate / 255), "chroma": mean_chroma(estimate / 255)}
             rows.setdefault(method, []).append(figures)
+        rows.setdefault("all samples", []).append(judged(result, truth))
         if index < 6:
             samples = [to_pixels(channels_last(x[0])) for x in result.samples[:3]]
             strips.append(np.concatenate([truth, candidates["grey"], candidates["colour table"], *samples], axis=1))

@@ -46,10 +46,10 @@ def colorize(
     truth: options.Truth = None,
     samples: options.Samples = 1,
     seed: options.Seed = 0,
-    steps: options.Steps = 200,
+    steps: options.Steps = 100,
     rule: options.Rule = "proximal",
-    sampler: options.Sampler = "ancestral_corrected",
-    model: options.Model = "photos",
+    sampler: options.Sampler = "heun_sde",
+    model: options.Model = "thumbnails",
     output: options.Output = None,
     interval: options.Interval = False,
     calibration: options.Calibration = None,
@@ -132,9 +132,9 @@ def colorize(
             from invsolve.metrics import ciede2000, mean_chroma
 
             candidates = {"grey": np.repeat(grey[..., None], 3, axis=2)}
-            table = find_prior(model) / "colour-table.json"
-            if table.is_file():
-                candidates["colour table"] = to_pixels(ColourTable.load(table).colorize(unit.astype(np.float64)))
+            own, general = (find_prior(name) / "colour-table.json" for name in (model, "photos"))
+            table = ColourTable.load(own if own.is_file() else general)
+            candidates["colour table"] = to_pixels(table.colorize(unit.astype(np.float64)))
             candidates["invsolve sample"] = pictures[0]
             if samples > 1:
                 candidates[f"mean of {samples}"] = mean

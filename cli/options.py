@@ -35,7 +35,7 @@ Rule = Annotated[
 Sampler = Annotated[
     str,
     typer.Option(
-        help="renoising, ancestral, ancestral_corrected, multistep, langevin, split_gibbs, daps or twisted.",
+        help="renoising, ancestral, ancestral_corrected, heun_sde, multistep, langevin, split_gibbs, daps or twisted.",
         rich_help_panel=_SAMPLER,
     ),
 ]

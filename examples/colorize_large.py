@@ -19,7 +19,7 @@ path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "astr
 picture = Image.open(path).convert("L").resize((1024, 1024), Image.Resampling.LANCZOS)
 grey = np.asarray(picture, np.float32) / 255
 
-prior = load_prior("photos")
+prior = load_prior("thumbnails")
 started = time.perf_counter()
 posterior = colorize(grey, prior, samples=3, device=prior.device)
 print(f"{time.perf_counter() - started:.1f} s for three samples")

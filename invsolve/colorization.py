@@ -26,12 +26,12 @@ at 1 would have settled on grey already."""
 
 SIGMA_END = 0.02
 
-SIGMA_START_LUMA_FIRST, SIGMA_END_LUMA_FIRST = 10.0, 0.01
+SIGMA_START_LUMA_FIRST, SIGMA_END_LUMA_FIRST = 10.0, 0.02
 """The same for a prior with the luma first, in units of Cb and Cr: a cast over 32 x 32 pixels is some 1.4."""
 
-STEPS = 200
-"""Levels from SIGMA_START to SIGMA_END. Over three and a half decades of noise few levels leave the colours pale (chroma
-60 % below the truth's with 50 levels of re-noising, 10 to 15 % here), and at the working size a level is cheap."""
+STEPS = 100
+"""Levels of the ladder, two network calls each. With them the spread of the samples is that of their error
+(docs/benchmarks.md), and at the working size a call is cheap."""
 
 WORKING_SIZE = 64
 """Colours are found with the shorter side at most this long, unless the prior knows whole pictures of another size: the
@@ -51,7 +51,7 @@ def colorize(
     seed: int = 0,
     steps: int = STEPS,
     rule: str | Rule = "proximal",
-    sampler: str | Sampler = "ancestral_corrected",
+    sampler: str | Sampler = "heun_sde",
     batch: int = 8,
     antithetic: bool = True,
     sigma_start: float | None = None,

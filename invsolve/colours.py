@@ -1,4 +1,4 @@
-"""Coordinates in which noise drowns colour long before luma.
+"""Coordinates in which noise drowns colours long before the luma.
 
 A score model of RGB pictures under equal noise must choose colours at noise levels where the luma, known exactly in
 colorization, is itself buried: little of what the grey picture shows reaches the choice. In *luma first* coordinates,
@@ -24,7 +24,7 @@ REC601 = (0.299, 0.587, 0.114)
 """Luma weights of red, green and blue: those of JPEG and of ``PIL.Image.convert("L")``."""
 
 LUMA_GAIN = 256.0
-"""At sigma 4, above which not even a cast over 32 x 32 pixels shows, noise in the luma is then 1 / 64: four grey levels."""
+"""At sigma 4, above which not even a cast over 32 x 32 pixels shows, noise in the luma is then 1 / 64, four grey levels."""
 
 BLUE, RED = 2 * (1 - REC601[2]), 2 * (1 - REC601[0])  # 1.772 and 1.402: Cb = (B - Y) / BLUE, Cr = (R - Y) / RED
 

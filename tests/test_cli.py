@@ -166,7 +166,18 @@ def test_colorize_keeps_the_grey(folder: Path, small_prior: Path) -> None:
     grey = np.asarray(Image.open(folder / "photo.jpg").convert("L")).astype(int)
     back = np.asarray(Image.open(folder / "photo.colorize.png").convert("L"))
     assert np.abs(back - grey).max() <= 1
-    assert "ciede2000" in json.loads(done.stdout)["scores"]["invsolve sample"]
+    # The prior has no colour table of its own: the one of photographs is the baseline.
+    scores = json.loads(done.stdout)["scores"]
+    assert all("ciede2000" in scores[name] for name in ("invsolve sample", "colour table"))
+
+
+def test_colorize_takes_the_prior_of_whole_pictures(folder: Path) -> None:
+    done = run("colorize", folder / "photo.png", "--steps", 2, "--json", "-q")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["model"] == "thumbnails"
+    grey = np.asarray(Image.open(folder / "photo.png").convert("L")).astype(int)
+    assert np.abs(np.asarray(Image.open(folder / "photo.colorize.png").convert("L")) - grey).max() <= 1
 
 
 def test_existing_results_are_only_replaced_by_force(folder: Path, small_prior: Path) -> None:
@@ -193,6 +204,7 @@ def damage(folder: Path, photo: np.ndarray, small_prior: Path) -> None:
         cv2.imencode(".png", np.zeros((*photo.shape[:2], 3), np.uint16))[1].tobytes()
     )
     (folder / "zero.npz").write_bytes(b"")
+    np.savez(folder / "photo.npz", images=np.zeros((4, 30, 40, 3), np.uint8))
     wrong = folder / "wrong-prior"
     wrong.mkdir()
     (wrong / "card.json").write_bytes((small_prior / "card.json").read_bytes())
@@ -229,6 +241,17 @@ BAD = {
     "model unknown": (["colorize", "photo.png", "--model", "cats"], ExitCode.MODEL, "unknown model 'cats'"),
     "weights with a wrong hash": (["colorize", "photo.png", "--model", "wrong-prior"], ExitCode.MODEL, "sha256"),
     "card broken": (["colorize", "photo.png", "--model", "broken-prior"], ExitCode.MODEL, "card"),
+    "a prior in other coordinates": (
+        ["inpaint", "photo.png", "--mask", "mask.png", "--model", "thumbnails"],
+        ExitCode.MODEL,
+        "it is for colorize",
+    ),
+    "sampling a prior in other coordinates": (["sample", "--model", "thumbnails"], ExitCode.MODEL, "other coordinates"),
+    "training pictures too small": (
+        ["train", "photo.npz", "-o", "out", "--preset", "thumbnails"],
+        ExitCode.BAD_INPUT,
+        "32 pixels or more",
+    ),
     "rule unknown": (["colorize", "photo.png", "--model", "PRIOR", "--rule", "magic"], ExitCode.USAGE, "known rules"),
     "sampler unknown": (
         ["colorize", "photo.png", "--model", "PRIOR", "--sampler", "x"],
