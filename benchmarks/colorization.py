@@ -1,6 +1,7 @@
 """Colorization against the colour table (mean chroma by luma and height, fitted on the training pictures) and grey.
 
 python benchmarks/colorization.py --data photos-val.npz
+python benchmarks/colorization.py --data photos-val.npz --whole
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from invsolve import Posterior, colorize, load_prior
 from invsolve.baselines import ColourTable
 from invsolve.cli.results import channels_last, score
 from invsolve.colorization import STEPS
+from invsolve.data import load_pictures
 from invsolve.metrics import ciede2000, mean_chroma
 from invsolve.pretrained import find_prior
 from invsolve.rounding import to_pixels
@@ -39,13 +41,15 @@ def judged(result: Posterior, truth: NDArray[np.uint8]) -> dict[str, float]:
 def main() -> None:
     parser = arguments(__doc__)
     parser.set_defaults(model="thumbnails", sampler="heun_sde", steps=STEPS)
+    parser.add_argument("--whole", action="store_true", help="pictures of any shape, instead of the middle 256 x 256")
     options = parser.parse_args()
     prior = load_prior(options.model, options.device)
     table = ColourTable.load(find_prior("photos") / "colour-table.json")
     print(machine(), vars(options), prior.card.sha256[:12])
     rows: dict[str, list[dict[str, float]]] = {}
     strips, seconds = [], []
-    for index, truth in enumerate(centre_crops(options.data, options.pictures)):
+    pictures = load_pictures(options.data)[: options.pictures] if options.whole else []
+    for index, truth in enumerate(pictures or centre_crops(options.data, options.pictures)):
         grey = np.asarray(Image.fromarray(truth).convert("L"))
         unit = grey.astype(np.float32) / 255
         started = time.perf_counter()
