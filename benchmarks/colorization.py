@@ -48,8 +48,9 @@ def main() -> None:
     print(machine(), vars(options), prior.card.sha256[:12])
     rows: dict[str, list[dict[str, float]]] = {}
     strips, seconds = [], []
-    pictures = load_pictures(options.data)[: options.pictures] if options.whole else []
-    for index, truth in enumerate(pictures or centre_crops(options.data, options.pictures)):
+    some = options.pictures
+    pictures = load_pictures(options.data)[:some] if options.whole else centre_crops(options.data, some)
+    for index, truth in enumerate(pictures):
         grey = np.asarray(Image.fromarray(truth).convert("L"))
         unit = grey.astype(np.float32) / 255
         started = time.perf_counter()

@@ -217,12 +217,13 @@ def training_facts(config: Any, state: Any) -> dict[str, Any]:
 
 def export(output: Path, config: Any, state: Any, held_out: Any, *, data: str, name: str, licence: str) -> Any:
     """Validate the averaged weights and write prior, card and picture."""
+    from invsolve.colours import from_rgb
     from invsolve.pretrained.card import Card
     from invsolve.pretrained.loading import save_prior
-    from invsolve.training import denoising_picture, in_coordinates, validate, validation_pictures, validation_sigmas
+    from invsolve.training import denoising_picture, validate, validation_pictures, validation_sigmas
 
     framing, some = config.augmentation.framing[1], held_out[:: -(-len(held_out) // MOST_VALIDATED["prior"])]
-    examples = in_coordinates(validation_pictures(some, config.crop if framing else 256, framing), config)
+    examples = from_rgb(validation_pictures(some, config.crop if framing else 256, framing), config.colours)
     errors = validate(state.ema, examples, validation_sigmas(config.density), batch=16 if config.crop <= 64 else 4)
     card = Card(
         name=name,

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from invsolve.data import Augmentation
-from invsolve.network import Encoder, NetworkConfig, normalize_pixels, pad_to_multiple, per_channel
+from invsolve.network import Encoder, NetworkConfig, normalize_pixels, pad_to_multiple, register_scale
 from invsolve.precision import autocast
 from invsolve.presets import SigmaDensity, TrainingConfig
 from invsolve.training import Task
@@ -28,17 +28,20 @@ class NoisyClassifier(nn.Module):
     ``x`` (B, C, H, W) in the prior's units, ``sigma`` (B,) in the same units; returns (B, classes) float32.
     """
 
+    sigma_data: Tensor
+    center: Tensor
+
     def __init__(self, config: NetworkConfig, classes: int) -> None:
         super().__init__()
         self.config = config
         self.net = Encoder(config)
         self.head = nn.Linear(config.widths[-1], classes)
+        register_scale(self, config)
 
     def features(self, x: Tensor, sigma: Tensor) -> Tensor:
         """The last layer but one, averaged over the picture: (B, widths[-1])."""
         s = sigma[:, None, None, None]
-        sigma_data, center = (per_channel(value, x) for value in (self.config.sigma_data, self.config.center))
-        scaled = (x - center) / (s**2 + sigma_data**2).sqrt()
+        scaled = (x - self.center) / (s**2 + self.sigma_data**2).sqrt()
         levels, _ = self.net.encode(pad_to_multiple(scaled, self.config.multiple), sigma.log() / 4)
         return F.silu(normalize_pixels(levels[-1]).float()).mean(dim=(2, 3))
 

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from invsolve.colours import LUMA_GAIN, REC601, luma_first, rgb
+from invsolve.colours import LUMA_GAIN, REC601, from_rgb, to_rgb
 from invsolve.errors import InputError
 from invsolve.forward_models import ForwardModel, Grayscale
-from invsolve.inpainting import Picture, Progress, check_rgb_prior
+from invsolve.inpainting import Picture, Progress, check_colour_prior
 from invsolve.posterior import Posterior
 from invsolve.rules import Rule
 from invsolve.samplers import Sampler
@@ -82,8 +82,7 @@ def colorize(
     """
     if grey.ndim != 2:
         raise InputError(f"grey picture has shape {grey.shape}", hint="wanted (height, width)")
-    if prior.colours == "rgb":
-        check_rgb_prior(prior)
+    check_colour_prior(prior)
     y = torch.from_numpy(np.ascontiguousarray(grey, dtype=np.float32))[None, None]
     size = working_size(grey.shape[0], grey.shape[1], prior.size, prior.frame or WORKING_SIZE)
     small = (
@@ -113,7 +112,7 @@ def colorize(
     )
     out = []
     for x in solved.samples[:, 0]:  # one at a time: large pictures take memory
-        colours = (rgb(x) if prior.colours == "luma first" else x)[None]
+        colours = to_rgb(x, prior.colours)[None]
         chroma = colours - Grayscale((3, *size))(colours)
         if size != grey.shape:
             chroma = enlarge_chroma(chroma, small.cpu(), y)
@@ -126,11 +125,11 @@ def coordinates(
 ) -> tuple[Grayscale, Tensor, Tensor]:
     """What the grey picture (1, 1, H, W) measures in the prior's coordinates, a start without colour, and the ladder."""
     shape = (3, *grey.shape[-2:])
-    neutral = grey.expand(-1, 3, -1, -1)
+    neutral = from_rgb(grey.expand(-1, 3, -1, -1), prior.colours)
     if prior.colours == "luma first":
         start = SIGMA_START_LUMA_FIRST if sigma_start is None else sigma_start
         levels = karras(steps, SIGMA_END_LUMA_FIRST, start)
-        return Grayscale(shape, weights=(1 / LUMA_GAIN, 0.0, 0.0)), luma_first(neutral), levels
+        return Grayscale(shape, weights=(1 / LUMA_GAIN, 0.0, 0.0)), neutral, levels
     start = SIGMA_START if sigma_start is None else sigma_start
     return Grayscale(shape), neutral, karras(steps, SIGMA_END, start)
 

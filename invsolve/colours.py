@@ -29,6 +29,16 @@ LUMA_GAIN = 256.0
 BLUE, RED = 2 * (1 - REC601[2]), 2 * (1 - REC601[0])  # 1.772 and 1.402: Cb = (B - Y) / BLUE, Cr = (R - Y) / RED
 
 
+def from_rgb(x: Tensor, colours: Colours) -> Tensor:
+    """RGB pictures, or grey ones, in the coordinates named; (..., C, H, W)."""
+    return luma_first(x) if colours == "luma first" else x
+
+
+def to_rgb(x: Tensor, colours: Colours) -> Tensor:
+    """The inverse of :func:`from_rgb`."""
+    return rgb(x) if colours == "luma first" else x
+
+
 def luma_first(rgb: Tensor) -> Tensor:
     """RGB in [0, 1] as (LUMA_GAIN Y, Cb, Cr); (..., 3, H, W)."""
     red, green, blue = rgb.unbind(dim=-3)

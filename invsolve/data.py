@@ -205,6 +205,15 @@ class Augmentation:
     framing: tuple[float, float] = (0.0, 0.0)
 
 
+def check_shrinkable(picture: Picture, size: int) -> None:
+    """Raise InputError unless ``picture`` (H, W, C) can be :func:`shrunk` to ``size`` pixels."""
+    height, width = picture.shape[:2]
+    if picture.dtype != np.uint8 or min(height, width) < size:
+        raise InputError(
+            f"a picture of {width} x {height}, {picture.dtype}", hint=f"wanted: uint8, {size} pixels or more"
+        )
+
+
 def shrunk(picture: Picture, size: int, framing: float, position: tuple[float, float] = (0.5, 0.5)) -> Picture:
     """A square whose side is ``framing`` of the shorter side, at most shrunk (triangle filter), to ``size`` pixels.
 
@@ -217,11 +226,8 @@ def shrunk(picture: Picture, size: int, framing: float, position: tuple[float, f
     ------
     InputError : the picture is not uint8, or smaller than ``size``.
     """
+    check_shrinkable(picture, size)
     height, width = picture.shape[:2]
-    if picture.dtype != np.uint8 or min(height, width) < size:
-        raise InputError(
-            f"a picture of {width} x {height}, {picture.dtype}", hint=f"wanted: uint8, {size} pixels or more"
-        )
     side = max(size, round(framing * min(height, width)))
     top, left = round(position[0] * (height - side)), round(position[1] * (width - side))
     part = picture[top : top + side, left : left + side]

@@ -140,11 +140,10 @@ def check_inpainting(picture: Picture, missing: npt.NDArray[np.bool_]) -> None:
         raise InputError("the mask marks every pixel as missing", hint=hint)
 
 
-def check_rgb_prior(prior: ScoreModel) -> None:
-    """Raise ModelError unless the prior knows colour pictures, as RGB."""
+def check_colour_prior(prior: ScoreModel) -> None:
+    """Raise ModelError unless the prior knows colour pictures."""
     if prior.channels != 3:
         raise ModelError(f"this prior has {prior.channels} channel(s)", hint="use one of RGB pictures, such as photos")
-    prior.check_rgb()
 
 
 def inpaint(
@@ -191,7 +190,8 @@ def inpaint(
     InputError : shapes do not fit, nothing is missing, or nothing is known; not of the one size the prior knows.
     """
     check_inpainting(picture, missing)
-    check_rgb_prior(prior)
+    check_colour_prior(prior)
+    prior.check_rgb()
     rgb = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
     full = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1), dtype=np.float32))[None]
     known = torch.from_numpy(~missing)[None, None].float()

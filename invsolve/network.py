@@ -240,9 +240,10 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     return F.pad(x, (0, right, 0, bottom), mode=mode)
 
 
-def per_channel(value: float | tuple[float, ...], x: Tensor) -> Tensor:
-    """A number, or one per channel, shaped to multiply a batch ``x`` (B, C, H, W)."""
-    return torch.as_tensor(value, dtype=x.dtype, device=x.device).reshape(1, -1, 1, 1)
+def register_scale(module: nn.Module, config: NetworkConfig) -> None:
+    """Buffers ``sigma_data`` and ``center``, (1, 1 or C, 1, 1): not made anew, or sent to the device, at every call."""
+    for name, value in (("sigma_data", config.sigma_data), ("center", config.center)):
+        module.register_buffer(name, torch.as_tensor(value).reshape(1, -1, 1, 1), persistent=False)
 
 
 class EDMDenoiser(nn.Module):
@@ -251,13 +252,17 @@ class EDMDenoiser(nn.Module):
     ``x`` (B, C, H, W) in the prior's units, ``sigma`` (B,) in the same units; returns E[x0 | x], float32.
     """
 
+    sigma_data: Tensor
+    center: Tensor
+
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
         self.net = UNet(config)
+        register_scale(self, config)
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        sigma_data, center = (per_channel(value, x) for value in (self.config.sigma_data, self.config.center))
+        sigma_data, center = self.sigma_data, self.center
         s = sigma[:, None, None, None]
         c_skip = sigma_data**2 / (s**2 + sigma_data**2)
         c_out = s * sigma_data / (s**2 + sigma_data**2).sqrt()

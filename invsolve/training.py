@@ -23,8 +23,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from invsolve.colours import Colours, luma_first, rgb
-from invsolve.data import Picture, center_crops, halve, numbered_crops, shrunk, unit_scale
+from invsolve.colours import Colours, from_rgb, to_rgb
+from invsolve.data import Picture, center_crops, check_shrinkable, halve, numbered_crops, unit_scale
 from invsolve.errors import InputError, SolveError
 from invsolve.network import EDMDenoiser
 from invsolve.objectives import likelihood_weight
@@ -78,8 +78,7 @@ def denoising_loss(
     """Mean over pixels and batch of the weighted squared denoising error; all inputs (B, C, H, W), sigma (B,)."""
     denoised = model(x0 + sigma[:, None, None, None] * z, sigma)
     per_channel = (denoised - x0).square().mean(dim=(2, 3))
-    sigma_data = torch.as_tensor(model.config.sigma_data, dtype=sigma.dtype, device=sigma.device)
-    weights = loss_weight(sigma[:, None], sigma_data, weighting, density)
+    weights = loss_weight(sigma[:, None], model.sigma_data.flatten(), weighting, density)
     if channel_weights:
         shares = per_channel.new_tensor(channel_weights)
         weights = weights * shares / shares.mean()
@@ -253,11 +252,6 @@ def batch_at(
     return Batch(crops, sigma, z, torch.tensor([0 if labels is None else int(labels[n]) for n in numbers]))
 
 
-def in_coordinates(x: Tensor, config: TrainingConfig) -> Tensor:
-    """Pictures (B, C, H, W), scaled to [0, 1], in the coordinates of the prior."""
-    return luma_first(x) if config.colours == "luma first" else x
-
-
 def train(
     pictures: Sequence[Picture],
     config: TrainingConfig,
@@ -311,7 +305,7 @@ def fit(
     scale = unit_scale(pictures)
     if config.augmentation.framing[1]:
         for picture in pictures:
-            shrunk(picture, config.crop, 0.0)  # says what is wrong with a picture now rather than in an hour
+            check_shrinkable(picture, config.crop)  # now rather than in an hour
     pyramid = [pictures]
     while len(pyramid) < len(config.scale_odds):
         pyramid.append([halve(p) for p in pyramid[-1]])
@@ -342,7 +336,7 @@ def fit(
         try:
             while step < config.steps and progress() < 1:
                 batch = upcoming.result().to(device)
-                batch = batch._replace(x0=in_coordinates(batch.x0.float() / scale, config))
+                batch = batch._replace(x0=from_rgb(batch.x0.float() / scale, config.colours))
                 upcoming = pool.submit(prepare, step + 1)
                 optimizer.scale_rates(learning_rate_factor(progress(), step, config.decay_share, warmup))
                 torch.manual_seed(config.seed * 2**32 + step)  # dropout's, so that a resumed run repeats it too
@@ -420,6 +414,6 @@ def denoising_picture(
             level = torch.full((len(pictures),), sigma, device=device)
             columns += [noisy, model.eval()(noisy.to(device), level).cpu()]
     grid = torch.cat([torch.cat(list(column), dim=1) for column in columns], dim=2)
-    grid = (rgb(grid) if colours == "luma first" else grid).clamp(0, 1)
+    grid = to_rgb(grid, colours).clamp(0, 1)
     array = (grid * 255).round().byte().permute(1, 2, 0).numpy()
     return Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array)

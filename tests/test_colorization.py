@@ -104,7 +104,6 @@ def test_the_colours_of_a_gaussian_prior_with_luma_first_have_its_posterior() ->
     # Chroma correlated with luma pixel by pixel: E[Cb | Y] = slope (Y - .5), standard deviation .1 around it, wide
     # against the ladder's last level, whose noise is denoised rather than sampled.
     slope, spread, luma_std = 0.3, 0.1, 0.2
-    covariance = torch.zeros(3, 3)
     gain = torch.tensor([LUMA_GAIN, slope, -slope])
     covariance = luma_std**2 * gain[:, None] * gain + torch.diag(torch.tensor([0.0, spread**2, spread**2]))
     centre = torch.tensor([0.5 * LUMA_GAIN, 0.0, 0.0]).reshape(1, 3, 1, 1)
