@@ -23,13 +23,13 @@ from ct import CASES, Case, measure, one_slice_per_patient, scan
 from torch import Tensor
 
 from invsolve import Posterior, inpaint, load_prior
-from invsolve.conformal import LEVEL, Calibration, learn_factor, leave_one_out, scores
-from invsolve.ct import reconstruct_ct
+from invsolve.ct.reconstruction import reconstruct_ct
+from invsolve.evaluation.metrics import psnr
 from invsolve.forward_models import projector
-from invsolve.metrics import psnr
 from invsolve.rules import rule_name
 from invsolve.samplers import sampler_name
-from invsolve.uncertainty import attainable_interval
+from invsolve.uncertainty.conformal import LEVEL, Calibration, learn_factor, leave_one_out, scores
+from invsolve.uncertainty.intervals import attainable_interval
 
 BODY = 0.25
 """n of the body's edge: -500 HU."""

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from invsolve import Posterior, colorize, load_prior
-from invsolve.baselines import ColourTable
 from invsolve.cli.results import channels_last, score
-from invsolve.colorization import STEPS
-from invsolve.data import load_pictures
-from invsolve.metrics import ciede2000, mean_chroma
+from invsolve.evaluation.metrics import ciede2000, mean_chroma
+from invsolve.pictures import to_pixels
 from invsolve.pretrained import find_prior
-from invsolve.rounding import to_pixels
+from invsolve.tasks.baselines import ColourTable
+from invsolve.tasks.colorization import STEPS
+from invsolve.training.sources import load_pictures
 
 
 def judged(result: Posterior, truth: NDArray[np.uint8]) -> dict[str, float]:

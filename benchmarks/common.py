@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 
 from invsolve.cli.demo import scratches
-from invsolve.data import load_pictures
 from invsolve.posterior import Posterior
+from invsolve.training.sources import load_pictures
 
 SIZE = 256
 

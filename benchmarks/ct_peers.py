@@ -24,7 +24,7 @@ from deepinv.sampling import DiffPIR, DPSDataFidelity, PosteriorDiffusion, Varia
 from deepinv.sampling.sde_solver import AncestralSolver
 
 from invsolve import load_prior
-from invsolve.ct import reconstruct_ct
+from invsolve.ct.reconstruction import reconstruct_ct
 from invsolve.forward_models import TransmissionNoise, projector
 
 CALLS = 100

@@ -12,13 +12,13 @@ import json
 
 import torch
 
-from invsolve.exactness import Law, bias, langevin_law, renoising_law, start_law, stepwise_law
 from invsolve.forward_models import ForwardModel, GaussianNoise, Grayscale, LinearOperator, Mask
-from invsolve.gaussian import smooth_gaussian_prior
+from invsolve.models.gaussian import smooth_gaussian_prior
+from invsolve.models.score_model import ScoreModel
 from invsolve.rules import condition
 from invsolve.samplers import heun_sde, ode, predictor_corrector, reverse_sde
-from invsolve.score_model import ScoreModel
-from invsolve.sigmas import geometric, karras
+from invsolve.samplers.sigmas import geometric, karras
+from invsolve.verification.exactness import Law, bias, langevin_law, renoising_law, start_law, stepwise_law
 
 SHAPE, NOISE = (3, 8, 8), 0.05
 

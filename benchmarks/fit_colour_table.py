@@ -6,7 +6,7 @@ python benchmarks/fit_colour_table.py photos-train.npz pretrained/photos/colour-
 import sys
 from pathlib import Path
 
-from invsolve.baselines import ColourTable
-from invsolve.data import load_pictures
+from invsolve.tasks.baselines import ColourTable
+from invsolve.training.sources import load_pictures
 
 ColourTable.fit(load_pictures(sys.argv[1])).save(Path(sys.argv[2]))

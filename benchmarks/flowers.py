@@ -24,14 +24,14 @@ from common import arguments, machine, print_table
 from PIL import Image
 
 from invsolve import colorize, inpaint, load_prior
-from invsolve.baselines import ColourTable, biharmonic
 from invsolve.cli.results import channels_last, score
-from invsolve.data import load_pictures
-from invsolve.generation import grid
-from invsolve.metrics import ciede2000, mean_chroma
+from invsolve.evaluation.metrics import ciede2000, mean_chroma
+from invsolve.pictures import to_pixels
 from invsolve.posterior import Posterior
 from invsolve.pretrained import NetworkPrior
-from invsolve.rounding import to_pixels
+from invsolve.tasks.baselines import ColourTable, biharmonic
+from invsolve.tasks.generation import grid
+from invsolve.training.sources import load_pictures
 
 Picture = npt.NDArray[np.uint8]
 COMPLETIONS = 5

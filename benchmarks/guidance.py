@@ -20,12 +20,12 @@ import torch
 from common import machine, seconds_per_call
 from PIL import Image
 
-from invsolve.data import load_labelled
-from invsolve.generation import generate, grid
+from invsolve.evaluation.sample_quality import classifier_features, diversity
+from invsolve.pictures import to_pixels
 from invsolve.posterior import Posterior
 from invsolve.pretrained import load_classifier, load_prior
-from invsolve.quality import classifier_features, diversity
-from invsolve.rounding import to_pixels
+from invsolve.tasks.generation import generate, grid
+from invsolve.training.sources import load_labelled
 
 
 def main() -> None:

@@ -13,10 +13,10 @@ from common import arguments, centre_crops, machine, print_table, random_lines, 
 from PIL import Image
 
 from invsolve import inpaint, load_prior
-from invsolve.baselines import biharmonic
 from invsolve.cli.results import channels_last, score
-from invsolve.inpainting import STEPS
-from invsolve.rounding import to_pixels
+from invsolve.pictures import to_pixels
+from invsolve.tasks.baselines import biharmonic
+from invsolve.tasks.inpainting import STEPS
 
 TASKS = {"pixels": random_pixels, "lines": random_lines}
 """(a) half of the pixels missing, (b) lines 5 pixels wide over 10 % of them."""

@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from invsolve.data import load_pictures
-from invsolve.gaussian import GaussianMixturePrior, GaussianPrior, smooth_gaussian_prior
-from invsolve.likelihood import likelihood, validated_bits
+from invsolve.models.gaussian import GaussianMixturePrior, GaussianPrior, smooth_gaussian_prior
+from invsolve.ode.density import likelihood, validated_bits
 from invsolve.pretrained import Card, find_prior, load_prior
 from invsolve.pretrained.loading import CARD
+from invsolve.training.sources import load_pictures
 
 
 def known() -> None:

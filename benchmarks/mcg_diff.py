@@ -38,13 +38,13 @@ from torch import Tensor
 from verify import MIXTURES
 
 from invsolve.forward_models import DenseMatrix, ForwardModel, GaussianNoise
-from invsolve.gaussian import SharedMixturePrior, dense_matrix
-from invsolve.problems import Problem, mixture_problem
+from invsolve.models.gaussian import SharedMixturePrior, dense_matrix
+from invsolve.models.score_model import CountedModel, Noise
 from invsolve.rules import condition
+from invsolve.samplers.sigmas import geometric, karras
 from invsolve.samplers.twisted import effective_sample_size, resample, twisted_particles
-from invsolve.score_model import CountedModel, Noise
-from invsolve.sigmas import geometric, karras
-from invsolve.verify import judge_samples
+from invsolve.verification.judge import judge_samples
+from invsolve.verification.problems import Problem, mixture_problem
 
 BUDGET = 200
 DRAWS = 200

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from invsolve.objectives import denoising, draw_directions, implicit, sliced
+from invsolve.training.objectives import denoising, draw_directions, implicit, sliced
 
 
 def milliseconds(loss: Callable[[], Tensor], model: nn.Module, repeats: int) -> float:

@@ -25,14 +25,14 @@ from common import machine, seconds_per_call
 from PIL import Image
 from torch import Tensor
 
-from invsolve.data import load_pictures
 from invsolve.errors import SolveError, UsageError
-from invsolve.generation import grid, ladder, sample
+from invsolve.evaluation.sample_quality import Features, Quality, classifier_features, inception_features, quality
+from invsolve.models.score_model import ScoreModel, Sigma, WrappedModel
+from invsolve.pictures import to_pixels
 from invsolve.pretrained import load_classifier, load_prior
-from invsolve.quality import Features, Quality, classifier_features, inception_features, quality
-from invsolve.rounding import to_pixels
-from invsolve.score_model import ScoreModel, Sigma, WrappedModel
-from invsolve.sigmas import geometric
+from invsolve.samplers.sigmas import geometric
+from invsolve.tasks.generation import grid, ladder, sample
+from invsolve.training.sources import load_pictures
 
 LEVELS: dict[str, Callable[[int], int]] = {  # network calls -> noise levels
     "ode": lambda calls: (calls + 1) // 2,

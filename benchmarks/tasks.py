@@ -26,10 +26,10 @@ from ct import CASES, measure, one_slice_per_patient
 from PIL import Image
 
 from invsolve import Posterior, colorize, inpaint, load_prior
-from invsolve.ct import reconstruct_ct
+from invsolve.ct.reconstruction import reconstruct_ct
 from invsolve.errors import SolveError
+from invsolve.evaluation.metrics import psnr
 from invsolve.forward_models import projector
-from invsolve.metrics import psnr
 from invsolve.rules import MomentMatching, Rule
 from invsolve.samplers import ancestral_corrected, renoising
 

@@ -14,8 +14,8 @@ from common import SIZE, machine, random_pixels
 from invsolve import inpaint, load_prior, solve
 from invsolve.cli.demo import demo_picture
 from invsolve.forward_models import ForwardModel, Mask
-from invsolve.score_model import CountedModel, ScoreModel, Sigma
-from invsolve.sigmas import karras
+from invsolve.models.score_model import CountedModel, ScoreModel, Sigma
+from invsolve.samplers.sigmas import karras
 
 
 class Timed(CountedModel):

@@ -18,10 +18,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from invsolve import presets, training
-from invsolve.data import load_pictures
-from invsolve.network import NetworkConfig
-from invsolve.optimizer import MuonAdamW
+from invsolve import training
+from invsolve.models.network import NetworkConfig
+from invsolve.training import checkpoint, presets
+from invsolve.training.optimizer import MuonAdamW
+from invsolve.training.sources import load_pictures
+from invsolve.training.validation import validation_pictures
 
 BASE = replace(
     presets.PRESETS["photos"], steps=1_000_000, crop_late=64, network=NetworkConfig(widths=(32, 64, 128, 192))
@@ -86,11 +88,11 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--only", nargs="*", help="names of variants")
     options = parser.parse_args()
-    pictures, held_out = load_pictures(options.train), training.validation_pictures(load_pictures(options.val), 256)
+    pictures, held_out = load_pictures(options.train), validation_pictures(load_pictures(options.val), 256)
     for name, (config, optimizer) in VARIANTS.items():
         if options.only and name not in options.only:
             continue
-        training.MuonAdamW = optimizer  # type: ignore[misc]
+        checkpoint.MuonAdamW = optimizer  # type: ignore[misc]
         with tempfile.TemporaryDirectory() as folder:
             state = training.train(
                 pictures,

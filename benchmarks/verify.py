@@ -1,6 +1,6 @@
 """Which rule and sampler come nearest to the true posterior at 50, 100 and 200 network calls per sample.
 
-Two tables, both with exact denoisers in closed form (``invsolve.verify``). Gaussian: bias (rms error of the mean in
+Two tables, both with exact denoisers in closed form (``invsolve.verification.judge``). Gaussian: bias (rms error of the mean in
 posterior standard deviations, ideal 0) and ratio (standard deviation over the exact one, ideal 1) for inpainting,
 colorization and blur, means over ``--repeats`` problems. Mixture: sliced Wasserstein distance over 20 problems for each
 (d, dy), beside that of exact draws. Backward passes count as calls.
@@ -17,10 +17,11 @@ from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple
 
-from invsolve.problems import mixture_problem, problems
 from invsolve.rules import DPS, MomentMatching, Rule
 from invsolve.samplers import ancestral_corrected, annealed_langevin, daps, split_gibbs
-from invsolve.verify import Figures, average, save_figures, verify
+from invsolve.verification.figures import Figures, average, save_figures
+from invsolve.verification.judge import verify
+from invsolve.verification.problems import mixture_problem, problems
 
 GAUSSIAN = ("inpainting", "colorization", "blur")
 BUDGETS = (50, 100, 200)

@@ -4,7 +4,7 @@
     python benchmarks/verify_peers.py
 
 Both sides get the same exact denoiser, measurement, seeds and count of draws, and are judged by
-``invsolve.verify.judge_samples``: bias of the mean in posterior standard deviations (ideal 0), standard deviation over
+``invsolve.verification.judge.judge_samples``: bias of the mean in posterior standard deviations (ideal 0), standard deviation over
 the exact one (ideal 1), coverage of the range of 19 draws (ideal .9). A backward pass through the denoiser counts as a
 call. Seconds are CPU seconds of one thread for all draws, in float32 for deepinv (it casts what it denoises) and in
 float64 for ours.
@@ -52,13 +52,13 @@ from deepinv.sampling import (
 from deepinv.sampling.sde_solver import AncestralSolver, HeunSolver
 from torch import Tensor
 
-from invsolve.gaussian import GaussianPrior, dense_matrix
-from invsolve.problems import Problem, problems
+from invsolve.models.gaussian import GaussianPrior, dense_matrix
+from invsolve.models.score_model import CountedModel
 from invsolve.rules import MomentMatching, Rule, condition
 from invsolve.samplers import Sampler, find_sampler
-from invsolve.score_model import CountedModel
-from invsolve.sigmas import geometric
-from invsolve.verify import draw_samples, judge_samples
+from invsolve.samplers.sigmas import geometric
+from invsolve.verification.judge import draw_samples, judge_samples
+from invsolve.verification.problems import Problem, problems
 
 KINDS = ("inpainting", "colorization", "blur")
 CENTRE = 0.5

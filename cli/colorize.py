@@ -33,7 +33,7 @@ from invsolve.cli.uncertainty import (
     uncertainty_json,
 )
 from invsolve.errors import InputError
-from invsolve.rounding import to_pixels
+from invsolve.pictures import to_pixels
 
 
 def colorize(
@@ -88,9 +88,9 @@ def colorize(
     check_writable(outputs, force=force)
 
     with clean_stdout():
-        from invsolve.colorization import colorize
         from invsolve.forward_models import Grayscale
         from invsolve.pretrained.loading import find_prior, load_prior
+        from invsolve.tasks.colorization import colorize
 
         unit = grey.astype(np.float32) / 255
         prior = load_prior(model, device)
@@ -128,8 +128,8 @@ def colorize(
         say(", ".join(f"{name} {value}" for name, value in posterior.settings.items()), level=1)
         scores: dict[str, dict[str, float]] = {}
         if reference is not None:
-            from invsolve.baselines import ColourTable
-            from invsolve.metrics import ciede2000, mean_chroma
+            from invsolve.evaluation.metrics import ciede2000, mean_chroma
+            from invsolve.tasks.baselines import ColourTable
 
             candidates = {"grey": np.repeat(grey[..., None], 3, axis=2)}
             own, general = (find_prior(name) / "colour-table.json" for name in (model, "photos"))

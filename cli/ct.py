@@ -36,7 +36,7 @@ from invsolve.cli.uncertainty import (
     uncertainty_json,
 )
 from invsolve.errors import UsageError
-from invsolve.rounding import to_pixels
+from invsolve.pictures import to_pixels
 
 Array = npt.NDArray[Any]
 METHODS = ("score", "fbp", "sirt", "cgls", "tv")
@@ -150,7 +150,7 @@ def ct(
     check_writable(list(paths.values()), force=force)
 
     with clean_stdout():
-        from invsolve.ct import to_hounsfield
+        from invsolve.ct.units import to_hounsfield
 
         scan = interpret(
             measured, reference, views=views, angles=angles, geometry_file=geometry, size=size, pixel_size=pixel_size,
@@ -268,13 +268,13 @@ def reconstruct(
     """FBP first, to see whether the units fit; then TV and ours, or the one classical method asked for."""
     import torch
 
-    from invsolve.ct import reconstruct_ct
-    from invsolve.ct_baselines import classical
+    from invsolve.ct.classical import classical
+    from invsolve.ct.reconstruction import reconstruct_ct
+    from invsolve.ct.sinogram import check_range, peak
     from invsolve.forward_models import TransmissionNoise
     from invsolve.forward_models.projector import projector
     from invsolve.pretrained.loading import load_prior, resolve_device
-    from invsolve.sinogram import check_range, peak
-    from invsolve.uncertainty import determined
+    from invsolve.uncertainty.intervals import determined
 
     where = resolve_device(device)
     prior = load_prior(model, where) if method == "score" else None
@@ -338,7 +338,7 @@ def result_files(
     grey_range: tuple[float, float], facts: dict[str, Any],
 ) -> dict[Path, bytes]:  # fmt: skip
     """Everything to write but the report: stacks as stacks, pictures of the middle slice."""
-    from invsolve.ct import to_hounsfield
+    from invsolve.ct.units import to_hounsfield
 
     def shaped(stack: Array) -> Array:
         return stack if scan.stacked else stack[..., 0, :, :]
@@ -369,8 +369,8 @@ def result_files(
 
 def score_all(reference: Array, hu: dict[str, Array]) -> dict[str, dict[str, float]]:
     """PSNR and SSIM over -1000 to 1000 HU, RMSE in HU; means over the slices."""
-    from invsolve.ct import from_hounsfield
-    from invsolve.metrics import psnr, ssim
+    from invsolve.ct.units import from_hounsfield
+    from invsolve.evaluation.metrics import psnr, ssim
 
     truth = from_hounsfield(reference)
     scores = {}

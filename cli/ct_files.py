@@ -14,7 +14,7 @@ import tifffile
 from PIL import Image, ImageDraw
 
 from invsolve.errors import InputError
-from invsolve.rounding import to_pixels
+from invsolve.pictures import to_pixels
 
 Array = npt.NDArray[Any]
 ENDINGS = (".npy", ".npz", ".tif", ".tiff")

@@ -46,8 +46,8 @@ def interpret(
     """From the file's numbers and the options to a scan; everything that is assumed is said."""
     from dataclasses import replace
 
+    from invsolve.ct.sinogram import UNITS, estimate_noise, find_axes, find_center, normalize, slice_size
     from invsolve.forward_models.geometry import Geometry, even_angles, even_subset
-    from invsolve.sinogram import UNITS, estimate_noise, find_axes, find_center, normalize, slice_size
 
     if measured.ndim not in (2, 3):
         raise InputError(
@@ -136,7 +136,7 @@ def attenuating(stack: Array, units: str, i0: float | None) -> Array:
 
 def check_axes(stack: Array, units: str, i0: float | None, axis: str) -> None:
     """Raise InputError where the given axis order contradicts the data."""
-    from invsolve.sinogram import find_axes
+    from invsolve.ct.sinogram import find_axes
 
     if axis != "auto" and find_axes(attenuating(stack, units, i0)) == "detectors,views":
         other = "detectors,views" if axis == "views,detectors" else "views,detectors"

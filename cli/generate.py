@@ -53,8 +53,8 @@ def generate(
     paths = grid_paths(output, f"generate.{name}.png", samples)
     check_writable(paths, force=force)
     with clean_stdout():
-        from invsolve.generation import generate as draw
         from invsolve.pretrained.loading import load_classifier, load_prior
+        from invsolve.tasks.generation import generate as draw
 
         prior = load_prior(model, device)
         guide = load_classifier(default_classifier(model) if classifier is None else classifier, prior.device)

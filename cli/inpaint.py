@@ -33,7 +33,7 @@ from invsolve.cli.uncertainty import (
     uncertainty_json,
 )
 from invsolve.errors import InputError
-from invsolve.rounding import to_pixels
+from invsolve.pictures import to_pixels
 
 BIHARMONIC_LIMIT = 200_000
 """Missing pixels up to which the baseline's sparse solve stays in seconds."""
@@ -101,8 +101,8 @@ def inpaint(
         import torch
 
         from invsolve.forward_models import Mask
-        from invsolve.inpainting import check_inpainting, inpaint
         from invsolve.pretrained.loading import load_prior
+        from invsolve.tasks.inpainting import check_inpainting, inpaint
 
         unit = pixels.astype(np.float32) / 255
         check_inpainting(unit, missing)
@@ -154,7 +154,7 @@ def inpaint(
         say(", ".join(f"{name} {value}" for name, value in posterior.settings.items()), level=1)
         scores: dict[str, dict[str, float]] = {}
         if reference is not None:
-            from invsolve.baselines import biharmonic
+            from invsolve.tasks.baselines import biharmonic
 
             candidates = {"invsolve sample": pictures[0]}
             if missing.sum() <= BIHARMONIC_LIMIT:

@@ -15,7 +15,7 @@ from invsolve.cli.files import check_writable, encode_picture, open_picture, out
 from invsolve.cli.likelihood import fitted
 from invsolve.cli.results import channels_last
 from invsolve.errors import InputError
-from invsolve.rounding import to_pixels
+from invsolve.pictures import to_pixels
 
 
 def interpolate(
@@ -53,9 +53,9 @@ def interpolate(
     with clean_stdout():
         import torch
 
-        from invsolve.generation import grid
-        from invsolve.latent import interpolate as morph
+        from invsolve.ode.latent import interpolate as morph
         from invsolve.pretrained.loading import load_prior
+        from invsolve.tasks.generation import grid
 
         prior = load_prior(model, device)
         mode = "L" if prior.channels == 1 else "RGB"

@@ -57,8 +57,8 @@ def likelihood(
     with clean_stdout():
         import torch
 
-        from invsolve.likelihood import likelihood as measure
-        from invsolve.likelihood import rank, unusual
+        from invsolve.ode.density import likelihood as measure
+        from invsolve.ode.density import rank, unusual
         from invsolve.pretrained.loading import load_prior
 
         priors = {name: load_prior(name, device) for name in models or ["cifar10"]}

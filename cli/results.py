@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from invsolve.cli.console import say
 from invsolve.cli.files import Picture, encode_picture, write_all
-from invsolve.rounding import to_pixels
+from invsolve.pictures import to_pixels
 
 STD_WHITE = 0.25
 """Standard deviation drawn as white in the std map, in units of the full grey range."""
@@ -147,7 +147,7 @@ def channels_last(image: Any) -> npt.NDArray[np.floating]:
 
 def score(truth: npt.NDArray[np.uint8], estimate: npt.NDArray[np.uint8]) -> dict[str, float]:
     """PSNR in dB and SSIM of 8-bit pictures over the whole picture."""
-    from invsolve.metrics import psnr, ssim
+    from invsolve.evaluation.metrics import psnr, ssim
 
     a, b = truth / 255.0, estimate.reshape(truth.shape) / 255.0
     return {"psnr": psnr(a, b, data_range=1.0), "ssim": ssim(a, b, data_range=1.0)}

@@ -16,7 +16,7 @@ from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
 from invsolve.cli.files import check_writable, encode_picture, provenance, write_all
 from invsolve.cli.results import channels_last
 from invsolve.errors import OutputError, UsageError
-from invsolve.rounding import to_pixels
+from invsolve.pictures import to_pixels
 
 Count = Annotated[int, typer.Option("--samples", "-n", min=1, help="Pictures.", rich_help_panel="Sampler")]
 Size = Annotated[
@@ -64,8 +64,8 @@ def sample(
     paths = grid_paths(output, "sample.png", samples)
     check_writable(paths, force=force)
     with clean_stdout():
-        from invsolve.generation import sample as draw
         from invsolve.pretrained.loading import load_prior
+        from invsolve.tasks.generation import sample as draw
 
         prior = load_prior(model, device)
 
@@ -84,7 +84,7 @@ def sample(
 
 def make_grid(run: Callable[[Callable[[Any], None]], Any], paths: list[Path], **facts: Any) -> dict[str, Any]:
     """Draw, write grid and pictures, and say so; returns the facts for JSON."""
-    from invsolve.generation import grid
+    from invsolve.tasks.generation import grid
 
     started = time.perf_counter()
     with progress_bar() as bar:

@@ -57,9 +57,9 @@ def simulate_ct(
     paths = [folder / f"{picture.stem}.{part}" for part in ("sinogram.npy", "geometry.toml", "truth.npy")]
     check_writable(paths, force=force)
     with clean_stdout():
-        from invsolve.ct import attenuation_per_unit, from_hounsfield
+        from invsolve.ct.simulation import photon_counts, project_slice
+        from invsolve.ct.units import attenuation_per_unit, from_hounsfield
         from invsolve.forward_models.geometry import Geometry, even_angles
-        from invsolve.simulation import photon_counts, project_slice
 
         if geometry is not None:
             scan = Geometry.read(geometry)
@@ -121,7 +121,7 @@ def simulate_inpaint(
     Example: invsolve simulate inpaint photo.png --pixels 0.5
     """
     from invsolve.cli.demo import scratches
-    from invsolve.rounding import to_pixels
+    from invsolve.pictures import to_pixels
 
     Verbosity.level = -1 if quiet else 0
     photo = read_photo(picture)

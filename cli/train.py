@@ -84,11 +84,13 @@ def train(
       invsolve train cifar10-train.npz --val cifar10-val.npz --classifier --preset cifar10 -o my-classifier
     """  # fmt: skip
     Verbosity.level = -1 if quiet else verbose
-    from invsolve import classifier as classifiers
-    from invsolve.data import Labelled, load_labelled
-    from invsolve.presets import PRESETS
     from invsolve.pretrained.loading import CARD, WEIGHTS, resolve_device
-    from invsolve.training import CHECKPOINT, DENOISING, Task, fit, with_overrides
+    from invsolve.training import classifier as classifiers
+    from invsolve.training.checkpoint import CHECKPOINT
+    from invsolve.training.loop import fit, with_overrides
+    from invsolve.training.loss import DENOISING, Task
+    from invsolve.training.presets import PRESETS
+    from invsolve.training.sources import Labelled, load_labelled
 
     presets = classifiers.PRESETS if classifier else PRESETS
     if preset not in presets:
@@ -176,8 +178,8 @@ def initial_weights(name: str, config: Any, classifier: bool) -> Any:
 
 def mixed_and_held_out(data: list[str], validation: str | None, channels: int) -> tuple[int, list[Any], list[Any]]:
     """The number of training pictures, the pictures of all sources in equal shares, and those for validation."""
-    from invsolve.data import load_pictures, mixed
-    from invsolve.training import hold_out
+    from invsolve.training.sources import load_pictures, mixed
+    from invsolve.training.validation import hold_out
 
     sources = [load_pictures(source, channels) for source in data]
     if len({source[0].dtype for source in sources}) > 1:
@@ -192,8 +194,8 @@ def mixed_and_held_out(data: list[str], validation: str | None, channels: int) -
 
 def hold_out_labelled(known: Any) -> tuple[Any, Any]:
     """Split off a share of the pictures, with their labels, for validation."""
-    from invsolve.data import Labelled
-    from invsolve.training import hold_out
+    from invsolve.training.sources import Labelled
+    from invsolve.training.validation import hold_out
 
     numbers = hold_out([np.full((1, 1, 1), i, np.uint16) for i in range(len(known.pictures))])
     parts = [[int(number[0, 0, 0]) for number in part] for part in numbers]
@@ -220,7 +222,7 @@ def export(output: Path, config: Any, state: Any, held_out: Any, *, data: str, n
     from invsolve.colours import from_rgb
     from invsolve.pretrained.card import Card
     from invsolve.pretrained.loading import save_prior
-    from invsolve.training import denoising_picture, validate, validation_pictures, validation_sigmas
+    from invsolve.training.validation import denoising_picture, validate, validation_pictures, validation_sigmas
 
     framing, some = config.augmentation.framing[1], held_out[:: -(-len(held_out) // MOST_VALIDATED["prior"])]
     examples = from_rgb(validation_pictures(some, config.crop if framing else 256, framing), config.colours)
@@ -247,10 +249,10 @@ def export(output: Path, config: Any, state: Any, held_out: Any, *, data: str, n
 
 def export_classifier(output: Path, config: Any, state: Any, held_out: Any, *, data: str, name: str, licence: str) -> Any:  # fmt: skip
     """Measure the averaged weights' accuracy at every noise level and write classifier and card."""
-    from invsolve.classifier import validate_classifier
     from invsolve.pretrained.card import Card
     from invsolve.pretrained.loading import save_prior
-    from invsolve.training import validation_pictures, validation_sigmas
+    from invsolve.training.classifier import validate_classifier
+    from invsolve.training.validation import validation_pictures, validation_sigmas
 
     # Every k-th picture: files may be sorted by class.
     every = -(-len(held_out.pictures) // MOST_VALIDATED["classifier"])

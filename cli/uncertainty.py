@@ -13,10 +13,10 @@ from invsolve.errors import OutputError, UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from invsolve.conformal import Calibration
     from invsolve.forward_models import LinearOperator
     from invsolve.posterior import Posterior
-    from invsolve.uncertainty import Interval
+    from invsolve.uncertainty.conformal import Calibration
+    from invsolve.uncertainty.intervals import Interval
 
 SAMPLES_FOR_90 = 19
 
@@ -77,9 +77,9 @@ def load_calibration(path: Path | None, problem: dict[str, float], **settings: A
     InputError : not a calibration.
     UsageError : learned with another prior, task or settings, or none is shipped for these.
     """
-    from invsolve.conformal import Calibration
     from invsolve.rules import rule_name
     from invsolve.samplers import sampler_name
+    from invsolve.uncertainty.conformal import Calibration
 
     settings |= {"rule": rule_name(settings["rule"]), "sampler": sampler_name(settings["sampler"])}
     if path is None:
@@ -94,8 +94,8 @@ def load_calibration(path: Path | None, problem: dict[str, float], **settings: A
 
 def shipped_calibrations(settings: dict[str, Any]) -> list[Calibration]:
     """Those that came with the prior and have these settings (any fields, such as ``task``)."""
-    from invsolve.conformal import Calibration
     from invsolve.pretrained.loading import SHIPPED
+    from invsolve.uncertainty.conformal import Calibration
 
     known = [Calibration.load(file) for file in sorted(SHIPPED.glob("*/calibrations/*.json"))]
     return [one for one in known if all(getattr(one, part) == value for part, value in settings.items())]
@@ -133,8 +133,8 @@ def summarize(
     most : samples to split into what was measured and what was not, where that is work; default all.
     open_values : where the interval's mean width is taken, broadcast to a sample; default everywhere.
     """
-    from invsolve.conformal import LEVEL
-    from invsolve.uncertainty import attainable_interval, prior_share, split_std
+    from invsolve.uncertainty.conformal import LEVEL
+    from invsolve.uncertainty.intervals import attainable_interval, prior_share, split_std
 
     count = len(posterior.samples)
     share, prior_std, interval, width = math.nan, None, None, math.nan
@@ -225,7 +225,7 @@ def diagnostics_file(
     """The picture of misfit and step against the noise level, if a path was given."""
     if path is None:
         return {}
-    from invsolve.diagnostics import trace_picture
+    from invsolve.uncertainty.trace import trace_picture
 
     content = "misfit and step against the noise level"
     return {path: encode_picture(trace_picture(diagnostics), path, {**facts, "content": content})}

@@ -20,8 +20,8 @@ from invsolve.cli.files import check_writable, encode_picture, provenance, write
 from invsolve.errors import ExitCode, InvsolveError, UsageError
 
 if TYPE_CHECKING:
-    from invsolve.problems import Problem
-    from invsolve.verify import Figures
+    from invsolve.verification.figures import Figures
+    from invsolve.verification.problems import Problem
 
 _WHAT, _HOW, _OUTPUT = "What to judge", "How", "Output"
 
@@ -110,17 +110,10 @@ def verify(
 
     with clean_stdout():
         from invsolve.pretrained.loading import resolve_device
-        from invsolve.problems import find_problem, gaussian_problem
-        from invsolve.verify import (
-            average,
-            changes,
-            check_adjoint,
-            judged_draws,
-            load_figures,
-            save_figures,
-            slice_picture,
-        )
-        from invsolve.verify import verify as judge
+        from invsolve.verification.figures import average, changes, load_figures, save_figures
+        from invsolve.verification.judge import check_adjoint, judged_draws, slice_picture
+        from invsolve.verification.judge import verify as judge
+        from invsolve.verification.problems import find_problem, gaussian_problem
 
         before = load_figures(against) if against else None
         where = resolve_device(device)
@@ -166,7 +159,7 @@ def verify(
             write_all({picture: encode_picture(image, picture, facts)})
         moved = changes(figures, before) if before is not None else []
     if as_json:
-        from invsolve.verify import as_json as plain
+        from invsolve.verification.figures import as_json as plain
 
         sys.stdout.write(json.dumps(plain(figures), allow_nan=False) + "\n")
     elif not quiet:

@@ -12,7 +12,7 @@ from drawing import strip
 
 from invsolve import load_prior, sample
 from invsolve.samplers import StepInfo
-from invsolve.sigmas import karras
+from invsolve.samplers.sigmas import karras
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--model", default="photos")

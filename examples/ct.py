@@ -15,11 +15,12 @@ from PIL import Image
 
 from invsolve import load_prior
 from invsolve.cli.ct_files import labelled_row, windowed
-from invsolve.ct import attenuation_per_unit, from_hounsfield, reconstruct_ct, to_hounsfield
-from invsolve.ct_baselines import classical
+from invsolve.ct.classical import classical
+from invsolve.ct.reconstruction import reconstruct_ct
+from invsolve.ct.simulation import photon_counts, project_slice
+from invsolve.ct.units import attenuation_per_unit, from_hounsfield, to_hounsfield
+from invsolve.evaluation.metrics import psnr
 from invsolve.forward_models import Geometry, TransmissionNoise, even_angles, projector
-from invsolve.metrics import psnr
-from invsolve.simulation import photon_counts, project_slice
 
 HERE = Path(__file__).parent
 OUT = Path("invsolve-examples")

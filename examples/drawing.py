@@ -103,8 +103,8 @@ def sheet(panels: list[Panel], columns: int, name: str) -> Path:
 
 def strip(pictures: Tensor, columns: int, name: str, enlarge: int = 1) -> Path:
     """Pictures (n, C, H, W) in [0, 1] side by side."""
-    from invsolve.generation import grid
-    from invsolve.rounding import to_pixels
+    from invsolve.pictures import to_pixels
+    from invsolve.tasks.generation import grid
 
     image = Image.fromarray(to_pixels(grid(pictures.clamp(0, 1).cpu(), columns).permute(1, 2, 0).numpy()).squeeze())
     OUT.mkdir(exist_ok=True)

@@ -6,10 +6,10 @@ Run from anywhere: python examples/exact_posterior.py
 import torch
 
 from invsolve import condition
-from invsolve.exactness import bias, renoising_law, start_law
 from invsolve.forward_models import ForwardModel, GaussianNoise, Grayscale
-from invsolve.gaussian import smooth_gaussian_prior
-from invsolve.sigmas import karras
+from invsolve.models.gaussian import smooth_gaussian_prior
+from invsolve.samplers.sigmas import karras
+from invsolve.verification.exactness import bias, renoising_law, start_law
 
 prior = smooth_gaussian_prior((3, 6, 6))
 generator = torch.Generator().manual_seed(0)

@@ -12,7 +12,7 @@ from drawing import strip
 from PIL import Image
 
 from invsolve import load_prior
-from invsolve.latent import interpolate
+from invsolve.ode.latent import interpolate
 
 HERE = Path(__file__).parent
 parser = argparse.ArgumentParser(description=__doc__)

@@ -10,7 +10,7 @@ from drawing import Panel, sheet
 from mixture import TWO_FAR
 
 from invsolve.samplers import annealed_langevin
-from invsolve.sigmas import geometric
+from invsolve.samplers.sigmas import geometric
 
 COUNT = 4000
 generator = torch.Generator().manual_seed(0)

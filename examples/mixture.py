@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from invsolve.gaussian import GaussianMixturePrior, GaussianPrior
+from invsolve.models.gaussian import GaussianMixturePrior, GaussianPrior
 
 
 def plane(weights: list[float], means: list[tuple[float, float]], variance: float = 1.0) -> GaussianMixturePrior:

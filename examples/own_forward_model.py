@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from invsolve import load_prior, solve
+from invsolve.evaluation.metrics import psnr
 from invsolve.forward_models import ForwardModel, GaussianNoise, LinearOperator
-from invsolve.metrics import psnr
-from invsolve.sigmas import karras
+from invsolve.samplers.sigmas import karras
 
 OUT = Path("invsolve-examples")
 OUT.mkdir(exist_ok=True)

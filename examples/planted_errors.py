@@ -1,16 +1,16 @@
-"""Four mistakes that leave the pictures pretty, and what `invsolve.verify` says to each: the posterior is wrong.
+"""Four mistakes that leave the pictures pretty, and what `invsolve.verification.judge` says to each: the posterior is wrong.
 
 Run from anywhere: python examples/planted_errors.py
 """
 
 import torch
 
-from invsolve import verify
 from invsolve.errors import InputError
 from invsolve.forward_models import LinearOperator
-from invsolve.problems import colorization_problem
 from invsolve.rules import MomentMatching
 from invsolve.samplers import multistep
+from invsolve.verification.judge import check_adjoint, verify
+from invsolve.verification.problems import colorization_problem
 
 
 class LikelihoodTwice(MomentMatching):
@@ -55,10 +55,10 @@ cases = {
 }
 print(f"{'':<37} {'bias':>6} {'ratio':>6} {'coverage':>8}   (right: 0, 1, .9)")
 for name, (rule, sampler) in cases.items():
-    found = verify.verify(problem, rule=rule, sampler=sampler, steps=12, samples=400)
+    found = verify(problem, rule=rule, sampler=sampler, steps=12, samples=400)
     verdict = "calibrated" if found.calibrated else "WRONG"
     print(f"{name:<37} {found.bias:6.3f} {found.std_ratio:6.3f} {found.coverage:8.3f}   {verdict}")
 try:
-    verify.check_adjoint(WrongSign())
+    check_adjoint(WrongSign())
 except InputError as error:
     print(f"{'wrong sign in an adjoint':<37} refused: {error}")

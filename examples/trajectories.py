@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from drawing import RED, Panel, sheet
 
-from invsolve.gaussian import GaussianMixturePrior, GaussianPrior
+from invsolve.models.gaussian import GaussianMixturePrior, GaussianPrior
 from invsolve.samplers import ode, reverse_sde
-from invsolve.sigmas import geometric
+from invsolve.samplers.sigmas import geometric
 
 PATHS, TOP = 12, 3.0
 parts = [GaussianPrior(torch.tensor([[[m]]]), torch.tensor([[0.01]])) for m in (-1.5, 0.0, 1.2)]

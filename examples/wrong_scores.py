@@ -11,7 +11,7 @@ from drawing import INK, PAPER_TO_RED, Panel, sheet
 from mixture import TWO_FAR
 from torch import Tensor, nn
 
-from invsolve.objectives import denoising, draw_directions, sliced
+from invsolve.training.objectives import denoising, draw_directions, sliced
 
 
 def learn(sigma: float, steps: int = 1500) -> nn.Module:

@@ -11,17 +11,19 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from invsolve import _moved
 from invsolve._version import __version__
 
 if TYPE_CHECKING:
     from invsolve import forward_models, samplers
-    from invsolve.colorization import colorize
-    from invsolve.generation import generate, sample
-    from invsolve.inpainting import inpaint
+    from invsolve.ct.reconstruction import reconstruct_ct
     from invsolve.posterior import Posterior
     from invsolve.pretrained.loading import load_classifier, load_prior
     from invsolve.rules import condition
     from invsolve.solver import solve
+    from invsolve.tasks.colorization import colorize
+    from invsolve.tasks.generation import generate, sample
+    from invsolve.tasks.inpainting import inpaint
 
 _HOMES = {
     "load_prior": "invsolve.pretrained.loading",
@@ -29,10 +31,11 @@ _HOMES = {
     "solve": "invsolve.solver",
     "condition": "invsolve.rules",
     "Posterior": "invsolve.posterior",
-    "inpaint": "invsolve.inpainting",
-    "colorize": "invsolve.colorization",
-    "sample": "invsolve.generation",
-    "generate": "invsolve.generation",
+    "inpaint": "invsolve.tasks.inpainting",
+    "colorize": "invsolve.tasks.colorization",
+    "reconstruct_ct": "invsolve.ct.reconstruction",
+    "sample": "invsolve.tasks.generation",
+    "generate": "invsolve.tasks.generation",
 }
 _MODULES = ("forward_models", "samplers")
 
@@ -46,10 +49,13 @@ __all__ = [
     "inpaint",
     "load_classifier",
     "load_prior",
+    "reconstruct_ct",
     "sample",
     "samplers",
     "solve",
 ]
+
+_moved.install()
 
 
 def __getattr__(name: str) -> Any:

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invsolve import uncertainty
 from invsolve.errors import InputError
 from invsolve.forward_models import LinearOperator
+from invsolve.uncertainty import intervals
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Posterior:
         level is right. Empty for exact measurements, which have none.
     settings : everything needed to repeat the run.
     network_calls : pictures denoised in all; a backward pass through the denoiser counts as one more.
-    diagnostics : ``sigma``, ``misfit`` and ``step``, a number for each step; see :mod:`invsolve.diagnostics`.
+    diagnostics : ``sigma``, ``misfit`` and ``step``, a number for each step; see :mod:`invsolve.uncertainty.trace`.
     measured_values : informative values of one image's measurement, 0 where unknown.
     """
 
@@ -49,7 +49,7 @@ class Posterior:
     @property
     def std(self) -> Tensor:
         """Pointwise standard deviation (B, C, H, W), see :func:`invsolve.uncertainty.standard_deviation`."""
-        return uncertainty.standard_deviation(self.samples, antithetic=self.antithetic)
+        return intervals.standard_deviation(self.samples, antithetic=self.antithetic)
 
     @property
     def antithetic(self) -> bool:
@@ -65,20 +65,20 @@ class Posterior:
 
     def interval(self, level: float = 0.9) -> tuple[Tensor, Tensor]:
         """Pixelwise interval (B, C, H, W) each end: 19 samples are enough for 90 %, see :mod:`invsolve.uncertainty`."""
-        return uncertainty.interval(self.samples, level)
+        return intervals.interval(self.samples, level)
 
     def coverage(self, truth: Tensor, level: float = 0.9, where: Tensor | None = None) -> float:
         """Share of ``truth`` (B, C, H, W) inside the intervals, counted over the pixels ``where`` the data left open."""
-        return uncertainty.coverage(self.samples, truth, level, where)
+        return intervals.coverage(self.samples, truth, level, where)
 
     def split_std(self, operator: LinearOperator) -> tuple[Tensor, Tensor]:
         """Standard deviation of what the data determine and of what the prior filled in, (B, C, H, W) each."""
-        return uncertainty.split_std(operator, self.samples, antithetic=self.antithetic)
+        return intervals.split_std(operator, self.samples, antithetic=self.antithetic)
 
     @property
     def warning(self) -> str | None:
         """A sentence when the misfit does not go with the noise level given."""
-        return uncertainty.misfit_warning(self.chi2, self.measured_values)
+        return intervals.misfit_warning(self.chi2, self.measured_values)
 
     def save(self, path: str | Path) -> None:
         """Write an ``.npz`` (arrays and a JSON header), whole or not at all."""

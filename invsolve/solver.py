@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invsolve.diagnostics import Trace, likely_cause
 from invsolve.errors import SolveError, UsageError
 from invsolve.forward_models import ForwardModel, LinearOperator
-from invsolve.noise import SeededNoise
-from invsolve.orientation import OrientedModel
+from invsolve.models.orientation import OrientedModel
+from invsolve.models.score_model import CountedModel, ScoreModel
 from invsolve.posterior import Posterior
 from invsolve.rules import Rule, condition, rule_name
 from invsolve.samplers import Callback, Sampler, StepInfo, find_sampler, sampler_name
-from invsolve.score_model import CountedModel, ScoreModel
-from invsolve.sigmas import karras
+from invsolve.samplers.noise import SeededNoise
+from invsolve.samplers.sigmas import karras
+from invsolve.uncertainty.trace import Trace, likely_cause
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from invsolve.colours import KNOWN, Colours
 from invsolve.errors import ModelError
-from invsolve.orientation import ALLOWED
+from invsolve.models.orientation import ALLOWED
 
 FORMAT = 1
 

@@ -14,14 +14,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from invsolve.classifier import NoisyClassifier
 from invsolve.errors import ModelError
 from invsolve.forward_models.classifier import NoiseConditionalClassifier
-from invsolve.network import EDMDenoiser, NetworkConfig
-from invsolve.precision import autocast
+from invsolve.models.network import EDMDenoiser, NetworkConfig
+from invsolve.models.noisy_classifier import NoisyClassifier
+from invsolve.models.precision import autocast
+from invsolve.models.score_model import ScoreModel, Sigma
+from invsolve.models.tiling import tiled
 from invsolve.pretrained.card import Card, file_sha256
-from invsolve.score_model import ScoreModel, Sigma
-from invsolve.tiling import tiled
 
 M = TypeVar("M", bound=nn.Module)
 

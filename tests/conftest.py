@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from invsolve.gaussian import GaussianPrior, smooth_gaussian_prior
-from invsolve.network import EDMDenoiser, NetworkConfig
+from invsolve.models.gaussian import GaussianPrior, smooth_gaussian_prior
+from invsolve.models.network import EDMDenoiser, NetworkConfig
 from invsolve.pretrained import Card, save_prior
 
 ROOT = Path(__file__).resolve().parents[1]

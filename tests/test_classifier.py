@@ -13,16 +13,17 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from invsolve import condition, solve
-from invsolve.classifier import CLASSIFYING, PRESETS, NoisyClassifier, validate_classifier
 from invsolve.cli.main import app
-from invsolve.data import load_labelled
 from invsolve.errors import InputError, ModelError, UsageError
 from invsolve.forward_models import CleanClassifier, NoiseConditionalClassifier, torchvision_classifier
-from invsolve.gaussian import GaussianMixturePrior, GaussianPrior
+from invsolve.models.gaussian import GaussianMixturePrior, GaussianPrior
+from invsolve.models.noisy_classifier import NoisyClassifier
 from invsolve.pretrained import Card, load_classifier, load_prior
 from invsolve.rules import ClassifierGradient
-from invsolve.sigmas import karras
-from invsolve.training import fit
+from invsolve.samplers.sigmas import karras
+from invsolve.training.classifier import CLASSIFYING, PRESETS, validate_classifier
+from invsolve.training.loop import fit
+from invsolve.training.sources import load_labelled
 
 CPU = torch.device("cpu")
 

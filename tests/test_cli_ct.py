@@ -16,11 +16,11 @@ from PIL import Image
 from skimage.transform import radon
 
 from invsolve.cli.main import main
-from invsolve.conformal import Calibration, LeftOut
 from invsolve.errors import ExitCode
 from invsolve.forward_models import Geometry, even_angles, projector
 from invsolve.pretrained import Card
-from invsolve.uncertainty import standard_deviation
+from invsolve.uncertainty.conformal import Calibration, LeftOut
+from invsolve.uncertainty.intervals import standard_deviation
 
 COMMAND = [sys.executable, "-m", "invsolve.cli.main"]
 

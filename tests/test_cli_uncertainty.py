@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from invsolve.cli.main import main
-from invsolve.conformal import Calibration, LeftOut
 from invsolve.errors import ExitCode
-from invsolve.network import EDMDenoiser, NetworkConfig
+from invsolve.models.network import EDMDenoiser, NetworkConfig
 from invsolve.pretrained import Card, save_prior
+from invsolve.uncertainty.conformal import Calibration, LeftOut
 
 Capture = pytest.CaptureFixture[str]
 

@@ -10,15 +10,15 @@ import torch
 from PIL import Image
 
 from invsolve import colorize, inpaint, load_prior, sample
-from invsolve.baselines import ColourTable
-from invsolve.colorization import enlarge_chroma, into_gamut, luma, working_size
 from invsolve.colours import LUMA_GAIN, luma_first, rgb
 from invsolve.errors import InputError, ModelError
 from invsolve.forward_models import Grayscale
-from invsolve.latent import encode
-from invsolve.likelihood import likelihood
-from invsolve.rounding import to_pixels
-from invsolve.score_model import FunctionPrior
+from invsolve.models.score_model import FunctionPrior
+from invsolve.ode.density import likelihood
+from invsolve.ode.latent import encode
+from invsolve.pictures import to_pixels
+from invsolve.tasks.baselines import ColourTable
+from invsolve.tasks.colorization import enlarge_chroma, into_gamut, luma, working_size
 
 
 def pil_grey(rgb: np.ndarray) -> np.ndarray:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from invsolve.conformal import Calibration, LeftOut, covered, learn_factor, leave_one_out, scale, scores
 from invsolve.errors import InputError, UsageError
-from invsolve.uncertainty import attainable_interval, coverage
+from invsolve.uncertainty.conformal import Calibration, LeftOut, covered, learn_factor, leave_one_out, scale, scores
+from invsolve.uncertainty.intervals import attainable_interval, coverage
 
 
 def narrow_group(seed: int, *, spread: float = 0.5, pixels: int = 3000) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,18 +11,14 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from invsolve.ct import attenuation_per_unit, from_hounsfield, reconstruct_ct, to_hounsfield
-from invsolve.ct_baselines import (
-    FILTERS,
-    angular_weights,
-    cgls,
-    classical,
-    fbp,
-    gradient,
-    gradient_adjoint,
-    sirt,
-    total_variation,
-)
+from invsolve.ct.classical import classical
+from invsolve.ct.fbp import FILTERS, angular_weights, fbp
+from invsolve.ct.iterative import cgls, sirt
+from invsolve.ct.reconstruction import reconstruct_ct
+from invsolve.ct.simulation import finer, photon_counts, project_slice
+from invsolve.ct.sinogram import check_range, estimate_noise, find_axes, find_center, normalize, slice_size
+from invsolve.ct.total_variation import gradient, gradient_adjoint, total_variation
+from invsolve.ct.units import attenuation_per_unit, from_hounsfield, to_hounsfield
 from invsolve.errors import InputError, ModelError, UsageError
 from invsolve.forward_models import (
     Diagonal,
@@ -33,10 +29,8 @@ from invsolve.forward_models import (
     even_angles,
     projector,
 )
-from invsolve.gaussian import GaussianPrior, smooth_gaussian_prior
-from invsolve.score_model import FunctionPrior
-from invsolve.simulation import finer, photon_counts, project_slice
-from invsolve.sinogram import check_range, estimate_noise, find_axes, find_center, normalize, slice_size
+from invsolve.models.gaussian import GaussianPrior, smooth_gaussian_prior
+from invsolve.models.score_model import FunctionPrior
 
 
 @pytest.fixture(autouse=True)

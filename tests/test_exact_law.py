@@ -1,6 +1,6 @@
 """Every rule x sampler against its own affine recursion, written here as matrices from the papers' formulas.
 
-The code under test is pushed through batch by batch (invsolve.exactness); the recursion below shares nothing with it
+The code under test is pushed through batch by batch (invsolve.verification.exactness); the recursion below shares nothing with it
 but the prior's covariance. Float64, no Monte Carlo.
 """
 
@@ -13,15 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from invsolve.exactness import Law, bias, langevin_law, renoising_law, start_law
 from invsolve.forward_models import ForwardModel, GaussianNoise, Grayscale, Identity, LinearOperator, Mask
-from invsolve.gaussian import GaussianPrior, dense_matrix
+from invsolve.models.gaussian import GaussianPrior, dense_matrix
+from invsolve.models.score_model import Prediction, ScoreModel, Sigma
 from invsolve.rules import MomentMatching, Rule, condition
 from invsolve.rules.annealed import AnnealedLikelihood
 from invsolve.rules.proximal import Proximal
 from invsolve.samplers import langevin as langevin_module
-from invsolve.score_model import Prediction, ScoreModel, Sigma
-from invsolve.sigmas import geometric, karras, ncsnv2_step
+from invsolve.samplers.sigmas import geometric, karras, ncsnv2_step
+from invsolve.verification.exactness import Law, bias, langevin_law, renoising_law, start_law
 
 SHAPE, D = (3, 4, 4), 48
 SIGMA_Y = 0.05
@@ -240,6 +240,6 @@ def test_planted_errors_are_caught(gaussian: GaussianPrior, monkeypatch: pytest.
         options["step_size"] = 2 * options["step_size"]  # type: ignore[operator]
         return original(*args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("invsolve.exactness.annealed_langevin", doubled)
+    monkeypatch.setattr("invsolve.verification.exactness.annealed_langevin", doubled)
     with pytest.raises(AssertionError):
         assert_same(langevin_law(case.model, start, ladder, 3), expected)

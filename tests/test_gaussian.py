@@ -9,9 +9,9 @@ import torch
 
 from invsolve.errors import UsageError
 from invsolve.forward_models import ForwardModel, GaussianNoise, Grayscale, Identity, Mask
-from invsolve.gaussian import GaussianMixturePrior, GaussianPrior, dense_matrix
+from invsolve.models.gaussian import GaussianMixturePrior, GaussianPrior, dense_matrix
+from invsolve.models.score_model import FunctionPrior
 from invsolve.rules import condition
-from invsolve.score_model import FunctionPrior
 
 
 def mixture() -> GaussianMixturePrior:

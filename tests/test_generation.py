@@ -12,15 +12,15 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from invsolve import generate, load_classifier, sample
-from invsolve.classifier import NoisyClassifier
 from invsolve.cli.main import app
 from invsolve.cli.sample import parse_size
 from invsolve.errors import InputError, ModelError, OutputError, UsageError
-from invsolve.gaussian import GaussianPrior
-from invsolve.generation import grid
-from invsolve.network import NetworkConfig
+from invsolve.models.gaussian import GaussianPrior
+from invsolve.models.network import NetworkConfig
+from invsolve.models.noisy_classifier import NoisyClassifier
 from invsolve.pretrained import Card, save_prior
-from invsolve.sigmas import karras
+from invsolve.samplers.sigmas import karras
+from invsolve.tasks.generation import grid
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from invsolve import inpaint, load_prior
-from invsolve.baselines import biharmonic
 from invsolve.errors import InputError
 from invsolve.forward_models import ForwardModel, GaussianNoise, Mask
-from invsolve.gaussian import smooth_gaussian_prior
-from invsolve.inpainting import CONTEXT, SIGMA_START, Region, hole_regions, resolutions
-from invsolve.score_model import FunctionPrior
+from invsolve.models.gaussian import smooth_gaussian_prior
+from invsolve.models.score_model import FunctionPrior
+from invsolve.tasks.baselines import biharmonic
+from invsolve.tasks.inpainting import SIGMA_START
+from invsolve.tasks.regions import CONTEXT, Region, hole_regions, resolutions
 
 
 def unit(photo: np.ndarray) -> np.ndarray:

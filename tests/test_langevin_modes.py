@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from invsolve.gaussian import GaussianMixturePrior, GaussianPrior
+from invsolve.models.gaussian import GaussianMixturePrior, GaussianPrior
 from invsolve.samplers import annealed_langevin
-from invsolve.sigmas import geometric
+from invsolve.samplers.sigmas import geometric
 
 COUNT = 4000
 

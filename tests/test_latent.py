@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from invsolve.cli.main import app
 from invsolve.errors import InputError, UsageError
-from invsolve.gaussian import GaussianPrior, smooth_gaussian_prior
-from invsolve.latent import decode, encode, interpolate, slerp
+from invsolve.models.gaussian import GaussianPrior, smooth_gaussian_prior
+from invsolve.ode.latent import decode, encode, interpolate, slerp
 from invsolve.pretrained import load_prior
 
 LEVEL = 1 / 255

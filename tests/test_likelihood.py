@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 
 from invsolve.cli.main import app
 from invsolve.errors import InputError
-from invsolve.gaussian import GaussianMixturePrior, GaussianPrior, smooth_gaussian_prior
-from invsolve.likelihood import LEVELS, likelihood, log_density, rank, unusual, validated_bits
-from invsolve.network import EDMDenoiser, NetworkConfig
+from invsolve.models.gaussian import GaussianMixturePrior, GaussianPrior, smooth_gaussian_prior
+from invsolve.models.network import EDMDenoiser, NetworkConfig
+from invsolve.models.score_model import ScoreModel
+from invsolve.ode.density import LEVELS, likelihood, log_density, rank, unusual, validated_bits
 from invsolve.pretrained import Card, save_prior
-from invsolve.score_model import ScoreModel
 
 BIT = math.log(2)
 
@@ -64,7 +64,7 @@ def test_estimated_trace_is_within_a_hundredth_of_a_bit(make, generator: torch.G
 
 
 def test_many_probes_are_the_same_as_few(small_prior: Path) -> None:
-    from invsolve.likelihood import quadratic_forms
+    from invsolve.ode.density import quadratic_forms
     from invsolve.pretrained import load_prior
 
     prior = load_prior(small_prior, "cpu")

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from invsolve.errors import InputError
-from invsolve.network import Attention, EDMDenoiser, NetworkConfig
-from invsolve.presets import PRESETS
+from invsolve.models.network import Attention, EDMDenoiser, NetworkConfig
+from invsolve.models.tiling import tiled
 from invsolve.pretrained import Card, load_prior, save_prior
-from invsolve.tiling import tiled
+from invsolve.training.presets import PRESETS
 
 
 def network(config: NetworkConfig) -> EDMDenoiser:
@@ -127,7 +127,7 @@ def test_block_counts_are_checked() -> None:
 
 def test_large_pictures_are_tiled_without_a_seam(small_prior: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prior = load_prior(small_prior, "cpu")
-    monkeypatch.setattr("invsolve.precision.native_bfloat16", lambda device: False)
+    monkeypatch.setattr("invsolve.models.precision.native_bfloat16", lambda device: False)
     x = torch.rand(1, 3, 90, 70)
     whole = prior.denoise(x, 0.3)
     monkeypatch.setattr("invsolve.pretrained.loading.TILE_CORE", 32)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from invsolve.errors import UsageError
-from invsolve.gaussian import GaussianMixturePrior, GaussianPrior, smooth_gaussian_prior
-from invsolve.objectives import denoising, draw_directions, implicit, likelihood_weight, sliced
-from invsolve.presets import SigmaDensity
-from invsolve.training import loss_weight, stratified_sigma
+from invsolve.models.gaussian import GaussianMixturePrior, GaussianPrior, smooth_gaussian_prior
+from invsolve.training.loss import loss_weight, stratified_sigma
+from invsolve.training.objectives import denoising, draw_directions, implicit, likelihood_weight, sliced
+from invsolve.training.presets import SigmaDensity
 
 SIGMA = 0.3
 Objective = Callable[[Callable[[Tensor], Tensor], Tensor, Tensor, torch.Generator], Tensor]

@@ -9,7 +9,7 @@ import torch
 
 from invsolve.errors import InputError
 from invsolve.forward_models import DenseMatrix, Grayscale, Identity, LinearOperator, Mask, Stack
-from invsolve.gaussian import dense_matrix
+from invsolve.models.gaussian import dense_matrix
 
 SHAPE = (3, 5, 4)
 

@@ -17,7 +17,7 @@ from skimage.transform import radon
 from invsolve.errors import InputError
 from invsolve.forward_models import AstraProjector, Geometry, SparseProjector, even_angles, even_subset, projector
 from invsolve.forward_models.projector import build_matrix, expected_values
-from invsolve.gaussian import dense_matrix
+from invsolve.models.gaussian import dense_matrix
 
 PARALLEL = Geometry(even_angles(9), 31, (16, 20), detector_spacing=1.3, pixel_size=0.7, center=14.2)
 FAN = replace(PARALLEL, kind="fan", angles=even_angles(11, 360), source_distance=60.0, detector_distance=30.0)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from invsolve.classifier import NoisyClassifier
 from invsolve.errors import InputError
-from invsolve.network import NetworkConfig
+from invsolve.evaluation.sample_quality import Features, classifier_features, diversity, quality
+from invsolve.models.network import NetworkConfig
+from invsolve.models.noisy_classifier import NoisyClassifier
 from invsolve.pretrained import Card, TrainedClassifier
-from invsolve.quality import Features, classifier_features, diversity, quality
 
 pytest.importorskip("torchmetrics")
 

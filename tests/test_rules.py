@@ -11,10 +11,10 @@ from torch import Tensor
 from invsolve import solve
 from invsolve.errors import InputError, UsageError
 from invsolve.forward_models import DenseMatrix, ForwardModel, GaussianNoise, Grayscale, LinearOperator, Mask
-from invsolve.gaussian import GaussianMixturePrior, GaussianPrior
+from invsolve.models.gaussian import GaussianMixturePrior, GaussianPrior
+from invsolve.models.score_model import CountedModel, FunctionPrior
 from invsolve.rules import DPS, GuidedModel, MomentMatching, PiGDM, Rule, condition, find_rule, rule_name
-from invsolve.score_model import CountedModel, FunctionPrior
-from invsolve.sigmas import karras
+from invsolve.samplers.sigmas import karras
 
 SHAPE = (3, 4, 4)
 FEW = DenseMatrix(torch.randn(5, 48, generator=torch.Generator().manual_seed(8), dtype=torch.float64), SHAPE)

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from invsolve import solve
 from invsolve.errors import UsageError
-from invsolve.exactness import bias, is_affine, push, sampler_law, start_law
 from invsolve.forward_models import DenseMatrix, ForwardModel, GaussianNoise, Grayscale, LinearOperator, Mask
-from invsolve.gaussian import GaussianPrior, dense_matrix
-from invsolve.problems import gaussian_problem, mixture_problem
+from invsolve.models.gaussian import GaussianPrior, dense_matrix
+from invsolve.models.score_model import Noise, ScoreModel
 from invsolve.rules import MomentMatching, Proximal, condition
 from invsolve.samplers import (
     SAMPLERS,
@@ -26,11 +25,12 @@ from invsolve.samplers import (
     renoising,
     sampler_name,
 )
+from invsolve.samplers.sigmas import geometric, karras
 from invsolve.samplers.split_gibbs import exact_likelihood_step, likelihood_step
 from invsolve.samplers.twisted import effective_sample_size, resample
-from invsolve.score_model import Noise, ScoreModel
-from invsolve.sigmas import geometric, karras
-from invsolve.verify import verify
+from invsolve.verification.exactness import bias, is_affine, push, sampler_law, start_law
+from invsolve.verification.judge import verify
+from invsolve.verification.problems import gaussian_problem, mixture_problem
 
 SHAPE, D = (3, 4, 4), 48
 BLUR = DenseMatrix(

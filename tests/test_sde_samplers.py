@@ -17,12 +17,12 @@ from torch import Tensor
 
 from invsolve import solve
 from invsolve.errors import UsageError
-from invsolve.exactness import Law, bias, start_law, stepwise_law
 from invsolve.forward_models import ForwardModel, GaussianNoise, Grayscale
-from invsolve.gaussian import GaussianPrior
+from invsolve.models.gaussian import GaussianPrior
+from invsolve.models.score_model import CountedModel, ScoreModel
 from invsolve.samplers import SAMPLERS, StepInfo, heun_sde, ode, ode_adaptive, predictor_corrector, reverse_sde
-from invsolve.score_model import CountedModel, ScoreModel
-from invsolve.sigmas import karras
+from invsolve.samplers.sigmas import karras
+from invsolve.verification.exactness import Law, bias, start_law, stepwise_law
 
 _spec = importlib.util.spec_from_file_location("exact_law", Path(__file__).with_name("test_exact_law.py"))
 assert _spec is not None and _spec.loader is not None

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from invsolve.errors import UsageError
-from invsolve.noise import SeededNoise
-from invsolve.sigmas import geometric, karras, ncsnv2_levels, ncsnv2_step
+from invsolve.samplers.noise import SeededNoise
+from invsolve.samplers.sigmas import geometric, karras, ncsnv2_levels, ncsnv2_step
 
 
 @pytest.mark.parametrize("ladder", [karras, geometric])

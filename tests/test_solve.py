@@ -11,16 +11,16 @@ import torch
 
 from invsolve import Posterior, condition, solve
 from invsolve.errors import InputError, SolveError, UsageError
-from invsolve.fill import push_pull
 from invsolve.forward_models import ForwardModel, GaussianNoise, Grayscale, Identity, Mask
-from invsolve.gaussian import GaussianPrior
-from invsolve.orientation import OrientedModel, turn, turn_back
-from invsolve.precision import native_bfloat16
+from invsolve.models.gaussian import GaussianPrior
+from invsolve.models.orientation import OrientedModel, turn, turn_back
+from invsolve.models.precision import native_bfloat16
+from invsolve.models.score_model import CountedModel, FunctionPrior, ScoreModel
 from invsolve.pretrained import load_prior
 from invsolve.rules import AnnealedLikelihood
 from invsolve.samplers import StepInfo
-from invsolve.score_model import CountedModel, FunctionPrior, ScoreModel
-from invsolve.sigmas import geometric, karras
+from invsolve.samplers.sigmas import geometric, karras
+from invsolve.tasks.push_pull import push_pull
 
 
 def grey_problem(prior: GaussianPrior, images: int = 2) -> tuple[ForwardModel, torch.Tensor]:
@@ -43,7 +43,7 @@ def test_image_k_does_not_depend_on_the_batch(rule: str, sampler: str, gaussian:
 
 
 def test_network_prior_is_batch_independent_to_1e_4(small_prior: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("invsolve.precision.native_bfloat16", lambda device: False)
+    monkeypatch.setattr("invsolve.models.precision.native_bfloat16", lambda device: False)
     prior = load_prior(small_prior, "cpu")
     picture = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(0))
     known = (torch.rand(1, 24, 24, generator=torch.Generator().manual_seed(1)) > 0.5).float()
@@ -230,7 +230,7 @@ def test_a_prior_is_shown_only_the_orientations_it_knows(orientations: str, upri
 
 
 def test_numpy_pictures_survive_the_metrics() -> None:
-    from invsolve.metrics import ciede2000, mean_chroma, psnr, ssim
+    from invsolve.evaluation.metrics import ciede2000, mean_chroma, psnr, ssim
 
     truth = np.random.default_rng(0).random((32, 32, 3))
     assert psnr(truth, truth + 0.1 * np.sign(0.5 - truth), data_range=1.0) == pytest.approx(20.0, abs=0.01)

@@ -11,23 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-from invsolve.data import Augmentation, load_pictures, mixed, random_crops, shrunk
 from invsolve.errors import InputError, UsageError
-from invsolve.network import EDMDenoiser, NetworkConfig
-from invsolve.presets import PRESETS, SigmaDensity
+from invsolve.models.network import EDMDenoiser, NetworkConfig
 from invsolve.pretrained import load_prior
-from invsolve.training import (
-    DENOISING,
-    denoising_loss,
-    ema_decay,
-    fit,
-    initial_state,
-    learning_rate_factor,
-    loss_weight,
-    stratified_sigma,
-    train,
-    validate,
-)
+from invsolve.training.checkpoint import initial_state
+from invsolve.training.crops import Augmentation, random_crops, shrunk
+from invsolve.training.loop import TrainingInfo, ema_decay, fit, learning_rate_factor, train
+from invsolve.training.loss import DENOISING, denoising_loss, loss_weight, stratified_sigma
+from invsolve.training.presets import PRESETS, SigmaDensity
+from invsolve.training.sources import load_pictures, mixed
+from invsolve.training.validation import validate
 
 TINY = replace(
     PRESETS["tiny"],
@@ -51,25 +44,25 @@ def pictures(count: int = 6) -> list[np.ndarray]:
 
 
 def test_resumed_training_repeats_an_unbroken_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from invsolve import training
+    from invsolve.training import loss as training_loss
 
     torch.set_num_threads(1)
     losses: list[float] = []
-    original = training.denoising_loss
+    original = training_loss.denoising_loss
 
     def recorded(*args: object) -> torch.Tensor:
         loss = original(*args)  # type: ignore[arg-type]
         losses.append(float(loss.detach()))
         return loss
 
-    monkeypatch.setattr(training, "denoising_loss", recorded)
+    monkeypatch.setattr(training_loss, "denoising_loss", recorded)
     whole = train(pictures(), TINY, tmp_path / "whole", device=CPU)
     unbroken, losses = losses, []
 
     class Stop(Exception):
         pass
 
-    def stop(info: training.TrainingInfo) -> None:
+    def stop(info: TrainingInfo) -> None:
         if info.step == 5:
             raise Stop
 
@@ -99,10 +92,10 @@ def test_time_limit_stops_and_leaves_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_diverged_run_keeps_a_sound_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from invsolve import training
     from invsolve.errors import SolveError
+    from invsolve.training import loss as training_loss
 
-    original = training.denoising_loss
+    original = training_loss.denoising_loss
     calls = 0
 
     def diverging(*args: object) -> torch.Tensor:
@@ -111,7 +104,7 @@ def test_a_diverged_run_keeps_a_sound_checkpoint(tmp_path: Path, monkeypatch: py
         loss = original(*args)  # type: ignore[arg-type]
         return loss * torch.nan if calls == 6 else loss
 
-    monkeypatch.setattr(training, "denoising_loss", diverging)
+    monkeypatch.setattr(training_loss, "denoising_loss", diverging)
     with pytest.raises(SolveError, match="step 5"):
         train(pictures(), TINY, tmp_path, device=CPU)
     monkeypatch.undo()
@@ -372,8 +365,8 @@ def test_several_sources_from_the_command_line(tmp_path: Path) -> None:
 def test_a_prior_of_whole_pictures_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from typer.testing import CliRunner
 
-    from invsolve import presets
     from invsolve.cli.main import app
+    from invsolve.training import presets
 
     tiny, framing = presets.PRESETS["tiny"], Augmentation("mirror", framing=(0.5, 1.0))
     framed = replace(tiny, steps=2, augmentation=framing, colours="luma first", units="(16 Y, Cb, Cr)")

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from invsolve import Posterior, solve
-from invsolve.diagnostics import likely_cause, trace_picture
 from invsolve.errors import SolveError, UsageError
 from invsolve.forward_models import (
     ForwardModel,
@@ -22,10 +21,10 @@ from invsolve.forward_models import (
     even_angles,
     projector,
 )
-from invsolve.gaussian import GaussianPrior
-from invsolve.score_model import FunctionPrior
-from invsolve.sigmas import geometric, karras
-from invsolve.uncertainty import (
+from invsolve.models.gaussian import GaussianPrior
+from invsolve.models.score_model import FunctionPrior
+from invsolve.samplers.sigmas import geometric, karras
+from invsolve.uncertainty.intervals import (
     attainable_interval,
     determined,
     interval,
@@ -35,6 +34,7 @@ from invsolve.uncertainty import (
     split_std,
     standard_deviation,
 )
+from invsolve.uncertainty.trace import likely_cause, trace_picture
 
 SHAPE = (3, 4, 4)
 

@@ -15,26 +15,15 @@ from typer.testing import CliRunner
 
 from invsolve.cli.main import app
 from invsolve.errors import InputError, UsageError
-from invsolve.exactness import Law
 from invsolve.forward_models import DenseMatrix, Grayscale, Identity, LinearOperator
-from invsolve.gaussian import GaussianMixturePrior, GaussianPrior
-from invsolve.problems import Problem, gaussian_problem, mixture_problem, problems
+from invsolve.models.gaussian import GaussianMixturePrior, GaussianPrior
+from invsolve.models.score_model import ScoreModel, Sigma
 from invsolve.rules import AnnealedLikelihood, MomentMatching, condition
 from invsolve.samplers import multistep
-from invsolve.score_model import ScoreModel, Sigma
-from invsolve.verify import (
-    Figures,
-    adjoint_error,
-    changes,
-    check_adjoint,
-    judge_law,
-    judge_samples,
-    load_figures,
-    save_figures,
-    slice_picture,
-    verify,
-    worse,
-)
+from invsolve.verification.exactness import Law
+from invsolve.verification.figures import Figures, changes, load_figures, save_figures, worse
+from invsolve.verification.judge import adjoint_error, check_adjoint, judge_law, judge_samples, slice_picture, verify
+from invsolve.verification.problems import Problem, gaussian_problem, mixture_problem, problems
 
 SMALL = (3, 4, 4)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from invsolve.forward_models import ForwardModel
+from invsolve.models.score_model import ScoreModel
 from invsolve.named import find, name_of
 from invsolve.rules.annealed import AnnealedLikelihood
 from invsolve.rules.classifier_gradient import ClassifierGradient
@@ -17,7 +18,6 @@ from invsolve.rules.moment_matching import MomentMatching
 from invsolve.rules.pigdm import PiGDM
 from invsolve.rules.proximal import Proximal, ValidatedProximal
 from invsolve.rules.replacement import Replacement
-from invsolve.score_model import ScoreModel
 
 Rule = Callable[[ScoreModel, ForwardModel, Tensor], ScoreModel]
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from invsolve.errors import InputError, UsageError
 from invsolve.forward_models import ForwardModel
 from invsolve.forward_models.classifier import CleanClassifier
+from invsolve.models.score_model import ScoreModel, Sigma, per_image
 from invsolve.rules.conditioned import ConditionedModel
-from invsolve.score_model import ScoreModel, Sigma, per_image
 
 
 class ClassifierGradient(ConditionedModel):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from invsolve.errors import UsageError
 from invsolve.forward_models import ForwardModel, LinearOperator
-from invsolve.score_model import ScoreModel, Sigma, WrappedModel, per_image
+from invsolve.models.score_model import ScoreModel, Sigma, WrappedModel, per_image
 
 RELATIVE_FLOOR = 1e-3
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from invsolve.errors import UsageError
 from invsolve.forward_models import ForwardModel, LinearOperator
+from invsolve.models.score_model import ScoreModel, Sigma, per_image
 from invsolve.rules.conditioned import Guide, GuidedModel, denoise_with_jacobian
-from invsolve.score_model import ScoreModel, Sigma, per_image
 
 
 class DPS(GuidedModel):

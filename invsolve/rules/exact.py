@@ -1,4 +1,4 @@
-"""The exact rule: priors whose posterior is known in closed form (``invsolve.gaussian``), the yardstick for the others."""
+"""The exact rule: priors whose posterior is known in closed form (``invsolve.models.gaussian``), the yardstick for the others."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from torch import Tensor
 
 from invsolve.errors import UsageError
 from invsolve.forward_models import ForwardModel
-from invsolve.gaussian import GaussianMixturePrior, GaussianPrior, SharedMixturePrior
-from invsolve.score_model import ScoreModel, Sigma, WrappedModel
+from invsolve.models.gaussian import GaussianMixturePrior, GaussianPrior, SharedMixturePrior
+from invsolve.models.score_model import ScoreModel, Sigma, WrappedModel
 
 
 class ExactPosterior(WrappedModel):

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from invsolve.forward_models import ForwardModel
+from invsolve.models.score_model import ScoreModel, Sigma, per_image
 from invsolve.rules.conditioned import Guide, GuidedModel, denoise_with_jacobian
-from invsolve.score_model import ScoreModel, Sigma, per_image
 
 FEW_VALUES = 8
 """Measurements up to which A sigma^2 J A' is built densely, with its determinant."""

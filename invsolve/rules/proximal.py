@@ -17,8 +17,8 @@ from torch import Tensor
 
 from invsolve.errors import UsageError
 from invsolve.forward_models import ForwardModel
+from invsolve.models.score_model import Prediction, ScoreModel, Sigma, per_image
 from invsolve.rules.conditioned import ConditionedModel
-from invsolve.score_model import Prediction, ScoreModel, Sigma, per_image
 
 
 class Proximal(ConditionedModel):

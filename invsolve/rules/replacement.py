@@ -11,8 +11,8 @@ from torch import Tensor
 
 from invsolve.errors import UsageError
 from invsolve.forward_models import ForwardModel
+from invsolve.models.score_model import Noise, ScoreModel, Sigma, per_image
 from invsolve.rules.conditioned import ConditionedModel
-from invsolve.score_model import Noise, ScoreModel, Sigma, per_image
 
 
 class Replacement(ConditionedModel):

@@ -13,9 +13,9 @@ import itertools
 from torch import Tensor
 
 from invsolve.errors import UsageError
+from invsolve.models.score_model import Noise, ScoreModel
 from invsolve.samplers.info import Callback, StepInfo
 from invsolve.samplers.renoising import ancestral
-from invsolve.score_model import Noise, ScoreModel
 
 
 def ancestral_corrected(

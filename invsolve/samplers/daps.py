@@ -15,12 +15,12 @@ import itertools
 from torch import Tensor
 
 from invsolve.forward_models import LinearOperator
+from invsolve.models.score_model import Noise, ScoreModel
 from invsolve.rules.conditioned import ConditionedModel, separable
 from invsolve.samplers.info import Callback, StepInfo
 from invsolve.samplers.multistep import multistep
+from invsolve.samplers.sigmas import karras
 from invsolve.samplers.split_gibbs import likelihood_step
-from invsolve.score_model import Noise, ScoreModel
-from invsolve.sigmas import karras
 
 
 def daps(

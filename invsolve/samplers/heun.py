@@ -22,8 +22,8 @@ import math
 
 from torch import Tensor
 
+from invsolve.models.score_model import Noise, ScoreModel
 from invsolve.samplers.info import Callback, StepInfo
-from invsolve.score_model import Noise, ScoreModel
 
 
 def heun_sde(

@@ -1,7 +1,7 @@
 """Annealed Langevin dynamics as in the papers.
 
 NCSN (Song & Ermon 2019), Algorithm 1, with NCSNv2's (Song & Ermon 2020) form of the step, step-size rule (Technique 4,
-in ``invsolve.sigmas.ncsnv2_step``) and the final denoising step of Jolicoeur-Martineau et al. (2021).
+in ``invsolve.samplers.sigmas.ncsnv2_step``) and the final denoising step of Jolicoeur-Martineau et al. (2021).
 
 ========== =============================================
 code       paper
@@ -20,9 +20,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from invsolve.models.score_model import Noise, ScoreModel
 from invsolve.samplers.info import Callback, StepInfo
-from invsolve.score_model import Noise, ScoreModel
-from invsolve.sigmas import ncsnv2_step
+from invsolve.samplers.sigmas import ncsnv2_step
 
 
 def annealed_langevin(

@@ -17,8 +17,8 @@ import math
 from torch import Tensor
 
 from invsolve.errors import UsageError
+from invsolve.models.score_model import Noise, ScoreModel
 from invsolve.samplers.info import Callback, StepInfo
-from invsolve.score_model import Noise, ScoreModel
 
 
 def multistep(

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from torch import Tensor
 
 from invsolve.errors import UsageError
-from invsolve.flow import integrate
-from invsolve.precision import full_precision
+from invsolve.models.precision import full_precision
+from invsolve.models.score_model import Noise, ScoreModel
+from invsolve.ode.flow import integrate
 from invsolve.samplers.info import Callback, StepInfo
-from invsolve.score_model import Noise, ScoreModel
 
 
 def ode_adaptive(

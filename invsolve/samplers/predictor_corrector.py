@@ -20,8 +20,8 @@ import itertools
 
 from torch import Tensor
 
+from invsolve.models.score_model import Noise, ScoreModel, per_image
 from invsolve.samplers.info import Callback, StepInfo
-from invsolve.score_model import Noise, ScoreModel, per_image
 
 
 def predictor_corrector(

@@ -11,8 +11,8 @@ import itertools
 
 from torch import Tensor
 
+from invsolve.models.score_model import Noise, ScoreModel
 from invsolve.samplers.info import Callback, StepInfo
-from invsolve.score_model import Noise, ScoreModel
 
 
 def reverse_sde(

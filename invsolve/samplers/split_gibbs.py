@@ -22,11 +22,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from invsolve.errors import UsageError
+from invsolve.models.score_model import Noise, ScoreModel
 from invsolve.rules.conditioned import ConditionedModel, separable
 from invsolve.samplers.info import Callback, StepInfo
 from invsolve.samplers.multistep import multistep
-from invsolve.score_model import Noise, ScoreModel
-from invsolve.sigmas import geometric
+from invsolve.samplers.sigmas import geometric
 
 SERIES_TOLERANCE = 1e-6
 

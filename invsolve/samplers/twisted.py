@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from invsolve.errors import UsageError
+from invsolve.models.score_model import Noise, ScoreModel
 from invsolve.rules.conditioned import Guide, GuidedModel
 from invsolve.samplers.info import Callback, StepInfo
-from invsolve.score_model import Noise, ScoreModel
 
 RESAMPLE_BELOW = 0.5
 """Share of the particles below which the effective sample size asks for resampling."""

@@ -1,0 +1,1 @@
+"""How good a result is: against the truth, and against a set of pictures."""

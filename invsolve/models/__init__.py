@@ -1,0 +1,1 @@
+"""Score models: the contract, closed forms, the network, and what wraps them."""

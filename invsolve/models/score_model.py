@@ -1,0 +1,173 @@
+"""The contract that priors and posteriors share.
+
+A score model knows ``E[x0 | x]`` for ``x = x0 + sigma z``; Tweedie's formula makes that the score. Conditioning a
+score model on a measurement gives a score model again, so a sampler never knows which of the two it runs on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from invsolve.colours import Colours
+from invsolve.errors import InputError, ModelError
+
+Sigma = float | Tensor
+"""Standard deviation of the perturbation in the units of x: a number, or one per image (B,)."""
+
+Noise = Callable[[Tensor], Tensor]
+"""``noise(x)`` draws standard normal noise shaped as ``x``."""
+
+
+def per_image(value: Sigma, x: Tensor) -> Tensor:
+    """A number, or one per image, shaped to multiply a batch ``x`` (B, ...)."""
+    return torch.as_tensor(value, dtype=x.dtype, device=x.device).reshape(-1, *(1,) * (x.ndim - 1))
+
+
+class Prediction(NamedTuple):
+    """What a score model says about ``x = x0 + sigma z``."""
+
+    x0: Tensor  # estimate of the clean picture, (B, C, H, W)
+    z: Tensor  # estimate of the noise in x, (B, C, H, W), unit variance
+
+
+class ScoreModel:
+    """A noise-conditional score model: subclass and write :meth:`denoise`.
+
+    Parameters
+    ----------
+    channels : channels of x.
+    sigma_min, sigma_max : noise levels the model knows.
+    sigma_data : standard deviation of x0 around its mean.
+    multiple : height and width must be multiples of this (1: any size).
+    size : side of the square pictures the model knows; None for any size.
+    frame : shorter side of the whole pictures the model knows; None where it knows parts of pictures, at any scale.
+    colours : the coordinates of x, RGB or luma first; see :mod:`invsolve.colours`.
+    orientations : in which orientations pictures are as likely as upright ones; see :mod:`invsolve.models.orientation`.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        sigma_min: float = 0.005,
+        sigma_max: float = 20.0,
+        sigma_data: float = 0.27,
+        multiple: int = 1,
+        size: int | None = None,
+        frame: int | None = None,
+        colours: Colours = "rgb",
+        orientations: Literal["square", "flips", "mirror"] = "square",
+    ) -> None:
+        self.channels = channels
+        self.sigma_min = sigma_min
+        self.sigma_max = sigma_max
+        self.sigma_data = sigma_data
+        self.multiple = multiple
+        self.size = size
+        self.frame = frame
+        self.colours: Colours = colours
+        self.orientations: Literal["square", "flips", "mirror"] = orientations
+
+    @property
+    def base(self) -> ScoreModel:
+        """The model itself, without wrappers that count or turn."""
+        return self
+
+    def check_size(self, x: Tensor) -> None:
+        """Raise an InputError where ``x`` (B, C, H, W) is not of the size the model knows."""
+        if self.size is not None and tuple(x.shape[-2:]) != (self.size, self.size):
+            raise InputError(
+                f"the picture is {x.shape[-1]} x {x.shape[-2]}, the prior knows {self.size} x {self.size} only",
+                hint="resize or crop the picture, or use a prior of any size such as photos",
+            )
+
+    def check_rgb(self) -> None:
+        """Raise a ModelError where x are colour pictures in other coordinates than RGB."""
+        if self.colours != "rgb":
+            raise ModelError(
+                f"this prior knows pictures in other coordinates ({self.colours})",
+                hint="it is for colorize; use one of RGB pictures, such as photos",
+            )
+
+    def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
+        """E[x0 | x], shaped as ``x`` (B, C, H, W), in the prior's units."""
+        raise TypeError(f"{type(self).__name__} does not define denoise")
+
+    def score(self, x: Tensor, sigma: Sigma) -> Tensor:
+        """grad log p_sigma(x) = (D(x, sigma) - x) / sigma^2 (Tweedie; Robbins 1956, Efron 2011)."""
+        return (self.denoise(x, sigma) - x) / per_image(sigma, x) ** 2
+
+    def predict(self, x: Tensor, sigma: Sigma) -> Prediction:
+        """Both halves of x: the clean picture and the noise, as the denoise-renoise samplers want them."""
+        x0 = self.denoise(x, sigma)
+        return Prediction(x0, (x - x0) / per_image(sigma, x))
+
+    def project(self, x: Tensor, sigma: Sigma, noise: Noise) -> Tensor:
+        """Bring ``x`` near the measurement before a sampler's step; the identity for all but replacement rules."""
+        return x
+
+    def count_gradients(self, count: int) -> None:
+        """Told by a rule that it differentiated :meth:`denoise` for ``count`` pictures; for wrappers that count."""
+
+    def mse(self, sigma: float) -> float:
+        """Mean squared error per pixel of :meth:`denoise`, as validated; here the error of a Gaussian of sigma_data."""
+        return sigma**2 * self.sigma_data**2 / (sigma**2 + self.sigma_data**2)
+
+
+class FunctionPrior(ScoreModel):
+    """Any function ``denoise(x, sigma)`` with sigma (B,) as a score model: the door for foreign networks."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor], *, channels: int, **facts: float) -> None:
+        super().__init__(channels=channels, **facts)  # type: ignore[arg-type]
+        self.function = function
+
+    def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
+        return self.function(x, torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(len(x)))
+
+
+class WrappedModel(ScoreModel):
+    """A model around another one that knows what that one knows; subclass and write :meth:`denoise`."""
+
+    def __init__(self, model: ScoreModel) -> None:
+        super().__init__(
+            channels=model.channels,
+            sigma_min=model.sigma_min,
+            sigma_max=model.sigma_max,
+            sigma_data=model.sigma_data,
+            multiple=model.multiple,
+            size=model.size,
+            frame=model.frame,
+            colours=model.colours,
+            orientations=model.orientations,
+        )
+        self.model = model
+
+    @property
+    def base(self) -> ScoreModel:
+        return self.model.base
+
+    def count_gradients(self, count: int) -> None:
+        self.model.count_gradients(count)
+
+    def mse(self, sigma: float) -> float:
+        return self.model.mse(sigma)
+
+
+class CountedModel(WrappedModel):
+    """Counts the pictures that ``model`` denoised, forwards and backwards."""
+
+    def __init__(self, model: ScoreModel) -> None:
+        super().__init__(model)
+        self.calls = 0
+
+    def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
+        self.calls += len(x)
+        return self.model.denoise(x, sigma)
+
+    def count_gradients(self, count: int) -> None:
+        self.calls += count
+        super().count_gradients(count)

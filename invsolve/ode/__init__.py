@@ -1,0 +1,1 @@
+"""The probability-flow ODE: exact densities and the latent space."""

@@ -1,0 +1,1 @@
+"""Photographs: inpainting, colorization, new pictures, and the classical baselines beside them."""

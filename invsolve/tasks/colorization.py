@@ -1,0 +1,186 @@
+"""Colorization: give a grey picture plausible colours and keep its grey."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from invsolve.colours import LUMA_GAIN, REC601, from_rgb, to_rgb
+from invsolve.errors import InputError
+from invsolve.forward_models import ForwardModel, Grayscale
+from invsolve.models.score_model import ScoreModel
+from invsolve.posterior import Posterior
+from invsolve.rules import Rule
+from invsolve.samplers import Sampler
+from invsolve.samplers.sigmas import karras
+from invsolve.solver import solve
+from invsolve.tasks.inpainting import Picture, Progress, check_colour_prior
+
+SIGMA_START = 20.0
+"""Colour is a coherent mode: over 64 x 64 pixels a cast of sigma / 64 shows through noise of size sigma, so a start
+at 1 would have settled on grey already."""
+
+SIGMA_END = 0.02
+
+SIGMA_START_LUMA_FIRST, SIGMA_END_LUMA_FIRST = 10.0, 0.02
+"""The same for a prior with the luma first, in units of Cb and Cr: a cast over 32 x 32 pixels is some 1.4."""
+
+STEPS = 100
+"""Levels of the ladder, two network calls each. With them the spread of the samples is that of their error
+(docs/benchmarks.md), and at the working size a call is cheap."""
+
+WORKING_SIZE = 64
+"""Colours are found with the shorter side at most this long, unless the prior knows whole pictures of another size: the
+whole picture is then within the prior's reach, which measured better than any larger size (docs/benchmarks.md)."""
+
+
+def luma(rgb: Picture) -> Picture:
+    """Rec. 601 luma (H, W) of an RGB picture (H, W, 3)."""
+    return rgb @ np.asarray(REC601, dtype=rgb.dtype)
+
+
+def colorize(
+    grey: Picture,
+    prior: ScoreModel,
+    *,
+    samples: int = 1,
+    seed: int = 0,
+    steps: int = STEPS,
+    rule: str | Rule = "proximal",
+    sampler: str | Sampler = "heun_sde",
+    batch: int = 8,
+    antithetic: bool = True,
+    sigma_start: float | None = None,
+    progress: Progress | None = None,
+    device: torch.device | str = "cpu",
+) -> Posterior:
+    """Colours for a grey picture.
+
+    Large pictures get their colours at a working size, where the prior knows them; the chroma is then enlarged along
+    the luma's edges and the luma itself is never touched. A prior of one size colours square pictures, at that size.
+
+    Parameters
+    ----------
+    grey : (H, W) Rec. 601 luma in [0, 1].
+    prior : a prior of RGB photographs in [0, 1]; one of whole pictures, such as ``thumbnails``, knows most of colours.
+    samples, seed, steps, rule, sampler, batch, antithetic : see :func:`invsolve.solve`.
+    sigma_start : first noise level, in the prior's units; by default high enough for any cast.
+    progress : called with the share of the work done.
+    device : where the prior lives.
+
+    Returns
+    -------
+    Posterior with samples (n, 1, 3, H, W) inside [0, 1] whose luma is ``grey`` up to floating point.
+
+    Raises
+    ------
+    InputError : ``grey`` is not (H, W); not square or too small for a prior of one size.
+    """
+    if grey.ndim != 2:
+        raise InputError(f"grey picture has shape {grey.shape}", hint="wanted (height, width)")
+    check_colour_prior(prior)
+    y = torch.from_numpy(np.ascontiguousarray(grey, dtype=np.float32))[None, None]
+    size = working_size(grey.shape[0], grey.shape[1], prior.size, prior.frame or WORKING_SIZE)
+    small = (
+        F.interpolate(y, size=size, mode="bilinear", align_corners=False, antialias=True) if size != grey.shape else y
+    )
+    small = small.to(device)
+    operator, start, levels = coordinates(prior, small, steps, sigma_start)
+
+    def report(done: float) -> None:
+        if progress is not None:
+            progress(done)
+
+    solved = solve(
+        prior,
+        ForwardModel(operator),
+        small,
+        rule=rule,
+        sampler=sampler,
+        sigmas=levels,
+        samples=samples,
+        seed=seed,
+        start=start,
+        batch=batch,
+        turn=True,
+        antithetic=antithetic,
+        callback=lambda info: report(info.step / info.steps),
+    )
+    out = []
+    for x in solved.samples[:, 0]:  # one at a time: large pictures take memory
+        colours = to_rgb(x, prior.colours)[None]
+        chroma = colours - Grayscale((3, *size))(colours)
+        if size != grey.shape:
+            chroma = enlarge_chroma(chroma, small.cpu(), y)
+        out.append(into_gamut(y[0], chroma[0]))
+    return replace(solved, samples=torch.stack(out)[:, None], settings={**solved.settings, "working_size": list(size)})
+
+
+def coordinates(
+    prior: ScoreModel, grey: Tensor, steps: int, sigma_start: float | None
+) -> tuple[Grayscale, Tensor, Tensor]:
+    """What the grey picture (1, 1, H, W) measures in the prior's coordinates, a start without colour, and the ladder."""
+    shape = (3, *grey.shape[-2:])
+    neutral = from_rgb(grey.expand(-1, 3, -1, -1), prior.colours)
+    if prior.colours == "luma first":
+        start = SIGMA_START_LUMA_FIRST if sigma_start is None else sigma_start
+        levels = karras(steps, SIGMA_END_LUMA_FIRST, start)
+        return Grayscale(shape, weights=(1 / LUMA_GAIN, 0.0, 0.0)), neutral, levels
+    start = SIGMA_START if sigma_start is None else sigma_start
+    return Grayscale(shape), neutral, karras(steps, SIGMA_END, start)
+
+
+def working_size(height: int, width: int, known: int | None = None, shorter: int = WORKING_SIZE) -> tuple[int, int]:
+    """The size at which colours are found: the one size that the prior knows, or shorter side at most ``shorter``.
+
+    Raises
+    ------
+    InputError : the prior knows one size, and the picture is smaller or not square.
+    """
+    if known is not None:
+        if height != width or height < known:
+            raise InputError(
+                f"the picture is {width} x {height}, the prior colours squares of {known} pixels or more",
+                hint="crop it to a square, or use a prior of any size such as photos",
+            )
+        return known, known
+    factor = min(1.0, shorter / min(height, width))
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def enlarge_chroma(chroma: Tensor, small_luma: Tensor, luma: Tensor, radius: int = 2, epsilon: float = 1e-3) -> Tensor:
+    """Enlarge chroma (n, 3, h, w) to the size of ``luma`` (1, 1, H, W) along its edges.
+
+    The fast guided filter (He & Sun 2015): fit chroma = a luma + b in windows of the small picture, enlarge the smooth
+    coefficients a and b, apply them to the large luma.
+    """
+
+    def box(t: Tensor) -> Tensor:
+        padded = F.pad(t, (radius,) * 4, mode="replicate")
+        return F.avg_pool2d(padded, 2 * radius + 1, stride=1)
+
+    mean_luma, mean_chroma = box(small_luma), box(chroma)
+    covariance = box(small_luma * chroma) - mean_luma * mean_chroma
+    variance = box(small_luma**2) - mean_luma**2
+    a = covariance / (variance + epsilon)
+    b = mean_chroma - a * mean_luma
+    size = tuple(luma.shape[-2:])
+    a, b = (F.interpolate(box(t), size=size, mode="bilinear", align_corners=False) for t in (a, b))
+    enlarged = a * luma + b
+    return enlarged - Grayscale((3, *size))(enlarged)
+
+
+def into_gamut(luma: Tensor, chroma: Tensor) -> Tensor:
+    """luma + t * chroma with the largest t <= 1, pixel by pixel, that stays inside [0, 1].
+
+    ``luma`` (1, H, W) in [0, 1], ``chroma`` (3, H, W) of zero luma; returns (3, H, W). Luma and hue are kept.
+    """
+    luma = luma.clamp(0, 1)
+    room = torch.where(chroma > 0, 1 - luma, luma)
+    limit = torch.where(chroma != 0, room / chroma.abs().clamp(min=1e-12), torch.inf)
+    inside = luma + limit.amin(dim=0, keepdim=True).clamp(max=1) * chroma
+    return inside.clamp(0, 1)  # rounding errors of 1e-8 only

@@ -1,0 +1,157 @@
+"""New pictures: samples of a prior, of one of its classes, or of any conditioned model without a measurement's start."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from invsolve.errors import UsageError
+from invsolve.forward_models import ForwardModel
+from invsolve.forward_models.classifier import CleanClassifier
+from invsolve.models.score_model import ScoreModel
+from invsolve.posterior import Posterior
+from invsolve.rules.classifier_gradient import ClassifierGradient
+from invsolve.samplers import Callback, Sampler
+from invsolve.samplers.sigmas import karras
+from invsolve.solver import solve
+
+CENTER = 0.5
+"""What the first level's noise is added to: the middle of the range of pictures."""
+
+
+def ladder(prior: ScoreModel, steps: int) -> Tensor:
+    """Karras levels over all the prior knows: where nothing is measured, sampling starts at the top."""
+    return karras(steps, prior.sigma_min, prior.sigma_max)
+
+
+def sample(
+    prior: ScoreModel,
+    size: tuple[int, int] | None = None,
+    *,
+    samples: int = 16,
+    seed: int = 0,
+    steps: int = 50,
+    sampler: str | Sampler = "heun_sde",
+    sigmas: Tensor | None = None,
+    batch: int = 16,
+    callback: Callback | None = None,
+    device: torch.device | str = "cpu",
+    **options: Any,
+) -> Posterior:
+    """Draw new pictures from a prior.
+
+    Parameters
+    ----------
+    prior : score model.
+    size : (height, width); None takes the size the prior knows.
+    samples, seed, sampler, batch, callback, options : see :func:`invsolve.solve`; sample j uses seed + j.
+    steps : noise levels, when ``sigmas`` is None.
+    sigmas : falling levels ending in 0; default :func:`ladder`.
+    device : where the prior lives.
+
+    Returns
+    -------
+    Posterior with samples (n, 1, C, H, W), not clipped.
+
+    Raises
+    ------
+    UsageError : no size is given and the prior knows any.
+    """
+    start = blank(prior, size, device)
+    nothing = ForwardModel(lambda x: x[:, :0])
+    return solve(
+        prior,
+        nothing,
+        start[:, :0],
+        rule=unconditional,
+        sampler=sampler,
+        sigmas=ladder(prior, steps) if sigmas is None else sigmas,
+        samples=samples,
+        seed=seed,
+        start=start,
+        batch=batch,
+        callback=callback,
+        **options,
+    )
+
+
+def generate(
+    prior: ScoreModel,
+    classifier: CleanClassifier,
+    name: str,
+    size: tuple[int, int] | None = None,
+    *,
+    guidance: float = 3.0,
+    samples: int = 16,
+    seed: int = 0,
+    steps: int = 50,
+    sampler: str | Sampler = "heun_sde",
+    sigmas: Tensor | None = None,
+    batch: int = 16,
+    callback: Callback | None = None,
+    device: torch.device | str = "cpu",
+    **options: Any,
+) -> Posterior:
+    """Draw new pictures of one class from an unconditional prior.
+
+    Parameters
+    ----------
+    prior : score model, which never saw a label.
+    classifier : p(label | x), for instance ``load_classifier(...).forward_model``.
+    name : one of the classifier's classes.
+    guidance : scale on the classifier's gradient: 1 is Bayes' rule, more is surer of the class and less varied.
+    size, samples, seed, steps, sampler, sigmas, batch, callback, device, options : see :func:`sample`.
+
+    Raises
+    ------
+    InputError : unknown class.
+    """
+    start = blank(prior, size, device)
+    result = solve(
+        prior,
+        classifier,
+        torch.tensor([classifier.label(name)], device=start.device),
+        rule=partial(ClassifierGradient, scale=guidance),
+        sampler=sampler,
+        sigmas=ladder(prior, steps) if sigmas is None else sigmas,
+        samples=samples,
+        seed=seed,
+        start=start,
+        batch=batch,
+        callback=callback,
+        **options,
+    )
+    result.settings.update(rule="classifier_gradient", guidance=guidance, label=name)
+    return result
+
+
+def blank(prior: ScoreModel, size: tuple[int, int] | None, device: torch.device | str) -> Tensor:
+    """An even grey (1, C, H, W) to start from."""
+    prior.check_rgb()
+    if size is None:
+        side = prior.size or prior.frame
+        if side is None:
+            raise UsageError("this prior knows pictures of any size", hint="give the size wanted, such as 64x64")
+        size = (side, side)
+    return torch.full((1, prior.channels, *size), CENTER, device=device)
+
+
+def unconditional(prior: ScoreModel, forward_model: ForwardModel, y: Tensor) -> ScoreModel:
+    """The rule that learns nothing from the measurement."""
+    return prior
+
+
+def grid(pictures: Tensor, columns: int | None = None, gap: int = 2) -> Tensor:
+    """Pictures (n, C, H, W) in [0, 1] side by side on white, (C, ...); by default about square."""
+    count, channels, height, width = pictures.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = -(-count // columns)
+    sheet = pictures.new_ones(channels, rows * (height + gap) + gap, columns * (width + gap) + gap)
+    for k, picture in enumerate(pictures):
+        top, left = (k // columns) * (height + gap) + gap, (k % columns) * (width + gap) + gap
+        sheet[:, top : top + height, left : left + width] = picture
+    return sheet

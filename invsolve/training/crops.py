@@ -1,0 +1,186 @@
+"""Crops of pictures for training and validation, scaled to the prior's units."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from invsolve.errors import InputError
+from invsolve.training.sources import Picture
+
+
+def unit_scale(pictures: Sequence[Picture], white: float | None = None) -> float:
+    """The stored value that means 1.0: 255 for uint8; 2000 for the CT archives' uint16 (HU + 1000)."""
+    if white is not None:
+        return white
+    return 255.0 if pictures[0].dtype == np.uint8 else 2000.0
+
+
+def halve(picture: Picture) -> Picture:
+    """2 x 2 mean, odd edges dropped."""
+    h, w = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
+    blocks = picture[:h, :w].reshape(h // 2, 2, w // 2, 2, -1)
+    return np.rint(blocks.mean(axis=(1, 3))).astype(picture.dtype)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How crops are varied.
+
+    Parameters
+    ----------
+    orientations : "square" for all eight, "flips" for the four without transposing, "mirror" for left-right only
+        (photographs have an up and a down).
+    rotation, zoom : largest angle in degrees and range of the scale, of a random ``share`` of the crops; for data of
+        few subjects.
+    framing : least and largest side of a crop as shares of the picture's shorter side. What is larger than the crop
+        wanted is shrunk to it, so that whole scenes fit; (0, 0) cuts crops of the wanted size without shrinking.
+    """
+
+    orientations: Literal["square", "flips", "mirror"] = "square"
+    rotation: float = 0.0
+    zoom: tuple[float, float] = (1.0, 1.0)
+    share: float = 0.0
+    framing: tuple[float, float] = (0.0, 0.0)
+
+
+def check_shrinkable(picture: Picture, size: int) -> None:
+    """Raise InputError unless ``picture`` (H, W, C) can be :func:`shrunk` to ``size`` pixels."""
+    height, width = picture.shape[:2]
+    if picture.dtype != np.uint8 or min(height, width) < size:
+        raise InputError(
+            f"a picture of {width} x {height}, {picture.dtype}", hint=f"wanted: uint8, {size} pixels or more"
+        )
+
+
+def shrunk(picture: Picture, size: int, framing: float, position: tuple[float, float] = (0.5, 0.5)) -> Picture:
+    """A square whose side is ``framing`` of the shorter side, at most shrunk (triangle filter), to ``size`` pixels.
+
+    Parameters
+    ----------
+    picture : (H, W, C) uint8.
+    position : where the square lies between top and bottom, left and right, in [0, 1].
+
+    Raises
+    ------
+    InputError : the picture is not uint8, or smaller than ``size``.
+    """
+    check_shrinkable(picture, size)
+    height, width = picture.shape[:2]
+    side = max(size, round(framing * min(height, width)))
+    top, left = round(position[0] * (height - side)), round(position[1] * (width - side))
+    part = picture[top : top + side, left : left + side]
+    planes = [Image.fromarray(np.ascontiguousarray(part[..., c])) for c in range(part.shape[2])]
+    resized = [np.asarray(plane.resize((size, size), Image.Resampling.BILINEAR)) for plane in planes]
+    return np.stack(resized, axis=2)
+
+
+def _window(picture: Picture, size: int, rng: np.random.Generator) -> npt.NDArray[Any]:
+    """A random ``size`` x ``size`` part; pictures smaller than that are continued by reflection."""
+    whole: npt.NDArray[Any] = picture
+    short_y, short_x = (max(0, size - n) for n in picture.shape[:2])
+    if short_y or short_x:
+        whole = np.pad(picture, ((0, short_y), (0, short_x), (0, 0)), mode="symmetric")
+    top = rng.integers(whole.shape[0] - size + 1)
+    left = rng.integers(whole.shape[1] - size + 1)
+    return whole[top : top + size, left : left + size]
+
+
+def _rotated(picture: Picture, size: int, augmentation: Augmentation, rng: np.random.Generator) -> Tensor:
+    """A random part, rotated and zoomed by cubic interpolation; (size, size, C) float32 in stored values."""
+    angle = math.radians(augmentation.rotation) * rng.uniform(-1, 1)
+    zoom = math.exp(rng.uniform(*np.log(augmentation.zoom)))
+    reach = (abs(math.cos(angle)) + abs(math.sin(angle))) / zoom
+    outer = math.ceil(size * reach) + 4
+    window = _window(picture, outer, rng).astype(np.float32)
+    c, s = math.cos(angle) / zoom * size / outer, math.sin(angle) / zoom * size / outer
+    theta = torch.tensor([[[c, -s, 0.0], [s, c, 0.0]]], dtype=torch.float32)
+    grid = F.affine_grid(theta, [1, window.shape[2], size, size], align_corners=False)
+    planes = torch.from_numpy(window).permute(2, 0, 1)[None]
+    return F.grid_sample(planes, grid, mode="bicubic", padding_mode="reflection", align_corners=False)[0].permute(
+        1, 2, 0
+    )
+
+
+def _oriented(crop: npt.NDArray[Any], orientations: str, rng: np.random.Generator) -> npt.NDArray[Any]:
+    if orientations == "square":
+        crop = np.rot90(crop, int(rng.integers(4)))
+    elif orientations == "flips" and rng.integers(2):
+        crop = crop[::-1]
+    return crop[:, ::-1] if rng.integers(2) else crop
+
+
+def random_crops(
+    pyramid: Sequence[Sequence[Picture]],
+    scale_odds: Sequence[float],
+    size: int,
+    count: int,
+    rng: np.random.Generator,
+    augmentation: Augmentation = Augmentation(),
+) -> Tensor:
+    """``count`` random crops of random pictures in random orientations: (count, C, size, size) in stored values.
+
+    ``pyramid[k]`` holds the pictures at 1 / 2**k of their size, chosen with probability ``scale_odds[k]`` as far as
+    they are no smaller than the crop there. The type is
+    the stored one (uint16 as int32), float32 where crops may be rotated.
+    """
+    return numbered_crops(pyramid, scale_odds, size, count, rng, augmentation)[0]
+
+
+def numbered_crops(
+    pyramid: Sequence[Sequence[Picture]],
+    scale_odds: Sequence[float],
+    size: int,
+    count: int,
+    rng: np.random.Generator,
+    augmentation: Augmentation = Augmentation(),
+) -> tuple[Tensor, list[int]]:
+    """:func:`random_crops` and the number of the picture that each was cut from, to look up its label."""
+    crops: list[npt.NDArray[Any]] = []
+    numbers: list[int] = []
+    odds = np.asarray(scale_odds, dtype=float)
+    for level in rng.choice(len(pyramid), size=count, p=odds / odds.sum()):
+        number = int(rng.integers(len(pyramid[0])))
+        numbers.append(number)
+        # Where a picture has become smaller than the crop, reflection would teach symmetric pictures: the next finer.
+        while level > 0 and min(pyramid[level][number].shape[:2]) < size:
+            level -= 1
+        picture = pyramid[level][number]
+        crop: npt.NDArray[Any]
+        if augmentation.framing[1]:
+            crop = shrunk(picture, size, rng.uniform(*augmentation.framing), (rng.random(), rng.random()))
+        elif augmentation.share and rng.random() < augmentation.share:
+            crop = _rotated(picture, size, augmentation, rng).numpy()
+        else:
+            crop = _window(picture, size, rng)
+        crops.append(_oriented(crop, augmentation.orientations, rng))
+    stacked: npt.NDArray[Any] = np.ascontiguousarray(np.stack(crops).transpose(0, 3, 1, 2))
+    if augmentation.share:
+        stacked = stacked.astype(np.float32, copy=False)
+    return torch.from_numpy(stacked.astype(np.int32) if stacked.dtype == np.uint16 else stacked), numbers
+
+
+def center_crops(pictures: Sequence[Picture], size: int, scale: float, framing: float = 0.0) -> Tensor:
+    """The centre ``size`` x ``size`` of each picture that is large enough, (N, C, size, size) float32 in prior units.
+
+    With a ``framing``, as much as that of the shorter side, shrunk to that size.
+    """
+    crops = []
+    for picture in pictures:
+        h, w = picture.shape[:2]
+        if min(h, w) >= size:
+            top, left = (h - size) // 2, (w - size) // 2
+            part = shrunk(picture, size, framing) if framing else picture[top : top + size, left : left + size]
+            crops.append(part.transpose(2, 0, 1))
+    if not crops:
+        raise InputError(f"no validation picture is at least {size} x {size} pixels", hint="add larger pictures")
+    return torch.from_numpy(np.stack(crops).astype(np.float32) / np.float32(scale))

@@ -1,0 +1,136 @@
+"""What a training run is made of: the density of noise levels, its configuration, and the presets of shipped priors."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from invsolve.colours import LUMA_GAIN, Colours
+from invsolve.models.network import NetworkConfig
+from invsolve.training.crops import Augmentation
+
+
+@dataclass(frozen=True)
+class SigmaDensity:
+    """p(sigma): log-uniform on [low, split] with probability ``lower_share``, log-uniform on [split, high] else."""
+
+    low: float = 0.005
+    split: float = 1.0
+    high: float = 20.0
+    lower_share: float = 0.85
+
+    def quantile(self, u: Tensor) -> Tensor:
+        """Inverse distribution function; ``u`` in [0, 1]."""
+        lower = math.log(self.low) + (u / self.lower_share) * math.log(self.split / self.low)
+        upper = math.log(self.split) + (u - self.lower_share) / (1 - self.lower_share) * math.log(
+            self.high / self.split
+        )
+        return torch.where(u < self.lower_share, lower, upper).exp()
+
+    def density(self, sigma: Tensor) -> Tensor:
+        """p(sigma)."""
+        lower = self.lower_share / math.log(self.split / self.low)
+        upper = (1 - self.lower_share) / math.log(self.high / self.split)
+        return torch.where(sigma < self.split, lower, upper) / sigma
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything a training run depends on; stored in the checkpoint and, in part, in the card."""
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    density: SigmaDensity = field(default_factory=SigmaDensity)
+    weighting: Literal["edm", "ncsn", "likelihood"] = "edm"
+    channel_weights: tuple[float, ...] = ()  # of each channel in the loss; none: all alike
+    steps: int = 10_500
+    batch: int = 32
+    crop: int = 64
+    crop_late: int = 128  # crop size over the last third of the run, in batches of the same number of pixels
+    scale_odds: tuple[float, ...] = (0.75, 0.25)  # share of crops at full and half resolution
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    learning_rate: float = 2e-3  # of AdamW, for biases and the small layers
+    muon_rate: float = 3e-3  # of Muon, for the convolutions
+    decay_share: float = 0.4  # last part of the run, over which the learning rate falls linearly to zero
+    ema_relative_width: float = 0.05
+    colours: Colours = "rgb"  # the coordinates the prior is trained in
+    units: str = "pictures in [0, 1]"  # what the numbers of x mean, for the card
+    seed: int = 0
+    classes: tuple[str, ...] = ()  # of a classifier; none for a prior
+
+
+PRESETS: dict[str, TrainingConfig] = {
+    "photos": TrainingConfig(),
+    "photos-ncsn": TrainingConfig(weighting="ncsn"),
+    # Slices of few patients: all flips, a little rotation and zoom; the stride-2 stem is as good here and quarters the cost.
+    "ct": TrainingConfig(
+        network=NetworkConfig(
+            channels=1, stem=2, widths=(64, 128, 224), encoder_blocks=(2, 2, 2), decoder_blocks=(2, 2), sigma_data=0.24
+        ),
+        density=SigmaDensity(high=5.0),
+        steps=9_000,
+        scale_odds=(1.0,),
+        augmentation=Augmentation("flips", rotation=10.0, zoom=(0.8, 1.25), share=0.5),
+        units="CT number n, HU = 2000 n - 1000",
+    ),
+    # Pictures of one size, whole objects in the middle: attention at low resolution. The ladder's top is the largest
+    # distance between two pictures (measured: 49 and 75), the bottom fine enough for likelihoods of 8-bit pictures.
+    "cifar10": TrainingConfig(
+        network=NetworkConfig(
+            widths=(48, 96, 256),
+            encoder_blocks=(1, 2, 2),
+            decoder_blocks=(1, 2),
+            sigma_data=0.25,
+            attention_from=1,
+        ),
+        density=SigmaDensity(low=0.002, high=50.0, lower_share=0.8),
+        steps=60_000,
+        batch=64,
+        crop=32,
+        crop_late=32,
+        scale_odds=(1.0,),
+        augmentation=Augmentation("mirror"),
+    ),
+    "flowers64": TrainingConfig(
+        network=NetworkConfig(
+            widths=(32, 64, 128, 192),
+            encoder_blocks=(1, 1, 2, 2),
+            decoder_blocks=(1, 1, 2),
+            dropout=0.1,
+            sigma_data=0.26,
+            attention_from=2,
+        ),
+        density=SigmaDensity(low=0.002, high=80.0, lower_share=0.8),
+        steps=40_000,
+        crop=64,
+        crop_late=64,
+        scale_odds=(1.0,),
+        augmentation=Augmentation("mirror"),
+    ),
+    # Whole scenes, shrunk, in coordinates where colour is decided with the luma in sight: what colorization works on.
+    # Up to noise 10, which drowns any colour, the luma is all but clean: its denoising needs little of the network.
+    "thumbnails": TrainingConfig(
+        network=NetworkConfig(sigma_data=(0.23 * LUMA_GAIN, 0.065, 0.065), center=(0.46 * LUMA_GAIN, 0.0, 0.0)),
+        density=SigmaDensity(low=0.02, split=10.0, high=4000.0, lower_share=0.95),
+        colours="luma first",
+        channel_weights=(0.03, 1.0, 1.0),
+        units=f"({LUMA_GAIN:g} Y, Cb, Cr) of RGB in [0, 1], Rec. 601",
+        steps=60_000,
+        batch=64,
+        crop=32,
+        crop_late=32,
+        scale_odds=(1.0,),
+        augmentation=Augmentation("mirror", framing=(0.5, 1.0)),
+    ),
+    "tiny": TrainingConfig(
+        network=NetworkConfig(widths=(16, 32), encoder_blocks=(1, 1), decoder_blocks=(1,)),
+        steps=200,
+        batch=8,
+        crop=32,
+        crop_late=32,
+        scale_odds=(1.0,),
+    ),
+}

@@ -1,0 +1,31 @@
+"""How sure a result is: intervals, their calibration, and what a run did."""
+
+from invsolve.uncertainty.conformal import Calibration, learn_factor, leave_one_out, scale, scores
+from invsolve.uncertainty.intervals import (
+    Interval,
+    attainable_interval,
+    coverage,
+    determined,
+    interval,
+    misfit_warning,
+    prior_share,
+    split_std,
+    standard_deviation,
+)
+
+__all__ = [
+    "Calibration",
+    "Interval",
+    "attainable_interval",
+    "coverage",
+    "determined",
+    "interval",
+    "learn_factor",
+    "leave_one_out",
+    "misfit_warning",
+    "prior_share",
+    "scale",
+    "scores",
+    "split_std",
+    "standard_deviation",
+]

@@ -1,0 +1,1 @@
+"""Certificates: rules and samplers held against posteriors that are known in closed form."""
