@@ -38,7 +38,7 @@ def known() -> None:
     for name, prior in priors.items():
         x = prior.sample(4, torch.Generator().manual_seed(0))
         truth = -prior.log_density(x, 0.005) / (x[0].numel() * math.log(2))
-        prior.sigma_min, prior.sigma_max = 0.005, 50.0
+        prior.facts = replace(prior.facts, sigma_min=0.005, sigma_max=50.0)
         for probes in (0, 4, 64, 1024):
             found = likelihood(prior, x, probes=max(1, probes), exact_trace=not probes, dequantize=False)
             error = float((found.bits_per_dimension - truth).square().mean().sqrt())

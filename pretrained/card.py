@@ -6,11 +6,13 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from invsolve.colours import KNOWN, Colours
 from invsolve.errors import ModelError
+from invsolve.models.network import NetworkConfig
 from invsolve.models.orientation import ALLOWED
+from invsolve.models.score_model import Orientations, PriorFacts
 
 FORMAT = 1
 
@@ -44,13 +46,28 @@ class Card:
     training: dict[str, Any] = field(default_factory=dict)
     size: int | None = None
     frame: int | None = None
-    orientations: Literal["square", "flips", "mirror"] = "square"
+    orientations: Orientations = "square"
     colours: Colours = "rgb"
     bits_per_dimension: dict[str, float] = field(default_factory=dict)
     kind: str = "prior"
     classes: list[str] = field(default_factory=list)
     validation_accuracy: list[tuple[float, float, float]] = field(default_factory=list)
     format: int = FORMAT
+
+    @property
+    def facts(self) -> PriorFacts:
+        """What the prior's model and all that wraps it know of it."""
+        network = NetworkConfig.from_dict(self.network)
+        return PriorFacts(
+            channels=network.channels,
+            sigma_min=self.sigma_min,
+            sigma_max=self.sigma_max,
+            sigma_data=network.sigma_rms,
+            size=self.size,
+            frame=self.frame,
+            colours=self.colours,
+            orientations=self.orientations,
+        )
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"

@@ -44,23 +44,17 @@ class NetworkPrior(ScoreModel):
     """
 
     def __init__(self, network: EDMDenoiser, card: Card, device: torch.device) -> None:
-        config = network.config
-        super().__init__(
-            channels=config.channels,
-            sigma_min=card.sigma_min,
-            sigma_max=card.sigma_max,
-            sigma_data=float(np.sqrt(np.mean(np.square(config.sigma_data)))),
-            size=card.size,
-            frame=card.frame,
-            colours=card.colours,
-            orientations=card.orientations,
-        )
+        super().__init__(card.facts)
         self.network = network.to(device).to(memory_format=torch.channels_last).eval()
         self.network.requires_grad_(False)
-        self.card, self.device = card, device
+        self.card, self._device = card, device
         table = sorted(card.validation_mse)
         self._log_sigmas = np.log([s for s, _ in table])
         self._log_mse = np.log([e for _, e in table])
+
+    @property
+    def device(self) -> torch.device:
+        return self._device
 
     def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
         self.check_size(x)

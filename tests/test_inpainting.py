@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -118,7 +119,7 @@ def test_a_prior_of_one_size_sees_the_whole_picture_upright(wide: bool) -> None:
     missing = np.zeros((64, 64), bool)
     missing[(slice(16, 48),) * 2 if wide else (slice(61, 63),) * 2] = True
     prior = FunctionPrior(record, channels=3, size=64, sigma_max=50.0)
-    prior.orientations = "mirror"
+    prior.facts = replace(prior.facts, orientations="mirror")
     result = inpaint(picture, missing, prior, steps=3, samples=4)
     assert {tuple(x.shape) for x in seen} == {(3, 64, 64)}
     assert levels[0] == pytest.approx(50.0 if wide else SIGMA_START)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ LEVEL = 1 / 255
 @pytest.fixture(scope="module")
 def prior() -> GaussianPrior:
     made = smooth_gaussian_prior((3, 6, 6), length=1.0)
-    made.sigma_min, made.sigma_max = 0.005, 50.0
+    made.facts = replace(made.facts, sigma_min=0.005, sigma_max=50.0)
     return made
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ BIT = math.log(2)
 
 def ranged(prior: GaussianPrior | GaussianMixturePrior, low: float = 0.005, high: float = 50.0) -> ScoreModel:
     """``prior`` with the noise range of a trained one."""
-    prior.sigma_min, prior.sigma_max = low, high
+    prior.facts = replace(prior.facts, sigma_min=low, sigma_max=high)
     return prior
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -219,7 +220,7 @@ def test_a_prior_is_shown_only_the_orientations_it_knows(orientations: str, upri
         return x
 
     prior = FunctionPrior(denoise, channels=1)
-    prior.orientations = orientations  # type: ignore[assignment]
+    prior.facts = replace(prior.facts, orientations=orientations)
     x = torch.arange(9.0).reshape(1, 1, 3, 3)
     oriented = OrientedModel(CountedModel(prior), [3])
     for _ in range(8):

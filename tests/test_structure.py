@@ -15,7 +15,7 @@ from invsolve._moved import MOVED
 ROOT = Path(__file__).resolve().parents[1] / "invsolve"
 
 FLOORS = (
-    ("_version", "_moved", "errors", "named", "colours", "pictures"),
+    ("_version", "_moved", "errors", "atomic", "named", "colours", "pictures"),
     ("forward_models",),
     ("models",),
     ("ode",),

@@ -41,6 +41,10 @@ class GaussianPrior(ScoreModel):
         super().__init__(channels=mean.shape[0], sigma_min=1e-4, sigma_max=1e4, sigma_data=sigma_data)
 
     @property
+    def device(self) -> torch.device:
+        return self.mean.device
+
+    @property
     def shape(self) -> tuple[int, ...]:
         return tuple(self.mean.shape)
 
@@ -102,6 +106,10 @@ class GaussianMixturePrior(ScoreModel):
             channels=self.components[0].channels, sigma_min=1e-4, sigma_max=1e4, sigma_data=float(variance.sqrt())
         )
 
+    @property
+    def device(self) -> torch.device:
+        return self.components[0].device
+
     def log_density(self, x: Tensor, sigma: float) -> Tensor:
         """log p_sigma(x), (B,), of x0 + sigma z."""
         return torch.logsumexp(self._joint(x, sigma), dim=0)
@@ -158,6 +166,10 @@ class SharedMixturePrior(ScoreModel):
             sigma_data=float((self.eigenvalues.mean() + spread).sqrt()),
         )
         self._mse: dict[float, float] = {}
+
+    @property
+    def device(self) -> torch.device:
+        return self.means.device
 
     @property
     def shape(self) -> tuple[int, ...]:

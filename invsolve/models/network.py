@@ -18,6 +18,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -70,6 +71,11 @@ class NetworkConfig:
     def from_dict(cls, fields: dict[str, Any]) -> NetworkConfig:
         known: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
         return cls(**known)
+
+    @property
+    def sigma_rms(self) -> float:
+        """``sigma_data`` over all channels."""
+        return float(np.sqrt(np.mean(np.square(self.sigma_data))))
 
     @property
     def multiple(self) -> int:

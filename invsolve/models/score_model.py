@@ -7,7 +7,8 @@ score model on a measurement gives a score model again, so a sampler never knows
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,43 +35,81 @@ class Prediction(NamedTuple):
     z: Tensor  # estimate of the noise in x, (B, C, H, W), unit variance
 
 
-class ScoreModel:
-    """A noise-conditional score model: subclass and write :meth:`denoise`.
+Orientations = Literal["square", "flips", "mirror"]
+
+
+@dataclass(frozen=True)
+class PriorFacts:
+    """What is known of a score model: held by a prior, by all that wraps it and by its card.
 
     Parameters
     ----------
     channels : channels of x.
     sigma_min, sigma_max : noise levels the model knows.
     sigma_data : standard deviation of x0 around its mean.
-    multiple : height and width must be multiples of this (1: any size).
     size : side of the square pictures the model knows; None for any size.
     frame : shorter side of the whole pictures the model knows; None where it knows parts of pictures, at any scale.
     colours : the coordinates of x, RGB or luma first; see :mod:`invsolve.colours`.
     orientations : in which orientations pictures are as likely as upright ones; see :mod:`invsolve.models.orientation`.
     """
 
-    def __init__(
-        self,
-        *,
-        channels: int,
-        sigma_min: float = 0.005,
-        sigma_max: float = 20.0,
-        sigma_data: float = 0.27,
-        multiple: int = 1,
-        size: int | None = None,
-        frame: int | None = None,
-        colours: Colours = "rgb",
-        orientations: Literal["square", "flips", "mirror"] = "square",
-    ) -> None:
-        self.channels = channels
-        self.sigma_min = sigma_min
-        self.sigma_max = sigma_max
-        self.sigma_data = sigma_data
-        self.multiple = multiple
-        self.size = size
-        self.frame = frame
-        self.colours: Colours = colours
-        self.orientations: Literal["square", "flips", "mirror"] = orientations
+    channels: int
+    sigma_min: float = 0.005
+    sigma_max: float = 20.0
+    sigma_data: float = 0.27
+    size: int | None = None
+    frame: int | None = None
+    colours: Colours = "rgb"
+    orientations: Orientations = "square"
+
+
+class ScoreModel:
+    """A noise-conditional score model: subclass and write :meth:`denoise`.
+
+    Parameters
+    ----------
+    facts : what is known of it; or its fields as keywords, ``channels`` among them.
+    """
+
+    def __init__(self, facts: PriorFacts | None = None, **fields: Any) -> None:
+        self.facts = PriorFacts(**fields) if facts is None else facts
+
+    @property
+    def channels(self) -> int:
+        return self.facts.channels
+
+    @property
+    def sigma_min(self) -> float:
+        return self.facts.sigma_min
+
+    @property
+    def sigma_max(self) -> float:
+        return self.facts.sigma_max
+
+    @property
+    def sigma_data(self) -> float:
+        return self.facts.sigma_data
+
+    @property
+    def size(self) -> int | None:
+        return self.facts.size
+
+    @property
+    def frame(self) -> int | None:
+        return self.facts.frame
+
+    @property
+    def colours(self) -> Colours:
+        return self.facts.colours
+
+    @property
+    def orientations(self) -> Orientations:
+        return self.facts.orientations
+
+    @property
+    def device(self) -> torch.device:
+        """Where x must be."""
+        return torch.device("cpu")
 
     @property
     def base(self) -> ScoreModel:
@@ -119,11 +158,20 @@ class ScoreModel:
 
 
 class FunctionPrior(ScoreModel):
-    """Any function ``denoise(x, sigma)`` with sigma (B,) as a score model: the door for foreign networks."""
+    """Any function ``denoise(x, sigma)`` with sigma (B,) as a score model: the door for foreign networks.
 
-    def __init__(self, function: Callable[[Tensor, Tensor], Tensor], *, channels: int, **facts: float) -> None:
-        super().__init__(channels=channels, **facts)  # type: ignore[arg-type]
-        self.function = function
+    ``device`` is where the function wants x; ``facts`` are the fields of :class:`PriorFacts`.
+    """
+
+    def __init__(
+        self, function: Callable[[Tensor, Tensor], Tensor], *, device: torch.device | str = "cpu", **facts: Any
+    ) -> None:
+        super().__init__(**facts)
+        self.function, self._device = function, torch.device(device)
+
+    @property
+    def device(self) -> torch.device:
+        return self._device
 
     def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
         return self.function(x, torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(len(x)))
@@ -133,22 +181,16 @@ class WrappedModel(ScoreModel):
     """A model around another one that knows what that one knows; subclass and write :meth:`denoise`."""
 
     def __init__(self, model: ScoreModel) -> None:
-        super().__init__(
-            channels=model.channels,
-            sigma_min=model.sigma_min,
-            sigma_max=model.sigma_max,
-            sigma_data=model.sigma_data,
-            multiple=model.multiple,
-            size=model.size,
-            frame=model.frame,
-            colours=model.colours,
-            orientations=model.orientations,
-        )
+        super().__init__(model.facts)
         self.model = model
 
     @property
     def base(self) -> ScoreModel:
         return self.model.base
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
 
     def count_gradients(self, count: int) -> None:
         self.model.count_gradients(count)
