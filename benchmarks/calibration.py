@@ -53,7 +53,7 @@ def pictures(options: argparse.Namespace, prior: Any) -> Iterator[Group]:
         unit = picture.astype(np.float32) / 255
         posterior = inpaint(
             np.where(missing[..., None], 0, unit).astype(np.float32), missing, prior, samples=options.samples,
-            steps=options.steps, rule=options.rule, sampler=options.sampler, device=prior.device,
+            steps=options.steps, rule=options.rule, sampler=options.sampler,
         )  # fmt: skip
         truth, where = torch.from_numpy(unit).permute(2, 0, 1)[None], torch.from_numpy(missing)[None, None]
         yield Group(f"picture {index}", posterior, truth, where, {"missing": 0.5, "noise": 0.0})
@@ -73,7 +73,7 @@ def slices(options: argparse.Namespace, prior: Any) -> Iterator[Group]:
         truth, data, factor = measure(one, case, index)
         posterior = reconstruct_ct(
             data, case.geometry, prior, samples=options.samples, steps=options.steps, i0=case.photons, scale=factor,
-            rule=options.rule, sampler=options.sampler, operator=operator, device=prior.device,
+            rule=options.rule, sampler=options.sampler, operator=operator,
         )  # fmt: skip
         known = torch.from_numpy(np.ascontiguousarray(truth))[None, None]
         where = (known > BODY) | (posterior.samples.amax(dim=0) > BODY)

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from invsolve import Posterior, colorize, load_prior
-from invsolve.cli.results import channels_last, score
-from invsolve.evaluation.metrics import ciede2000, mean_chroma
-from invsolve.pictures import to_pixels
+from invsolve.evaluation.metrics import ciede2000, mean_chroma, score
+from invsolve.pictures import channels_last, to_pixels
 from invsolve.pretrained import find_prior
 from invsolve.tasks.baselines import ColourTable
 from invsolve.tasks.colorization import STEPS
@@ -56,7 +55,6 @@ def main() -> None:
         started = time.perf_counter()
         result = colorize(
             unit, prior, samples=options.samples, steps=options.steps, sampler=options.sampler, rule=options.rule,
-            device=prior.device,
         )  # fmt: skip
         seconds.append(time.perf_counter() - started)
         candidates = {

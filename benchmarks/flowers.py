@@ -24,9 +24,8 @@ from common import arguments, machine, print_table
 from PIL import Image
 
 from invsolve import colorize, inpaint, load_prior
-from invsolve.cli.results import channels_last, score
-from invsolve.evaluation.metrics import ciede2000, mean_chroma
-from invsolve.pictures import to_pixels
+from invsolve.evaluation.metrics import ciede2000, mean_chroma, score
+from invsolve.pictures import channels_last, to_pixels
 from invsolve.posterior import Posterior
 from invsolve.pretrained import NetworkPrior
 from invsolve.tasks.baselines import ColourTable, biharmonic
@@ -92,7 +91,7 @@ def fill_middle(prior: NetworkPrior, pictures: list[Picture], solving: dict[str,
     for truth in pictures:
         unit = np.where(missing[..., None], 0, truth / np.float32(255)).astype(np.float32)
         started = time.perf_counter()
-        result = inpaint(unit, missing, prior, device=prior.device, **solving)
+        result = inpaint(unit, missing, prior, **solving)
         seconds.append(time.perf_counter() - started)
         calls += result.network_calls
         bgr = np.where(missing[..., None], 0, truth)[..., ::-1].copy()
@@ -126,7 +125,7 @@ def add_colours(
         grey = np.asarray(Image.fromarray(truth).convert("L"))
         unit = grey.astype(np.float32) / 255
         started = time.perf_counter()
-        result = colorize(unit, prior, device=prior.device, **solving)
+        result = colorize(unit, prior, **solving)
         seconds.append(time.perf_counter() - started)
         calls += result.network_calls
         plain = np.repeat(grey[..., None], 3, axis=2)

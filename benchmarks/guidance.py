@@ -61,8 +61,7 @@ def main() -> None:
 
     def draw(name: str, steps: int, **run: Any) -> Posterior:
         return generate(
-            prior, guide, name, samples=options.per_class, steps=steps, sampler=options.sampler, batch=options.batch,
-            device=prior.device, **run,
+            prior, guide, name, samples=options.per_class, steps=steps, sampler=options.sampler, batch=options.batch, **run,
         )  # fmt: skip
 
     # Calls grow with the levels; two short runs tell how, and the time covers the classifier's gradient too.

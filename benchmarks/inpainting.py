@@ -13,8 +13,8 @@ from common import arguments, centre_crops, machine, print_table, random_lines, 
 from PIL import Image
 
 from invsolve import inpaint, load_prior
-from invsolve.cli.results import channels_last, score
-from invsolve.pictures import to_pixels
+from invsolve.evaluation.metrics import score
+from invsolve.pictures import channels_last, to_pixels
 from invsolve.tasks.baselines import biharmonic
 from invsolve.tasks.inpainting import STEPS
 
@@ -41,7 +41,7 @@ def main() -> None:
             started = time.perf_counter()
             result = inpaint(
                 unit, missing, prior, samples=options.samples, steps=options.steps, sampler=options.sampler,
-                rule=options.rule, device=prior.device,
+                rule=options.rule,
             )  # fmt: skip
             seconds.append(time.perf_counter() - started)
             bgr = np.where(missing[..., None], 0, truth)[..., ::-1].copy()

@@ -79,7 +79,7 @@ def inpainting(options: argparse.Namespace) -> Iterator[Problem]:
         def solve(method: Method, levels: int, known: Any = known, missing: Any = missing) -> Posterior:
             return inpaint(
                 known, missing, prior, samples=options.samples, steps=levels, rule=method.rule, sampler=method.sampler,
-                antithetic=not options.independent, device=prior.device,
+                antithetic=not options.independent,
             )  # fmt: skip
 
         yield Problem(solve, truth.transpose(2, 0, 1), np.broadcast_to(missing, (3, *missing.shape)))
@@ -94,7 +94,7 @@ def colorization(options: argparse.Namespace) -> Iterator[Problem]:
         def solve(method: Method, levels: int, grey: Any = grey) -> Posterior:
             return colorize(
                 grey, prior, samples=options.samples, steps=levels, rule=method.rule, sampler=method.sampler,
-                antithetic=not options.independent, device=prior.device,
+                antithetic=not options.independent,
             )  # fmt: skip
 
         truth = picture.transpose(2, 0, 1) / 255.0
@@ -112,7 +112,6 @@ def ct(options: argparse.Namespace) -> Iterator[Problem]:
             return reconstruct_ct(
                 data, case.geometry, prior, samples=options.samples, steps=levels, i0=case.photons, scale=scale,
                 rule=method.rule, sampler=method.sampler, operator=operator, antithetic=not options.independent,
-                device=prior.device,
             )  # fmt: skip
 
         yield Problem(solve, truth[None], truth[None] > 0.25)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import typer
 
+from invsolve.atomic import write_files
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
 from invsolve.cli.ct_files import (
@@ -22,21 +23,14 @@ from invsolve.cli.ct_files import (
     windowed,
 )
 from invsolve.cli.ct_scan import Scan, interpret, truth_in_hu
-from invsolve.cli.files import check_writable, encode_picture, provenance, write_all
-from invsolve.cli.results import report_json, say_scores
-from invsolve.cli.uncertainty import (
-    NO_SCALING,
-    Summary,
-    check_diagnostics,
-    check_interval,
-    diagnostics_file,
-    load_calibration,
-    say_uncertainty,
-    summarize,
-    uncertainty_json,
-)
+from invsolve.cli.files import check_writable, encode_picture, provenance
+from invsolve.cli.results import check_diagnostics, report_json, say_scores
+from invsolve.cli.uncertainty import check_interval, say_uncertainty, uncertainty_json
 from invsolve.errors import UsageError
 from invsolve.pictures import to_pixels
+
+if TYPE_CHECKING:
+    from invsolve.summary import Summary
 
 Array = npt.NDArray[Any]
 METHODS = ("score", "fbp", "sirt", "cgls", "tv")
@@ -151,6 +145,7 @@ def ct(
 
     with clean_stdout():
         from invsolve.ct.units import to_hounsfield
+        from invsolve.uncertainty.trace import trace_picture
 
         scan = interpret(
             measured, reference, views=views, angles=angles, geometry_file=geometry, size=size, pixel_size=pixel_size,
@@ -174,9 +169,11 @@ def ct(
         report["chi2"] = result.chi2
         if result.summary is not None:
             report |= uncertainty_json(result.summary, factor=HU_PER_UNIT)
-            files |= diagnostics_file(diagnostics, result.summary.diagnostics, facts)
+            if diagnostics is not None:
+                about = {**facts, "content": "misfit and step against the noise level"}
+                files[diagnostics] = encode_picture(trace_picture(result.summary.diagnostics), diagnostics, about)
         files[paths["report"]] = (report_text(report) + "\n").encode()
-        write_all(files)
+        write_files(files)
         what = f"the mean of {samples} samples" if method == "score" else method.upper()
         say(f"wrote {paths['npy']} in HU, {what} ({seconds:.1f} s, {result.calls} network calls)")
         say(f"look at {paths['compare']}; misfit {paths['residual'].name}, chi-squared per ray {result.chi2_text}")
@@ -273,7 +270,10 @@ def reconstruct(
     from invsolve.ct.sinogram import check_range, peak
     from invsolve.forward_models import TransmissionNoise
     from invsolve.forward_models.projector import projector
+    from invsolve.options import SolveOptions
+    from invsolve.pretrained.calibrations import find_scaling
     from invsolve.pretrained.loading import load_prior, resolve_device
+    from invsolve.summary import NO_SCALING, summarize
     from invsolve.uncertainty.intervals import determined
 
     where = resolve_device(device)
@@ -281,10 +281,10 @@ def reconstruct(
     scaling = NO_SCALING
     if prior is not None:
         problem = {"views": float(scan.geometry.views), "noise": scan.noise, "photons": scan.i0 or 0.0}
-        scaling = load_calibration(
-            calibration, problem, task="ct", prior_sha256=prior.card.sha256, rule=rule, sampler=sampler, steps=steps,
-            samples=samples,
-        )  # fmt: skip
+        chosen = SolveOptions(samples=samples, seed=seed, steps=steps, rule=rule, sampler=sampler)
+        scaling = find_scaling(calibration, "ct", problem, prior.card.sha256, chosen)
+        if scaling.warning:
+            say(f"warning: {scaling.warning}")
     operator = projector(scan.geometry, where)
     y = torch.from_numpy(np.ascontiguousarray(scan.sinogram, dtype=np.float32)).to(where)
     sigma: Any = scan.noise

@@ -9,9 +9,10 @@ import numpy as np
 import typer
 from PIL import Image
 
+from invsolve.atomic import write_files
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, say
-from invsolve.cli.files import check_writable, encode_picture, make_folder, provenance, write_all
+from invsolve.cli.files import check_writable, encode_picture, make_folder, provenance
 
 
 def demo(
@@ -40,7 +41,7 @@ def demo(
     holes = np.where(missing[..., None], np.uint8(255), picture)
     luma = np.asarray(Image.fromarray(picture).convert("L"))
     arrays = {original: picture, damaged: holes, mask: missing.astype(np.uint8) * 255, grey: luma}
-    write_all({path: encode_picture(array, path, facts) for path, array in arrays.items()})
+    write_files({path: encode_picture(array, path, facts) for path, array in arrays.items()})
 
     inpaint(damaged, mask, truth=original, force=True, device=device, quiet=quiet)
     colorize(grey, truth=original, force=True, device=device, quiet=quiet)
@@ -50,7 +51,7 @@ def demo(
         np.repeat(luma[..., None], 3, axis=2),
         np.asarray(Image.open(results[1])),
     ]
-    write_all({results[2]: encode_picture(np.concatenate(shown, axis=1), results[2], facts)})
+    write_files({results[2]: encode_picture(np.concatenate(shown, axis=1), results[2], facts)})
     say(f"look at {results[2].resolve()}: damaged, repaired, grey, coloured")
 
 

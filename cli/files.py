@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shlex
 import sys
 import tempfile
@@ -151,35 +150,3 @@ def encode_picture(array: Picture, path: Path, facts: dict[str, Any], icc_profil
             image = image.convert(image.mode[:-1])
         image.save(buffer, "JPEG", quality=95, subsampling=0, comment=text.encode(), icc_profile=icc_profile)
     return buffer.getvalue()
-
-
-def write_all(files: dict[Path, bytes]) -> None:
-    """Write every file beside its target first, then move all into place: an interruption leaves no half file.
-
-    Raises
-    ------
-    OutputError : the disk is full or a folder vanished; what was there before stays.
-    """
-    staged: list[tuple[Path, Path]] = []
-    try:
-        for path, content in files.items():
-            descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-            staged.append((Path(name), path))
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-            Path(name).chmod(0o666 & ~_umask())
-        for temporary, path in staged:
-            temporary.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write the result: {error}", hint="free some space or choose another place with -o"
-        ) from None
-    finally:
-        for temporary, _ in staged:
-            temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -64,7 +64,7 @@ def generate(
         def run(callback: Callable[[Any], None]) -> Any:
             return draw(
                 prior, forward_model, label, parse_size(size), guidance=guidance, samples=samples, seed=seed,
-                steps=steps, sampler=sampler, batch=batch, callback=callback, device=prior.device,
+                steps=steps, sampler=sampler, batch=batch, callback=callback,
             )  # fmt: skip
 
         facts = make_grid(

@@ -9,13 +9,13 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from invsolve.atomic import write_files
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, say
-from invsolve.cli.files import check_writable, encode_picture, open_picture, output_path, provenance, write_all
+from invsolve.cli.files import check_writable, encode_picture, open_picture, output_path, provenance
 from invsolve.cli.likelihood import fitted
-from invsolve.cli.results import channels_last
 from invsolve.errors import InputError
-from invsolve.pictures import to_pixels
+from invsolve.pictures import channels_last, to_pixels
 
 
 def interpolate(
@@ -74,7 +74,7 @@ def interpolate(
             task="interpolate", inputs=[str(first), str(second)], model=prior.card.name,
             model_sha256=prior.card.sha256, count=count, temperature=temperature, tolerance=tolerance,
         )  # fmt: skip
-        write_all({path: encode_picture(sheet[..., 0] if sheet.shape[2] == 1 else sheet, path, facts)})
+        write_files({path: encode_picture(sheet[..., 0] if sheet.shape[2] == 1 else sheet, path, facts)})
     trip = float(max((way[0] - a.cpu()).abs().max(), (way[-1] - b.cpu()).abs().max()))
     at_ends = f"; ends off by at most {255 * trip:.2f} grey levels" if temperature == 1 else ""
     say(f"wrote {path} ({time.perf_counter() - started:.1f} s{at_ends})")

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from invsolve.cli.console import say
-from invsolve.cli.files import Picture, encode_picture, write_all
+from invsolve.cli.files import Picture, encode_picture
+from invsolve.errors import OutputError
 from invsolve.pictures import to_pixels
 
 STD_WHITE = 0.25
@@ -50,13 +51,24 @@ class ResultPaths:
         return [self.result, *self.samples, *(p for p in (self.mean, self.std, self.low, self.high) if p)]
 
 
+def check_diagnostics(path: Path | None, results: list[Path]) -> list[Path]:
+    """The picture of the run as a list of files to write, none or one; it must not be one of the ``results``."""
+    if path is None:
+        return []
+    if path.suffix.lower() != ".png":
+        raise OutputError(f"--diagnostics {path} does not end in .png", hint="name a .png file")
+    if path.absolute() in [result.absolute() for result in results]:
+        raise OutputError(f"--diagnostics {path} is the name of a result", hint="name another file")
+    return [path]
+
+
 def std_picture(std: npt.NDArray[np.floating]) -> Picture:
     """(H, W, C) standard deviation as grey: black 0, white STD_WHITE or more."""
     overall = np.sqrt((std**2).mean(axis=2))
     return to_pixels(overall / STD_WHITE)
 
 
-def write_results(
+def encode_results(
     paths: ResultPaths,
     samples: list[Picture],
     seeds: Sequence[int],
@@ -65,13 +77,12 @@ def write_results(
     facts: dict[str, Any],
     icc_profile: bytes | None = None,
     bounds: list[Picture] | None = None,
-    more: dict[Path, bytes] | None = None,
-) -> None:
-    """Encode and write the whole set; ``samples`` (H, W[, 2, 3 or 4]) in order of their ``seeds``.
+) -> dict[Path, bytes]:
+    """The whole set as files; ``samples`` (H, W[, 2, 3 or 4]) in order of their ``seeds``.
 
-    ``bounds`` are the interval's lower and upper picture, ``more`` other files of the run.
+    ``bounds`` are the interval's lower and upper picture.
     """
-    files = dict(more or {})
+    files: dict[Path, bytes] = {}
     for number, (path, picture) in enumerate(zip([paths.result, *paths.samples], samples, strict=True)):
         own: dict[str, Any] = {"seed": seeds[number]}
         if number > 0 and seeds[number] == seeds[number - 1]:
@@ -85,7 +96,7 @@ def write_results(
         for path, picture, side in zip((paths.low, paths.high), bounds, ("lower", "upper"), strict=True):
             content = f"{side} bound of each pixel's interval"
             files[path] = encode_picture(picture, path, {**facts, "content": content}, icc_profile)
-    write_all(files)
+    return files
 
 
 def say_results(paths: ResultPaths, seconds: float, calls: int) -> None:
@@ -138,16 +149,3 @@ def print_json(
     report = report_json(facts, [str(path) for path in paths], seconds, calls, scores) | certainty
     sys.stdout.write(json.dumps(report, allow_nan=False) + "\n")
     sys.stdout.flush()
-
-
-def channels_last(image: Any) -> npt.NDArray[np.floating]:
-    """(C, H, W) tensor -> (H, W, C) array."""
-    return np.asarray(image.permute(1, 2, 0).numpy())
-
-
-def score(truth: npt.NDArray[np.uint8], estimate: npt.NDArray[np.uint8]) -> dict[str, float]:
-    """PSNR in dB and SSIM of 8-bit pictures over the whole picture."""
-    from invsolve.evaluation.metrics import psnr, ssim
-
-    a, b = truth / 255.0, estimate.reshape(truth.shape) / 255.0
-    return {"psnr": psnr(a, b, data_range=1.0), "ssim": ssim(a, b, data_range=1.0)}

@@ -11,12 +11,12 @@ from typing import Annotated, Any
 
 import typer
 
+from invsolve.atomic import write_files
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
-from invsolve.cli.files import check_writable, encode_picture, provenance, write_all
-from invsolve.cli.results import channels_last
+from invsolve.cli.files import check_writable, encode_picture, provenance
 from invsolve.errors import OutputError, UsageError
-from invsolve.pictures import to_pixels
+from invsolve.pictures import channels_last, to_pixels
 
 Count = Annotated[int, typer.Option("--samples", "-n", min=1, help="Pictures.", rich_help_panel="Sampler")]
 Size = Annotated[
@@ -72,7 +72,7 @@ def sample(
         def run(callback: Callable[[Any], None]) -> Any:
             return draw(
                 prior, parse_size(size) or (None if prior.size or prior.frame else (64, 64)), samples=samples, seed=seed, steps=steps, sampler=sampler, batch=batch,
-                callback=callback, device=prior.device,
+                callback=callback,
             )  # fmt: skip
 
         facts = make_grid(
@@ -97,7 +97,7 @@ def make_grid(run: Callable[[Callable[[Any], None]], Any], paths: list[Path], **
     files = {paths[0]: encode_picture(_grey_or_rgb(sheet), paths[0], facts)}
     for path, picture, seed in zip(paths[1:], pictures, posterior.seeds, strict=True):
         files[path] = encode_picture(_grey_or_rgb(to_pixels(channels_last(picture))), path, {**facts, "seed": seed})
-    write_all(files)
+    write_files(files)
     say(f"wrote {paths[0]} and {len(pictures)} pictures beside it ({seconds:.1f} s, {posterior.network_calls} calls)")
     say(", ".join(f"{name} {value}" for name, value in posterior.settings.items()), level=1)
     return {

@@ -10,10 +10,11 @@ import numpy as np
 import typer
 from PIL import Image
 
+from invsolve.atomic import write_files
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, say
 from invsolve.cli.ct_files import ENDINGS, npy_bytes, read_array
-from invsolve.cli.files import check_writable, encode_picture, provenance, read_photo, read_picture, write_all
+from invsolve.cli.files import check_writable, encode_picture, provenance, read_photo, read_picture
 from invsolve.errors import InputError, UsageError
 
 simulate = typer.Typer(no_args_is_help=True, help="Make a measurement from a picture: ct, inpaint or colorize.")
@@ -80,7 +81,7 @@ def simulate_ct(
                 say("warning: fewer than one photon per ray on average")
         elif noise:
             sinogram = sinogram + noise * np.random.default_rng(seed).standard_normal(sinogram.shape)
-    write_all({paths[0]: npy_bytes(sinogram), paths[1]: scan.to_toml().encode(), paths[2]: npy_bytes(hu)})
+    write_files({paths[0]: npy_bytes(sinogram), paths[1]: scan.to_toml().encode(), paths[2]: npy_bytes(hu)})
     units = f" --units counts --i0 {i0:g}" if i0 is not None else ""
     units += f" --mu-water {mu_water:g}" if i0 is not None and mu_water != 0.0192 else ""
     say(f"wrote {', '.join(str(path) for path in paths)}")
@@ -135,7 +136,7 @@ def simulate_inpaint(
     holes = to_pixels(np.where(missing[..., None] if unit.ndim == 3 else missing, 1.0, unit))
     facts = provenance(task="simulate inpaint", input=str(picture), seed=seed, noise=noise)
     white = missing.astype(np.uint8) * 255
-    write_all({damaged: encode_picture(holes, damaged, facts), mask: encode_picture(white, mask, facts)})
+    write_files({damaged: encode_picture(holes, damaged, facts), mask: encode_picture(white, mask, facts)})
     say(f"wrote {damaged}, {mask}: {missing.mean():.1%} missing")
     extra = f" --noise {noise:g}" if noise else ""
     say(f"now: invsolve inpaint {damaged} --mask {mask}{extra} --truth {picture}")
@@ -157,7 +158,7 @@ def simulate_colorize(
     grey = _folder(output, picture) / f"{picture.stem}.grey.png"
     check_writable([grey], force=force)
     luma = np.asarray(Image.fromarray(photo.pixels).convert("L"))
-    write_all({grey: encode_picture(luma, grey, provenance(task="simulate colorize", input=str(picture)))})
+    write_files({grey: encode_picture(luma, grey, provenance(task="simulate colorize", input=str(picture)))})
     say(f"wrote {grey}")
     say(f"now: invsolve colorize {grey} --truth {picture}")
 

@@ -14,9 +14,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from invsolve.atomic import write_files
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
-from invsolve.cli.files import check_writable, encode_picture, provenance, write_all
+from invsolve.cli.files import check_writable, encode_picture, provenance
 from invsolve.errors import ExitCode, InvsolveError, UsageError
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def verify(
             draws = judged_draws(last[0], **last[1], seed=seed)
             image = slice_picture(draws, last[0].posterior).numpy()
             facts = provenance(task="verify", problem=last[0].name, content="left exact, right sampled")
-            write_all({picture: encode_picture(image, picture, facts)})
+            write_files({picture: encode_picture(image, picture, facts)})
         moved = changes(figures, before) if before is not None else []
     if as_json:
         from invsolve.verification.figures import as_json as plain

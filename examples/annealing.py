@@ -31,8 +31,6 @@ def watch(info: StepInfo) -> None:
 
 size = None if prior.size else (48, 48)
 sigmas = karras(40, prior.sigma_min, prior.sigma_max)
-drawn = sample(
-    prior, size, samples=options.samples, sampler="ancestral", sigmas=sigmas, callback=watch, device=prior.device
-)
+drawn = sample(prior, size, samples=options.samples, sampler="ancestral", sigmas=sigmas, callback=watch)
 table = torch.stack(seen, dim=1).flatten(0, 1)
 strip(table, len(seen), "annealing.png", enlarge=2)

@@ -22,9 +22,7 @@ prior = load_prior(options.model)
 guide = load_classifier(options.classifier, prior.device).forward_model
 rows = []
 for name in guide.classes:
-    drawn = generate(
-        prior, guide, name, guidance=options.guidance, samples=options.columns, steps=options.steps, device=prior.device
-    )
+    drawn = generate(prior, guide, name, guidance=options.guidance, samples=options.columns, steps=options.steps)
     rows.append(drawn.samples[:, 0])
     print(name)
 strip(torch.cat(rows), options.columns, "class-grid.png", enlarge=2)

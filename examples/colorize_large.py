@@ -21,7 +21,7 @@ grey = np.asarray(picture, np.float32) / 255
 
 prior = load_prior("thumbnails")
 started = time.perf_counter()
-posterior = colorize(grey, prior, samples=3, device=prior.device)
+posterior = colorize(grey, prior, samples=3)
 print(f"{time.perf_counter() - started:.1f} s for three samples")
 
 tiles = [np.repeat(grey[..., None], 3, axis=2), *(x[0].permute(1, 2, 0).numpy() for x in posterior.samples)]

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -27,6 +29,11 @@ LUMA_GAIN = 256.0
 """At sigma 4, above which not even a cast over 32 x 32 pixels shows, noise in the luma is then 1 / 64, four grey levels."""
 
 BLUE, RED = 2 * (1 - REC601[2]), 2 * (1 - REC601[0])  # 1.772 and 1.402: Cb = (B - Y) / BLUE, Cr = (R - Y) / RED
+
+
+def luma(rgb: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """Rec. 601 luma (H, W) of an RGB picture (H, W, 3)."""
+    return rgb @ np.asarray(REC601, dtype=rgb.dtype)
 
 
 def from_rgb(x: Tensor, colours: Colours) -> Tensor:

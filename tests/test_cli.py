@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from invsolve.cli.files import provenance, write_all
-from invsolve.errors import ExitCode, OutputError
+from invsolve.cli.files import provenance
+from invsolve.errors import ExitCode
 
 COMMAND = [sys.executable, "-m", "invsolve.cli.main"]
 
@@ -343,22 +343,6 @@ def test_ctrl_c_leaves_nothing_behind(folder: Path, small_prior: Path) -> None:
     assert "interrupted; nothing was overwritten" in err
     assert out == ""
     assert tree(folder) == before
-
-
-def test_a_failed_write_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a.png").write_bytes(b"old")
-
-    def full(descriptor: int, mode: str) -> None:
-        os.close(descriptor)
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("invsolve.cli.files.os.fdopen", full)
-    with pytest.raises(OutputError, match="No space left"):
-        write_all({tmp_path / "a.png": b"new", tmp_path / "b.png": b"new"})
-    monkeypatch.undo()
-    assert tree(tmp_path) == {"a.png": b"old"}
-    write_all({tmp_path / "a.png": b"new"})
-    assert tree(tmp_path) == {"a.png": b"new"}
 
 
 def test_help_and_version_need_no_torch() -> None:

@@ -205,9 +205,9 @@ def test_a_shipped_calibration_is_found_by_settings_and_measurement(
     monkeypatch: pytest.MonkeyPatch,
     capfd: Capture,
 ) -> None:
-    from invsolve.pretrained import loading
+    from invsolve.pretrained import calibrations
 
-    monkeypatch.setattr(loading, "SHIPPED", tmp_path / "pretrained")
+    monkeypatch.setattr(calibrations, "SHIPPED", tmp_path / "pretrained")
     shelf = tmp_path / "pretrained" / "any" / "calibrations"
     shelf.mkdir(parents=True)
     for number, changes in enumerate(

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from invsolve import colorize, inpaint, load_prior, sample
-from invsolve.colours import LUMA_GAIN, luma_first, rgb
+from invsolve.colours import LUMA_GAIN, luma, luma_first, rgb
 from invsolve.errors import InputError, ModelError
 from invsolve.forward_models import Grayscale
 from invsolve.models.score_model import FunctionPrior
@@ -18,7 +18,7 @@ from invsolve.ode.density import likelihood
 from invsolve.ode.latent import encode
 from invsolve.pictures import to_pixels
 from invsolve.tasks.baselines import ColourTable
-from invsolve.tasks.colorization import enlarge_chroma, into_gamut, luma, working_size
+from invsolve.tasks.colorization import enlarge_chroma, into_gamut, working_size
 
 
 def pil_grey(rgb: np.ndarray) -> np.ndarray:

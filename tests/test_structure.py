@@ -15,7 +15,7 @@ from invsolve._moved import MOVED
 ROOT = Path(__file__).resolve().parents[1] / "invsolve"
 
 FLOORS = (
-    ("_version", "_moved", "errors", "atomic", "named", "colours", "pictures"),
+    ("_version", "_moved", "errors", "atomic", "named", "colours", "pictures", "options"),
     ("forward_models",),
     ("models",),
     ("ode",),
@@ -23,7 +23,7 @@ FLOORS = (
     ("samplers",),
     ("uncertainty",),
     ("posterior",),
-    ("solver",),
+    ("solver", "summary"),
     ("tasks", "ct", "verification", "evaluation"),
     ("pretrained",),
     ("training",),

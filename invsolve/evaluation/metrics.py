@@ -45,3 +45,9 @@ def mean_chroma(picture: Array) -> float:
     """Mean CIELAB chroma sqrt(a^2 + b^2) of an sRGB picture (H, W, 3) in [0, 1]."""
     lab = rgb2lab(np.clip(picture, 0, 1))
     return float(np.hypot(lab[..., 1], lab[..., 2]).mean())
+
+
+def score(truth: npt.NDArray[np.uint8], estimate: npt.NDArray[np.uint8]) -> dict[str, float]:
+    """PSNR in dB and SSIM of 8-bit pictures over the whole picture."""
+    a, b = truth / 255.0, estimate.reshape(truth.shape) / 255.0
+    return {"psnr": psnr(a, b, data_range=1.0), "ssim": ssim(a, b, data_range=1.0)}

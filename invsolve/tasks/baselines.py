@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from skimage.restoration import inpaint_biharmonic
 
-from invsolve.tasks.colorization import luma
+from invsolve.colours import luma
 
 Picture = npt.NDArray[np.floating]
 

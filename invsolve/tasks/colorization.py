@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from invsolve.colours import LUMA_GAIN, REC601, from_rgb, to_rgb
+from invsolve.colours import LUMA_GAIN, from_rgb, to_rgb
 from invsolve.errors import InputError
 from invsolve.forward_models import ForwardModel, Grayscale
 from invsolve.models.score_model import ScoreModel
+from invsolve.options import COLORIZATION, Changes, SolveOptions
+from invsolve.pictures import UnitPicture, check_picture
 from invsolve.posterior import Posterior
-from invsolve.rules import Rule
-from invsolve.samplers import Sampler
 from invsolve.samplers.sigmas import karras
 from invsolve.solver import solve
-from invsolve.tasks.inpainting import Picture, Progress, check_colour_prior
+from invsolve.tasks.baselines import ColourTable
+from invsolve.tasks.task import Progress, Task, check_colour_prior
 
 SIGMA_START = 20.0
 """Colour is a coherent mode: over 64 x 64 pixels a cast of sigma / 64 shows through noise of size sigma, so a start
@@ -29,34 +32,50 @@ SIGMA_END = 0.02
 SIGMA_START_LUMA_FIRST, SIGMA_END_LUMA_FIRST = 10.0, 0.02
 """The same for a prior with the luma first, in units of Cb and Cr: a cast over 32 x 32 pixels is some 1.4."""
 
-STEPS = 100
-"""Levels of the ladder, two network calls each. With them the spread of the samples is that of their error
-(docs/benchmarks.md), and at the working size a call is cheap."""
-
 WORKING_SIZE = 64
 """Colours are found with the shorter side at most this long, unless the prior knows whole pictures of another size: the
 whole picture is then within the prior's reach, which measured better than any larger size (docs/benchmarks.md)."""
 
+BASELINE = "colour table"
 
-def luma(rgb: Picture) -> Picture:
-    """Rec. 601 luma (H, W) of an RGB picture (H, W, 3)."""
-    return rgb @ np.asarray(REC601, dtype=rgb.dtype)
+
+def colorization_task(grey: Any, table: ColourTable | None = None) -> Task:
+    """The task of giving a grey picture colours.
+
+    Parameters
+    ----------
+    grey : (H, W) Rec. 601 luma, floats in [0, 1].
+    table : the colour table that stands beside it, if any.
+
+    Raises
+    ------
+    InputError : ``grey`` is not such a picture.
+    """
+    unit = check_picture(grey, colours=(0,))
+
+    def baselines() -> dict[str, UnitPicture]:
+        plain = np.repeat(unit[..., None], 3, axis=2)
+        return {"grey": plain} if table is None else {"grey": plain, BASELINE: table.colorize(unit.astype(np.float64))}
+
+    height, width = working_size(*unit.shape)
+    return Task(
+        name="colorize",
+        run=partial(draw_colours, unit),
+        options=COLORIZATION,
+        operator=Grayscale((3, *unit.shape)),
+        determined=1 / 3,  # of a pixel's three values the grey determines one
+        baselines=baselines,
+        work=height * width,
+    )
 
 
 def colorize(
-    grey: Picture,
+    grey: UnitPicture,
     prior: ScoreModel,
+    options: SolveOptions = COLORIZATION,
     *,
-    samples: int = 1,
-    seed: int = 0,
-    steps: int = STEPS,
-    rule: str | Rule = "proximal",
-    sampler: str | Sampler = "heun_sde",
-    batch: int = 8,
-    antithetic: bool = True,
-    sigma_start: float | None = None,
     progress: Progress | None = None,
-    device: torch.device | str = "cpu",
+    **changes: Unpack[Changes],
 ) -> Posterior:
     """Colours for a grey picture.
 
@@ -65,12 +84,11 @@ def colorize(
 
     Parameters
     ----------
-    grey : (H, W) Rec. 601 luma in [0, 1].
-    prior : a prior of RGB photographs in [0, 1]; one of whole pictures, such as ``thumbnails``, knows most of colours.
-    samples, seed, steps, rule, sampler, batch, antithetic : see :func:`invsolve.solve`.
-    sigma_start : first noise level, in the prior's units; by default high enough for any cast.
+    grey : (H, W) Rec. 601 luma, floats in [0, 1].
+    prior : a prior of colour photographs; one of whole pictures, such as ``thumbnails``, knows most of colours.
+    options : how to sample; ``sigma_start`` is in the prior's units, None is high enough for any cast.
     progress : called with the share of the work done.
-    device : where the prior lives.
+    changes : fields of ``options`` that differ, such as ``samples=8``.
 
     Returns
     -------
@@ -78,46 +96,48 @@ def colorize(
 
     Raises
     ------
-    InputError : ``grey`` is not (H, W); not square or too small for a prior of one size.
+    InputError : ``grey`` is not (H, W) in [0, 1]; not square or too small for a prior of one size.
+    ModelError : the prior is not one of colour pictures.
     """
-    if grey.ndim != 2:
-        raise InputError(f"grey picture has shape {grey.shape}", hint="wanted (height, width)")
+    return colorization_task(grey).solve(prior, options, progress=progress, **changes)
+
+
+def draw_colours(grey: UnitPicture, prior: ScoreModel, options: SolveOptions, progress: Progress) -> Posterior:
+    """Colours for a picture that was checked."""
     check_colour_prior(prior)
-    y = torch.from_numpy(np.ascontiguousarray(grey, dtype=np.float32))[None, None]
+    y = torch.from_numpy(np.ascontiguousarray(grey))[None, None]
     size = working_size(grey.shape[0], grey.shape[1], prior.size, prior.frame or WORKING_SIZE)
-    small = (
-        F.interpolate(y, size=size, mode="bilinear", align_corners=False, antialias=True) if size != grey.shape else y
-    )
-    small = small.to(device)
-    operator, start, levels = coordinates(prior, small, steps, sigma_start)
-
-    def report(done: float) -> None:
-        if progress is not None:
-            progress(done)
-
+    small = y
+    if size != grey.shape:
+        small = F.interpolate(y, size=size, mode="bilinear", align_corners=False, antialias=True)
+    small = small.to(prior.device)
+    operator, start, levels = coordinates(prior, small, options.steps, options.sigma_start)
     solved = solve(
         prior,
         ForwardModel(operator),
         small,
-        rule=rule,
-        sampler=sampler,
+        rule=options.rule,
+        sampler=options.sampler,
         sigmas=levels,
-        samples=samples,
-        seed=seed,
+        samples=options.samples,
+        seed=options.seed,
         start=start,
-        batch=batch,
+        batch=options.batch,
         turn=True,
-        antithetic=antithetic,
-        callback=lambda info: report(info.step / info.steps),
+        antithetic=options.antithetic,
+        callback=lambda info: progress(info.step / info.steps),
     )
-    out = []
-    for x in solved.samples[:, 0]:  # one at a time: large pictures take memory
-        colours = to_rgb(x, prior.colours)[None]
-        chroma = colours - Grayscale((3, *size))(colours)
-        if size != grey.shape:
-            chroma = enlarge_chroma(chroma, small.cpu(), y)
-        out.append(into_gamut(y[0], chroma[0]))
-    return replace(solved, samples=torch.stack(out)[:, None], settings={**solved.settings, "working_size": list(size)})
+    coloured = [enlarged(to_rgb(x, prior.colours)[None], small.cpu(), y) for x in solved.samples[:, 0]]
+    settings = {**solved.settings, "working_size": list(size)}
+    return replace(solved, samples=torch.stack(coloured)[:, None], settings=settings)
+
+
+def enlarged(colours: Tensor, small_luma: Tensor, luma: Tensor) -> Tensor:
+    """The chroma of ``colours`` (1, 3, h, w) on the full ``luma`` (1, 1, H, W); (3, H, W) inside [0, 1]."""
+    chroma = colours - Grayscale((3, *colours.shape[-2:]))(colours)
+    if colours.shape[-2:] != luma.shape[-2:]:
+        chroma = enlarge_chroma(chroma, small_luma, luma)
+    return into_gamut(luma[0], chroma[0])
 
 
 def coordinates(

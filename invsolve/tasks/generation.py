@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -13,9 +14,11 @@ from invsolve.errors import UsageError
 from invsolve.forward_models import ForwardModel
 from invsolve.forward_models.classifier import CleanClassifier
 from invsolve.models.score_model import ScoreModel
+from invsolve.options import SAMPLING, Changes, SolveOptions
 from invsolve.posterior import Posterior
+from invsolve.rules import Rule
 from invsolve.rules.classifier_gradient import ClassifierGradient
-from invsolve.samplers import Callback, Sampler
+from invsolve.samplers import Callback
 from invsolve.samplers.sigmas import karras
 from invsolve.solver import solve
 
@@ -31,16 +34,11 @@ def ladder(prior: ScoreModel, steps: int) -> Tensor:
 def sample(
     prior: ScoreModel,
     size: tuple[int, int] | None = None,
+    options: SolveOptions = SAMPLING,
     *,
-    samples: int = 16,
-    seed: int = 0,
-    steps: int = 50,
-    sampler: str | Sampler = "heun_sde",
     sigmas: Tensor | None = None,
-    batch: int = 16,
     callback: Callback | None = None,
-    device: torch.device | str = "cpu",
-    **options: Any,
+    **changes: Unpack[Changes],
 ) -> Posterior:
     """Draw new pictures from a prior.
 
@@ -48,10 +46,10 @@ def sample(
     ----------
     prior : score model.
     size : (height, width); None takes the size the prior knows.
-    samples, seed, sampler, batch, callback, options : see :func:`invsolve.solve`; sample j uses seed + j.
-    steps : noise levels, when ``sigmas`` is None.
-    sigmas : falling levels ending in 0; default :func:`ladder`.
-    device : where the prior lives.
+    options : how to sample; sample j uses seed + j.
+    sigmas : falling levels ending in 0; default :func:`ladder` of ``options.steps``.
+    callback : see :func:`invsolve.solve`.
+    changes : fields of ``options`` that differ.
 
     Returns
     -------
@@ -61,22 +59,9 @@ def sample(
     ------
     UsageError : no size is given and the prior knows any.
     """
-    start = blank(prior, size, device)
+    start = blank(prior, size)
     nothing = ForwardModel(lambda x: x[:, :0])
-    return solve(
-        prior,
-        nothing,
-        start[:, :0],
-        rule=unconditional,
-        sampler=sampler,
-        sigmas=ladder(prior, steps) if sigmas is None else sigmas,
-        samples=samples,
-        seed=seed,
-        start=start,
-        batch=batch,
-        callback=callback,
-        **options,
-    )
+    return _draw(prior, nothing, start[:, :0], unconditional, start, replace(options, **changes), sigmas, callback)
 
 
 def generate(
@@ -84,17 +69,12 @@ def generate(
     classifier: CleanClassifier,
     name: str,
     size: tuple[int, int] | None = None,
+    options: SolveOptions = SAMPLING,
     *,
     guidance: float = 3.0,
-    samples: int = 16,
-    seed: int = 0,
-    steps: int = 50,
-    sampler: str | Sampler = "heun_sde",
     sigmas: Tensor | None = None,
-    batch: int = 16,
     callback: Callback | None = None,
-    device: torch.device | str = "cpu",
-    **options: Any,
+    **changes: Unpack[Changes],
 ) -> Posterior:
     """Draw new pictures of one class from an unconditional prior.
 
@@ -104,32 +84,46 @@ def generate(
     classifier : p(label | x), for instance ``load_classifier(...).forward_model``.
     name : one of the classifier's classes.
     guidance : scale on the classifier's gradient: 1 is Bayes' rule, more is surer of the class and less varied.
-    size, samples, seed, steps, sampler, sigmas, batch, callback, device, options : see :func:`sample`.
+    size, options, sigmas, callback, changes : see :func:`sample`; the rule is always the classifier's gradient.
 
     Raises
     ------
     InputError : unknown class.
     """
-    start = blank(prior, size, device)
-    result = solve(
-        prior,
-        classifier,
-        torch.tensor([classifier.label(name)], device=start.device),
-        rule=partial(ClassifierGradient, scale=guidance),
-        sampler=sampler,
-        sigmas=ladder(prior, steps) if sigmas is None else sigmas,
-        samples=samples,
-        seed=seed,
-        start=start,
-        batch=batch,
-        callback=callback,
-        **options,
-    )
+    label = torch.tensor([classifier.label(name)], device=prior.device)
+    rule = partial(ClassifierGradient, scale=guidance)
+    result = _draw(prior, classifier, label, rule, blank(prior, size), replace(options, **changes), sigmas, callback)
     result.settings.update(rule="classifier_gradient", guidance=guidance, label=name)
     return result
 
 
-def blank(prior: ScoreModel, size: tuple[int, int] | None, device: torch.device | str) -> Tensor:
+def _draw(
+    prior: ScoreModel,
+    forward_model: ForwardModel,
+    y: Tensor,
+    rule: Rule,
+    start: Tensor,
+    options: SolveOptions,
+    sigmas: Tensor | None,
+    callback: Callback | None,
+) -> Posterior:
+    return solve(
+        prior,
+        forward_model,
+        y,
+        rule=rule,
+        sampler=options.sampler,
+        sigmas=ladder(prior, options.steps) if sigmas is None else sigmas,
+        samples=options.samples,
+        seed=options.seed,
+        start=start,
+        batch=options.batch,
+        antithetic=options.antithetic,
+        callback=callback,
+    )
+
+
+def blank(prior: ScoreModel, size: tuple[int, int] | None) -> Tensor:
     """An even grey (1, C, H, W) to start from."""
     prior.check_rgb()
     if size is None:
@@ -137,7 +131,7 @@ def blank(prior: ScoreModel, size: tuple[int, int] | None, device: torch.device 
         if side is None:
             raise UsageError("this prior knows pictures of any size", hint="give the size wanted, such as 64x64")
         size = (side, side)
-    return torch.full((1, prior.channels, *size), CENTER, device=device)
+    return torch.full((1, prior.channels, *size), CENTER, device=prior.device)
 
 
 def unconditional(prior: ScoreModel, forward_model: ForwardModel, y: Tensor) -> ScoreModel:

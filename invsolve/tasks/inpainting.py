@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -11,21 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from invsolve.errors import InputError, ModelError
 from invsolve.forward_models import ForwardModel, GaussianNoise, Mask
 from invsolve.models.score_model import ScoreModel
+from invsolve.options import INPAINTING, Changes, SolveOptions
+from invsolve.pictures import UnitPicture, check_missing, check_picture
 from invsolve.posterior import Posterior
-from invsolve.rules import Rule
-from invsolve.samplers import Sampler, StepInfo
+from invsolve.samplers import StepInfo
 from invsolve.samplers.sigmas import karras
 from invsolve.solver import solve
+from invsolve.tasks.baselines import biharmonic
 from invsolve.tasks.push_pull import push_pull
 from invsolve.tasks.regions import Region, hole_regions, resolutions
-
-Picture = npt.NDArray[np.floating]
-Progress = Callable[[float], None]
-"""Called with the share of the network's work that is done, 0 to 1."""
-
+from invsolve.tasks.task import Progress, Task, check_colour_prior
 
 SIGMA_START = 0.2
 """First noise level on the interpolated guess: above what interpolation gets wrong."""
@@ -38,67 +37,88 @@ SIGMA_START_REFINING = 0.25
 
 SIGMA_END = 0.005
 
-STEPS = 100
-"""Noise levels. With 50, the mean of eight loses .08 dB in scattered pixels and .04 in lines of 5 pixels."""
-
 PIXELS_AT_ONCE = 2**23
 """Samples of large pictures are drawn in batches of so many pixels at most: about 1 GB of working memory."""
 
+BIHARMONIC_LIMIT = 200_000
+"""Missing pixels up to which the baseline's sparse solve stays in seconds."""
 
-def plan(
-    missing: npt.NDArray[np.bool_], prior: ScoreModel, noise: float
-) -> tuple[list[Region], list[int], list[float]]:
-    """Boxes to fill, and for each the number of resolutions and the first noise level at the coarsest one.
+
+@dataclass(frozen=True)
+class Part:
+    """A box, the number of resolutions it is filled at, and the first noise level at the coarsest one."""
+
+    region: Region
+    scales: int
+    sigma_start: float
+
+    @property
+    def work(self) -> float:
+        """Pixels seen at one noise level of every resolution, in all."""
+        return self.region.pixels * sum(0.25**k for k in range(self.scales))
+
+
+def plan(missing: npt.NDArray[np.bool_], noise: float, prior: ScoreModel | None = None) -> list[Part]:
+    """Boxes that cover the holes; without a prior, as for one of any size.
 
     Noisy known pixels are denoised too, so the box is then the whole picture; so it is where the prior knows one size.
     """
     whole = Region(0, 0, *missing.shape)
-    if prior.size is not None:
-        return [whole], [1], [SIGMA_START if resolutions(missing) == 1 else prior.sigma_max]
+    if prior is not None and prior.size is not None:
+        return [Part(whole, 1, SIGMA_START if resolutions(missing) == 1 else prior.sigma_max)]
     regions = hole_regions(missing) if noise == 0 else [whole]
     scales = [resolutions(missing[region.slices]) for region in regions]
-    return regions, scales, [SIGMA_START if scale == 1 else SIGMA_START_WIDE for scale in scales]
+    return [
+        Part(region, scale, SIGMA_START if scale == 1 else SIGMA_START_WIDE)
+        for region, scale in zip(regions, scales, strict=True)
+    ]
 
 
-def check_inpainting(picture: Picture, missing: npt.NDArray[np.bool_]) -> None:
-    """Raise InputError unless picture and mask fit together."""
-    if picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] != 3):
-        raise InputError(f"picture has shape {picture.shape}", hint="wanted (height, width) or (height, width, 3)")
-    if missing.shape != picture.shape[:2]:
-        got, wanted = missing.shape, picture.shape
-        raise InputError(
-            f"the mask is {got[1]} x {got[0]} pixels, the picture {wanted[1]} x {wanted[0]}",
-            hint="make a mask of the picture's size",
-        )
-    hint = "white means missing; use --invert-mask if yours is the other way round"
-    if not missing.any():
-        raise InputError("the mask marks no pixel as missing", hint=hint)
-    if missing.all():
-        raise InputError("the mask marks every pixel as missing", hint=hint)
+def inpainting_task(picture: Any, missing: Any, *, noise: float = 0.0) -> Task:
+    """The task of filling the missing pixels of a photograph.
 
+    Parameters
+    ----------
+    picture : (H, W, 3) RGB or (H, W) grey floats in [0, 1].
+    missing : (H, W), True where a pixel is missing; what ``picture`` holds there is ignored.
+    noise : standard deviation of the noise on the known pixels; 0 returns them exactly.
 
-def check_colour_prior(prior: ScoreModel) -> None:
-    """Raise ModelError unless the prior knows colour pictures."""
-    if prior.channels != 3:
-        raise ModelError(f"this prior has {prior.channels} channel(s)", hint="use one of RGB pictures, such as photos")
+    Raises
+    ------
+    InputError : shapes or values do not fit, nothing is missing, or nothing is known.
+    """
+    GaussianNoise(noise)  # checks the number
+    holes = check_missing(missing, np.shape(picture))
+    unit = check_picture(picture, where=~holes)
+    unit = np.where(holes[..., None] if unit.ndim == 3 else holes, np.float32(0), unit)
+    known = torch.from_numpy(~holes)[None]
+
+    def baselines() -> dict[str, UnitPicture]:
+        few = int(holes.sum()) <= BIHARMONIC_LIMIT
+        return {"biharmonic": biharmonic(unit, holes)} if few else {}
+
+    return Task(
+        name="inpaint",
+        run=partial(fill, unit, holes, noise),
+        options=INPAINTING,
+        operator=Mask(known.float(), 1 if unit.ndim == 2 else 3),
+        determined=float(1 - holes.mean()),
+        open_values=~known,
+        problem={"missing": float(holes.mean()), "noise": noise},
+        baselines=baselines,
+        work=sum(part.work for part in plan(holes, noise)),
+    )
 
 
 def inpaint(
-    picture: Picture,
+    picture: UnitPicture,
     missing: npt.NDArray[np.bool_],
     prior: ScoreModel,
+    options: SolveOptions = INPAINTING,
     *,
-    samples: int = 1,
-    seed: int = 0,
-    steps: int = STEPS,
     noise: float = 0.0,
-    rule: str | Rule = "proximal",
-    sampler: str | Sampler = "renoising",
-    batch: int = 8,
-    antithetic: bool = True,
-    sigma_start: float | None = None,
     progress: Progress | None = None,
-    device: torch.device | str = "cpu",
+    **changes: Unpack[Changes],
 ) -> Posterior:
     """Fill the missing pixels of a photograph.
 
@@ -107,15 +127,14 @@ def inpaint(
 
     Parameters
     ----------
-    picture : (H, W, 3) RGB or (H, W) grey in [0, 1].
+    picture : (H, W, 3) RGB or (H, W) grey floats in [0, 1].
     missing : (H, W), True where a pixel is missing; what ``picture`` holds there is ignored.
     prior : a prior of RGB photographs in [0, 1].
-    samples, seed, rule, sampler, batch, antithetic : see :func:`invsolve.solve`.
-    steps : noise levels at each resolution.
+    options : how to sample; ``sigma_start`` is the first noise level at the coarsest resolution, in the picture's
+        units, None chooses by the holes' width.
     noise : standard deviation of the noise on the known pixels; 0 returns them exactly.
-    sigma_start : first noise level, at the coarsest resolution, in the picture's units; None chooses by the holes' width.
     progress : called with the share of the work done.
-    device : where the prior lives.
+    changes : fields of ``options`` that differ, such as ``samples=8``.
 
     Returns
     -------
@@ -124,116 +143,132 @@ def inpaint(
 
     Raises
     ------
-    InputError : shapes do not fit, nothing is missing, or nothing is known; not of the one size the prior knows.
+    InputError : shapes or values do not fit, nothing is missing, or nothing is known; not of the one size the prior
+        knows.
+    ModelError : the prior is not one of RGB pictures.
     """
-    check_inpainting(picture, missing)
+    return inpainting_task(picture, missing, noise=noise).solve(prior, options, progress=progress, **changes)
+
+
+def fill(
+    picture: UnitPicture,
+    missing: npt.NDArray[np.bool_],
+    noise: float,
+    prior: ScoreModel,
+    options: SolveOptions,
+    progress: Progress,
+) -> Posterior:
+    """Fill the holes of a picture that was checked, one part after the other."""
     check_colour_prior(prior)
     prior.check_rgb()
     rgb = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
     full = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1), dtype=np.float32))[None]
     known = torch.from_numpy(~missing)[None, None].float()
     prior.check_size(full)
-    regions, scales, sigmas = plan(missing, prior, noise)
-    meter = _meter(regions, scales, progress)
+    parts = plan(missing, noise, prior)
+    meter = _meter(parts, progress)
 
-    out = full.repeat(samples, 1, 1, 1)
-    calls, solved, traces = 0, Posterior(full), []
-    for number, (region, scale, sigma) in enumerate(zip(regions, scales, sigmas, strict=True)):
-        rows, columns = region.slices
-        solved = _coarse_to_fine(
-            full[..., rows, columns].to(device),
-            known[..., rows, columns].to(device),
-            scale,
-            prior=prior,
-            steps=steps,
-            noise=noise,
-            rule=rule,
-            sampler=sampler,
-            samples=samples,
-            seed=seed,
-            batch=batch,
-            antithetic=antithetic,
-            stream=8 * number,
-            coarsest_sigma=sigma if sigma_start is None else sigma_start,
-            meter=meter,
+    out = full.repeat(options.samples, 1, 1, 1)
+    solved: list[tuple[int, Posterior]] = []
+    for number, part in enumerate(parts):
+        rows, columns = part.region.slices
+        first = part.sigma_start if options.sigma_start is None else options.sigma_start
+        filling = Filling(prior, replace(options, sigma_start=first), noise, 8 * number, meter)
+        inside = filling.coarse_to_fine(
+            full[..., rows, columns].to(prior.device), known[..., rows, columns].to(prior.device), part.scales
         )
-        out[..., rows, columns] = solved.samples[:, 0]
-        calls += solved.network_calls
-        traces.append((int(missing[region.slices].sum()), solved.diagnostics))
+        out[..., rows, columns] = inside.samples[:, 0]
+        solved.append((int(missing[rows, columns].sum()), inside))
     if noise == 0:
         out = torch.where(known > 0, full, out)
     if picture.ndim == 2:
         out = out.mean(dim=1, keepdim=True)
-    settings = {**solved.settings, "regions": len(regions), "resolutions": max(scales)}
-    largest = max(traces, key=lambda trace: trace[0])[1]
-    return replace(solved, samples=out[:, None], settings=settings, network_calls=calls, diagnostics=largest)
+    return _whole(out, parts, solved)
 
 
-def _meter(regions: list[Region], scales: list[int], progress: Progress | None) -> Callable[[int, StepInfo], None]:
+def _whole(samples: Tensor, parts: Sequence[Part], solved: Sequence[tuple[int, Posterior]]) -> Posterior:
+    """The posterior of the picture from those of its parts, each with its number of missing pixels."""
+    last = solved[-1][1]
+    return replace(
+        last,
+        samples=samples[:, None],
+        settings={**last.settings, "regions": len(parts), "resolutions": max(part.scales for part in parts)},
+        network_calls=sum(part.network_calls for _, part in solved),
+        diagnostics=max(solved, key=lambda part: part[0])[1].diagnostics,
+    )
+
+
+def _meter(parts: Sequence[Part], progress: Progress) -> Callable[[int, StepInfo], None]:
     """A callback (pixels, info) that adds up the work done and reports its share."""
-    total = sum(r.pixels * sum(0.25**k for k in range(scale)) for r, scale in zip(regions, scales, strict=True))
-    done = 0.0
+    total, done = sum(part.work for part in parts), 0.0
 
     def report(pixels: int, info: StepInfo) -> None:
         nonlocal done
         done += pixels / info.steps
-        if progress is not None:
-            progress(min(1.0, done / total))
+        progress(min(1.0, done / total))
 
     return report
 
 
-def _halve(picture: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """Half resolution: the mean of the known pixels in each 2 x 2 block; a block is known if any of its pixels is."""
-    weight = F.avg_pool2d(known, 2, ceil_mode=True)
-    average = F.avg_pool2d(picture * known, 2, ceil_mode=True) / weight.clamp(min=1e-12)
-    return average, (weight > 0).to(picture)
+@dataclass(frozen=True)
+class Filling:
+    """How one part is filled: all that stays the same from resolution to resolution."""
 
+    prior: ScoreModel
+    options: SolveOptions  # sigma_start is that of the coarsest resolution
+    noise: float  # at full resolution
+    stream: int
+    meter: Callable[[int, StepInfo], None]
 
-def _coarse_to_fine(
-    picture: Tensor,
-    known: Tensor,
-    scales: int,
-    *,
-    prior: ScoreModel,
-    steps: int,
-    noise: float,
-    rule: str | Rule,
-    sampler: str | Sampler,
-    samples: int,
-    seed: int,
-    batch: int,
-    antithetic: bool,
-    stream: int,
-    coarsest_sigma: float,
-    meter: Callable[[int, StepInfo], None],
-) -> Posterior:
-    """Fill at the coarsest resolution first; each finer one starts from the coarser sample plus a little noise."""
-    if scales > 1:
-        settings = {"prior": prior, "steps": steps, "noise": noise / 2, "rule": rule, "sampler": sampler}
-        settings |= {"samples": samples, "seed": seed, "batch": batch, "antithetic": antithetic}
-        settings |= {"stream": stream + 1, "coarsest_sigma": coarsest_sigma, "meter": meter}
-        coarse = _coarse_to_fine(*_halve(picture, known), scales - 1, **settings)  # type: ignore[arg-type]
-        size = tuple(picture.shape[-2:])
-        guess = F.interpolate(coarse.samples[:, 0], size=size, mode="bilinear", align_corners=False).to(picture)
-        start, sigma_start = torch.where(known > 0, picture, guess)[:, None], SIGMA_START_REFINING
-    else:
-        coarse, start, sigma_start = None, push_pull(picture, known), coarsest_sigma
-    pixels = picture.shape[-2] * picture.shape[-1]
-    solved = solve(
-        prior,
-        ForwardModel(Mask(known[0], channels=3), GaussianNoise(noise)),
-        known * picture,
-        rule=rule,
-        sampler=sampler,
-        sigmas=karras(steps, SIGMA_END, sigma_start),
-        samples=samples,
-        seed=seed,
-        start=start,
-        batch=max(1, min(batch, PIXELS_AT_ONCE // pixels)),
-        turn=True,
-        antithetic=antithetic,
-        stream=stream,
-        callback=lambda info: meter(pixels, info),
-    )
-    return replace(solved, network_calls=solved.network_calls + (coarse.network_calls if coarse else 0))
+    def coarse_to_fine(self, picture: Tensor, precision: Tensor, scales: int, level: int = 0) -> Posterior:
+        """Fill at the coarsest resolution first; each finer one starts from the coarser sample plus a little noise.
+
+        Parameters
+        ----------
+        picture : (1, 3, H, W).
+        precision : (1, 1, H, W), what is known of each pixel relative to one without a gap beneath it; 0 where missing.
+        scales : resolutions still to come, this one counted.
+        level : how often the picture was halved.
+        """
+        if scales > 1:
+            coarse = self.coarse_to_fine(*self.halve(picture, precision), scales - 1, level + 1)
+            size = tuple(picture.shape[-2:])
+            guess = F.interpolate(coarse.samples[:, 0], size=size, mode="bilinear", align_corners=False).to(picture)
+            start = torch.where(precision > 0, picture, guess)[:, None]
+            return self.solve(picture, precision, level, start, SIGMA_START_REFINING, coarse.network_calls)
+        first = self.options.sigma_start or SIGMA_START
+        return self.solve(picture, precision, level, push_pull(picture, precision > 0), first, 0)
+
+    def halve(self, picture: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
+        """Half resolution: the mean of what is known in each 2 x 2 block, and how precise it is.
+
+        Without noise a block is known as soon as any of its pixels is.
+        """
+        weight = F.avg_pool2d(precision, 2, ceil_mode=True)
+        average = F.avg_pool2d(picture * precision, 2, ceil_mode=True) / weight.clamp(min=1e-12)
+        return average, weight if self.noise else (weight > 0).to(picture)
+
+    def solve(
+        self, picture: Tensor, precision: Tensor, level: int, start: Tensor, sigma_start: float, calls: int
+    ) -> Posterior:
+        """Sample at one resolution; ``calls`` were made at coarser ones."""
+        options, pixels = self.options, picture.shape[-2] * picture.shape[-1]
+        # The mean of 4^level pixels has 1 / 2^level of their noise; of fewer, less precise ones the rows weigh less.
+        rows = precision.sqrt()
+        solved = solve(
+            self.prior,
+            ForwardModel(Mask(rows[0], channels=3), GaussianNoise(self.noise / 2**level)),
+            rows * picture,
+            rule=options.rule,
+            sampler=options.sampler,
+            sigmas=karras(options.steps, SIGMA_END, sigma_start),
+            samples=options.samples,
+            seed=options.seed,
+            start=start,
+            batch=max(1, min(options.batch, PIXELS_AT_ONCE // pixels)),
+            turn=True,
+            antithetic=options.antithetic,
+            stream=self.stream + level,
+            callback=lambda info: self.meter(pixels, info),
+        )
+        return replace(solved, network_calls=solved.network_calls + calls)

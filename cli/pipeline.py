@@ -1,0 +1,300 @@
+"""The course of every command that solves: read, plan, solve, summarize, write. A command adds what is its own.
+
+A command declares its own options and takes the rest as one :class:`Common`; it makes a :class:`PictureJob` from its
+input and hands it to :func:`run_pictures`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
+
+import numpy as np
+import numpy.typing as npt
+
+from invsolve.cli import options
+from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
+from invsolve.cli.files import Photo, check_writable, encode_picture, output_path, provenance, read_picture
+from invsolve.cli.results import (
+    ResultPaths,
+    check_diagnostics,
+    encode_results,
+    print_json,
+    say_results,
+    say_scores,
+    std_picture,
+)
+from invsolve.cli.uncertainty import check_interval, say_uncertainty, uncertainty_json
+from invsolve.errors import InputError
+from invsolve.options import SolveOptions
+from invsolve.pictures import Pixels, channels_last, to_pixels
+
+if TYPE_CHECKING:
+    from invsolve.posterior import Posterior
+    from invsolve.pretrained.loading import NetworkPrior
+    from invsolve.summary import Summary
+    from invsolve.tasks.task import Task
+
+Scores = dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Common:
+    """The options that every solving command has, with what is most commands' default."""
+
+    truth: options.Truth = None
+    samples: options.Samples = 1
+    seed: options.Seed = 0
+    steps: options.Steps = 50
+    rule: options.Rule = "proximal"
+    sampler: options.Sampler = "renoising"
+    model: options.Model = "photos"
+    output: options.Output = None
+    interval: options.Interval = False
+    calibration: options.Calibration = None
+    diagnostics: options.Diagnostics = None
+    force: options.Force = False
+    as_json: options.Json = False
+    device: options.Device = "auto"
+    quiet: options.Quiet = False
+    verbose: options.Verbose = 0
+
+    @classmethod
+    def of(cls, solve: SolveOptions, **others: Any) -> Common:
+        """With a task's own way of solving as default."""
+        return cls(samples=solve.samples, steps=solve.steps, rule=str(solve.rule), sampler=str(solve.sampler), **others)
+
+    def solve_options(self, task: Task) -> SolveOptions:
+        """The task's way of solving, with what was asked for."""
+        return replace(
+            task.options, samples=self.samples, seed=self.seed, steps=self.steps, rule=self.rule, sampler=self.sampler
+        )
+
+    @property
+    def wants_interval(self) -> bool:
+        return self.interval or self.calibration is not None
+
+    def set_verbosity(self) -> None:
+        Verbosity.level = -1 if self.quiet else self.verbose
+
+
+def with_common(defaults: Common) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of :class:`Common`, with these defaults; it gets them as the argument ``common``."""
+    hints = get_type_hints(Common, include_extras=True)
+    shared = [
+        inspect.Parameter(
+            f.name, inspect.Parameter.KEYWORD_ONLY, default=getattr(defaults, f.name), annotation=hints[f.name]
+        )
+        for f in fields(Common)
+    ]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [parameter for parameter in signature.parameters.values() if parameter.name != "common"]
+
+        @functools.wraps(command)
+        def run(*arguments: Any, **given: Any) -> None:
+            changed = {parameter.name: given.pop(parameter.name) for parameter in shared if parameter.name in given}
+            command(*arguments, **given, common=replace(defaults, **changed))
+
+        run.__signature__ = signature.replace(parameters=[*own, *shared])  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in [*own, *shared]} | {"return": None}
+        return run
+
+    return decorate
+
+
+class Solved(NamedTuple):
+    """A task's posterior, and all that is said of it."""
+
+    prior: NetworkPrior
+    posterior: Posterior
+    summary: Summary
+    seconds: float
+    facts: dict[str, Any]  # provenance
+
+
+def solve_task(task: Task, prior: NetworkPrior, common: Common, *, most: int | None = None, **facts: Any) -> Solved:
+    """Find the calibration, estimate the time, solve with a progress bar, and summarize.
+
+    ``most`` : samples that are split into what was measured and what was not, where that is work; ``facts`` go into
+    the provenance of every file.
+    """
+    from invsolve.pretrained.calibrations import find_scaling
+    from invsolve.summary import summarize
+
+    wanted = common.solve_options(task)
+    scaling = find_scaling(common.calibration, task.name, task.problem, prior.card.sha256, wanted)
+    if scaling.warning:
+        say(f"warning: {scaling.warning}")
+    announce_time(task, prior, wanted)
+    started = time.perf_counter()
+    with progress_bar() as bar:
+        running = bar.add_task(task.name, total=1.0)
+        posterior = task.solve(prior, wanted, progress=lambda done: bar.update(running, completed=done))
+    seconds = time.perf_counter() - started
+    summary = summarize(
+        posterior, task.operator, task.determined, scaling=scaling, most=most, open_values=task.open_values
+    )
+    made = provenance(
+        task=task.name, **facts, model=prior.card.name, model_sha256=prior.card.sha256, seed=wanted.seed,
+        samples=wanted.samples, device=str(prior.device), **posterior.settings,
+    )  # fmt: skip
+    return Solved(prior, posterior, summary, seconds, made)
+
+
+LONG = 60.0
+"""Seconds of expected work from which on they are announced."""
+
+CALLS_PER_LEVEL = {"heun_sde": 2, "ode": 2, "ancestral_corrected": 2, "pc": 2, "langevin": 5}
+"""Network calls that a sampler makes at a level, where it is not one."""
+
+
+def announce_time(task: Task, prior: NetworkPrior, wanted: SolveOptions) -> None:
+    """Say how long it will take, where that is long, and what would be quicker; from the time of one small call."""
+    import torch
+
+    side = prior.size or 64
+    x = torch.full((1, prior.channels, side, side), 0.5, device=prior.device)
+    prior.denoise(x, 0.1)
+    started = time.perf_counter()
+    prior.denoise(x, 0.1)
+    per_pixel = (time.perf_counter() - started) / side**2
+    calls = CALLS_PER_LEVEL.get(str(wanted.sampler).partition("(")[0], 1) * wanted.steps * wanted.samples
+    seconds = per_pixel * task.work * calls
+    if seconds > LONG:
+        quicker = ["--samples 1"] * (wanted.samples > 1) + [f"--steps {wanted.steps // 2}"] * (wanted.steps > 20)
+        hint = f"; quicker: {' or '.join(quicker)}" if quicker else ""
+        say(f"this will take about {duration(seconds)} ({calls} network calls){hint}; Ctrl-C changes nothing")
+
+
+def duration(seconds: float) -> str:
+    """``90`` -> ``2 min``; ``9000`` -> ``2.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def score_pixels(truth: Pixels, candidates: Mapping[str, Pixels]) -> Scores:
+    """PSNR in dB and SSIM of each picture."""
+    from invsolve.evaluation.metrics import score
+
+    return {name: score(truth, candidate) for name, candidate in candidates.items()}
+
+
+@dataclass(frozen=True)
+class PictureJob:
+    """What a picture command adds to the common course.
+
+    Parameters
+    ----------
+    task : what was measured.
+    about : a line on it, for the start.
+    facts : what its files' provenance says beside the common facts.
+    finish : from a result (H, W, C) of real numbers to grey levels.
+    opaque : pixels that are no longer transparent, where the file has transparency.
+    keep_profile : whether the input's colour profile still describes the result.
+    judge : scores of candidates against the truth, by name.
+    """
+
+    task: Task
+    about: str
+    facts: dict[str, Any]
+    finish: Callable[[npt.NDArray[np.floating]], Pixels] = to_pixels
+    opaque: npt.NDArray[np.bool_] | None = None
+    keep_profile: bool = True
+    judge: Callable[[Pixels, Mapping[str, Pixels]], Scores] = score_pixels
+    jpeg_note: str = ""
+
+
+def run_pictures(
+    name: str, source: Path, photo: Photo, common: Common, reference: Pixels | None, make: Callable[[], PictureJob]
+) -> None:
+    """From a photograph and what was asked to the files, lines and JSON of a picture command.
+
+    ``make`` is called once all that can be checked without torch is checked.
+    """
+    common.set_verbosity()
+    check_interval(common.wants_interval, common.samples)
+    paths = ResultPaths.plan(output_path(common.output, source, name), common.samples, interval=common.wants_interval)
+    outputs = [*paths.all, *check_diagnostics(common.diagnostics, paths.all)]
+    check_writable(outputs, force=common.force)
+    with clean_stdout():
+        from invsolve.pretrained.loading import load_prior
+
+        job = make()
+        prior = load_prior(common.model, common.device)
+        say(f"{source.name}: {job.about}, on {prior.device}")
+        solved = solve_task(job.task, prior, common, input=str(source), **job.facts)
+        pictures = [job.finish(channels_last(x[0])) for x in solved.posterior.samples]
+        mean = job.finish(channels_last(solved.posterior.mean[0]))
+        write_pictures(paths, job, photo, common, solved, pictures, mean)
+        say_results(paths, solved.seconds, solved.posterior.network_calls)
+        say_uncertainty(solved.summary, unit="of the range", interval=common.wants_interval)
+        if job.jpeg_note and paths.result.suffix.lower() != ".png":
+            say(job.jpeg_note)
+        say(", ".join(f"{key} {value}" for key, value in solved.posterior.settings.items()), level=1)
+        scores: Scores = {}
+        if reference is not None:
+            scores = job.judge(reference, candidates(job.task, pictures, mean))
+            say_scores(scores)
+    if common.as_json:
+        certainty = uncertainty_json(solved.summary)
+        print_json(solved.facts, outputs, solved.seconds, solved.posterior.network_calls, scores, certainty)
+
+
+def candidates(task: Task, pictures: list[Pixels], mean: Pixels) -> dict[str, Pixels]:
+    """The classical estimates, one sample and the mean, by name."""
+    found = {name: to_pixels(picture) for name, picture in task.baselines().items()}
+    found["invsolve sample"] = pictures[0]
+    if len(pictures) > 1:
+        found[f"mean of {len(pictures)}"] = mean
+    return found
+
+
+def write_pictures(
+    paths: ResultPaths,
+    job: PictureJob,
+    photo: Photo,
+    common: Common,
+    solved: Solved,
+    pictures: list[Pixels],
+    mean: Pixels,
+) -> None:
+    """Write samples, mean, standard deviation, bounds and the picture of the run: all or nothing."""
+    from invsolve.atomic import write_files
+    from invsolve.uncertainty.trace import trace_picture
+
+    summary, bounds = solved.summary, None
+    if common.wants_interval and summary.interval:
+        ends = (summary.interval.low, summary.interval.high)
+        bounds = [photo.with_alpha(job.finish(channels_last(end[0])), opaque=job.opaque) for end in ends]
+    files = encode_results(
+        paths,
+        [photo.with_alpha(picture, opaque=job.opaque) for picture in pictures],
+        solved.posterior.seeds,
+        photo.with_alpha(mean, opaque=job.opaque),
+        std_picture(channels_last(solved.posterior.std[0])),
+        solved.facts,
+        photo.icc_profile if job.keep_profile else None,
+        bounds,
+    )
+    if common.diagnostics is not None:
+        facts = {**solved.facts, "content": "misfit and step against the noise level"}
+        files[common.diagnostics] = encode_picture(trace_picture(summary.diagnostics), common.diagnostics, facts)
+    write_files(dict(files), last=paths.result)
+
+
+def read_truth(path: Path | None, shape: tuple[int, ...], what: str, hint: str) -> Pixels | None:
+    """The true picture, of the same size and kind as the result; None where none was named."""
+    if path is None:
+        return None
+    truth = read_picture(path, what)
+    if truth.shape != shape:
+        raise InputError(f"--truth has shape {truth.shape}, wanted {shape}", hint=hint)
+    return truth

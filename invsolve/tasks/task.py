@@ -1,0 +1,84 @@
+"""A task is data: a measurement with all that solving, judging and reporting it takes.
+
+Each kind of problem has a function that makes its task from what was measured; commands, benchmarks and the Python
+functions run it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Unpack
+
+from torch import Tensor
+
+from invsolve.errors import InputError, ModelError
+from invsolve.forward_models import LinearOperator
+from invsolve.models.score_model import ScoreModel
+from invsolve.options import Changes, SolveOptions
+from invsolve.posterior import Posterior
+
+Progress = Callable[[float], None]
+"""Called with the share of the work that is done, 0 to 1."""
+
+Run = Callable[[ScoreModel, SolveOptions, Progress], Posterior]
+"""Draws the samples."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What was measured, and how it is solved.
+
+    Parameters
+    ----------
+    name : of the kind of problem, as reports and calibrations call it.
+    run : draws the samples.
+    options : how it is solved unless told otherwise.
+    operator : what the data see of a sample (C, H, W).
+    determined : share of a sample's values that the data determine.
+    open_values : where they leave something open, broadcast to a sample; None everywhere.
+    problem : figures by which measurements of this kind are alike or not, such as the noise.
+    baselines : classical estimates by name, as slow as they are: made only when asked for.
+    work : pixels that one sample's network calls see at one noise level.
+    """
+
+    name: str
+    run: Run
+    options: SolveOptions
+    operator: LinearOperator
+    determined: float
+    open_values: Tensor | None = None
+    problem: Mapping[str, float] = field(default_factory=dict)
+    baselines: Callable[[], dict[str, Any]] = dict
+    work: float = 0.0
+
+    def solve(
+        self,
+        prior: ScoreModel,
+        options: SolveOptions | None = None,
+        *,
+        progress: Progress | None = None,
+        **changes: Unpack[Changes],
+    ) -> Posterior:
+        """Sample the posterior, by ``options`` (default the task's own) with ``changes``."""
+        return self.run(prior, replace(options or self.options, **changes), progress or (lambda done: None))
+
+
+def check_prior(prior: Any, channels: int, hint: str) -> None:
+    """Raise unless ``prior`` is a score model of pictures with so many channels.
+
+    Raises
+    ------
+    InputError : it is something else, such as a name.
+    ModelError : it knows pictures of another kind.
+    """
+    if not isinstance(prior, ScoreModel):
+        named = f"load_prior({prior!r})" if isinstance(prior, str) else "load_prior() or a ScoreModel of your own"
+        raise InputError(f"the prior is a {type(prior).__name__}", hint=f"wanted {named}")
+    if prior.channels != channels:
+        raise ModelError(f"this prior has {prior.channels} channel{'s'[: prior.channels != 1]}", hint=hint)
+
+
+def check_colour_prior(prior: Any) -> None:
+    """:func:`check_prior` for colour pictures."""
+    check_prior(prior, 3, "use one of RGB pictures, such as photos")
