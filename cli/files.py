@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import os
 import shlex
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +19,28 @@ from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from invsolve._version import __version__
 from invsolve.errors import InputError, OutputError
+from invsolve.files import regular_file
 
 Picture = npt.NDArray[np.uint8]
 
-Image.MAX_IMAGE_PIXELS = None  # large scans are legitimate; memory is checked where it is needed
+Image.MAX_IMAGE_PIXELS = None  # large scans are legitimate; what they take in memory is checked where they are read
+
+FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
+"""What Pillow may decode; it knows more, some by running other programs."""
 
 EIGHT_BIT = frozenset({"1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr"})
+
+BYTES_PER_PIXEL = 64
+"""Memory that a picture takes as it is read, made real numbers, filled and written, in bytes per pixel."""
+
+LONGEST_NAME = 255
+"""Bytes of a file's name on any system in use."""
+
+JPEG_LIMIT = 65_500
+"""Pixels on a side that a JPEG file can have."""
+
+LONGEST_COMMAND = 4096
+"""Characters of a command line that go into a file: longer ones do not fit a JPEG's comment."""
 
 
 def open_picture(path: Path, what: str = "picture") -> Image.Image:
@@ -29,28 +48,53 @@ def open_picture(path: Path, what: str = "picture") -> Image.Image:
 
     Raises
     ------
-    InputError : missing, empty, not a picture, truncated, or deeper than 8 bits.
+    InputError : missing, empty, not a picture, truncated, deeper than 8 bits, or too large for the memory there is.
     """
-    if not path.exists():
-        raise InputError(f"no such file: {path}", hint=f"check the path of the {what}")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder", hint=f"give one {what}")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty (0 bytes)", hint="copy it again from the original")
+    regular_file(path, what)
     try:
-        with Image.open(path) as image:
-            # Pillow reads 16-bit colour as 8-bit without a word; only the decoder's raw mode still tells.
-            deep = any(";16" in str(tile) for tile in getattr(image, "tile", []))
-            image.load()
-            upright = ImageOps.exif_transpose(image)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # damaged metadata does not matter, and anything else is an error below
+            with Image.open(path, formats=FORMATS) as image:
+                check_memory(path, *image.size)
+                # Pillow reads 16-bit colour as 8-bit without a word; only the decoder's raw mode still tells.
+                deep = any(";16" in str(tile) for tile in getattr(image, "tile", []))
+                image.load()
+                upright = ImageOps.exif_transpose(image)
+    except InputError:
+        raise
     except UnidentifiedImageError:
         raise InputError(f"{path} is not a picture this program can read", hint="give a PNG or JPEG file") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path} is damaged or truncated: {error}", hint="copy it again from the original") from None
+    except Exception as error:  # noqa: BLE001 - decoders of damaged files raise whatever they stumble over
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path} is damaged or truncated: {reason}", hint="copy it again from the original") from None
     if deep or upright.mode not in EIGHT_BIT:
         kind = "16 bits per channel" if deep else f"pixel mode {upright.mode}"
         raise InputError(f"{path} has {kind}", hint="convert it to an 8-bit grey or RGB picture first")
     return upright
+
+
+def check_memory(path: Path, width: int, height: int) -> None:
+    """Raise InputError where a picture has no pixels, or so many that they do not fit into the memory there is."""
+    if not (width and height):
+        raise InputError(f"{path} is {width} x {height} pixels", hint="give a picture that has any")
+    wanted, available = width * height * BYTES_PER_PIXEL, available_memory()
+    if wanted > available:
+        raise InputError(
+            f"{path} is {width} x {height} pixels: about {wanted / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are free",
+            hint="make it smaller, or cut out the part that matters",
+        )
+
+
+def available_memory() -> float:
+    """Bytes that can be had without swapping, as far as the system says; infinite where it does not."""
+    try:
+        facts = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
+        return float(facts["MemAvailable"].split()[0]) * 1024
+    except (OSError, ValueError, KeyError):
+        try:
+            return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        except (AttributeError, OSError, ValueError):
+            return math.inf
 
 
 class Photo(NamedTuple):
@@ -89,32 +133,40 @@ def read_mask(path: Path, *, invert: bool = False) -> npt.NDArray[np.bool_]:
     return (grey < 128) if invert else (grey >= 128)
 
 
-def output_path(given: Path | None, source: Path, task: str) -> Path:
+def output_path(
+    given: Path | None, source: Path, task: str, endings: tuple[str, ...] = (".png", ".jpg", ".jpeg")
+) -> Path:
     """Where the result goes: ``given`` (a file, or a folder for the default name), else ``<stem>.<task>.png`` beside
-    the source."""
-    name = f"{source.stem}.{task}.png"
+    the source. A name without an ending is that of a folder, there or still to be made."""
+    name = f"{source.stem}.{task}{endings[0]}"
     if given is None:
         return source.with_name(name)
-    if given.is_dir():
+    if given.is_dir() or not given.suffix:
         return given / name
-    if given.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise OutputError(f"output {given} does not end in .png or .jpg", hint="name a .png file or an existing folder")
+    if given.suffix.lower() not in endings:
+        wanted = ", ".join(endings[:-1]) + f" or {endings[-1]}"
+        raise OutputError(f"output {given} does not end in {wanted}", hint=f"name a {endings[0]} file or a folder")
     return given
 
 
 def check_writable(paths: list[Path], *, force: bool) -> None:
-    """Before hours of work: nothing would be overwritten, and the folders can be written.
+    """Before hours of work: nothing would be overwritten, and the folders, made where they are not there, can be written.
 
     Raises
     ------
-    OutputError : a file exists and ``force`` is off, or a folder is missing or not writable.
+    OutputError : a file exists and ``force`` is off, a name is too long, or a folder cannot be made or written.
     """
     for path in paths:
+        if len(os.fsencode(path.name)) > LONGEST_NAME:
+            raise OutputError(
+                f"the name {path.name[:40]}... is longer than {LONGEST_NAME} bytes", hint="choose a shorter one with -o"
+            )
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder", hint="choose another name with -o")
         if path.exists() and not force:
             raise OutputError(f"{path} exists", hint="use --force to overwrite it, or -o for another name")
     for folder in {path.parent for path in paths}:
-        if not folder.is_dir():
-            raise OutputError(f"no such folder: {folder}", hint="create it first")
+        make_folder(folder)
         try:
             with tempfile.TemporaryFile(dir=folder):
                 pass
@@ -135,6 +187,8 @@ def make_folder(folder: Path) -> None:
 def provenance(**facts: Any) -> dict[str, Any]:
     """What made a file: command line, version and the given facts."""
     command = shlex.join(["invsolve", *sys.argv[1:]])
+    if len(command) > LONGEST_COMMAND:
+        command = command[:LONGEST_COMMAND] + " ..."
     return {"software": f"invsolve {__version__}", "command": command, **facts}
 
 
@@ -150,3 +204,12 @@ def encode_picture(array: Picture, path: Path, facts: dict[str, Any], icc_profil
             image = image.convert(image.mode[:-1])
         image.save(buffer, "JPEG", quality=95, subsampling=0, comment=text.encode(), icc_profile=icc_profile)
     return buffer.getvalue()
+
+
+def check_jpeg(path: Path, width: int, height: int) -> None:
+    """Raise OutputError where a JPEG file cannot hold so many pixels."""
+    if path.suffix.lower() != ".png" and max(width, height) > JPEG_LIMIT:
+        raise OutputError(
+            f"{path.name}: a JPEG has at most {JPEG_LIMIT} pixels on a side, the picture {max(width, height)}",
+            hint="name a .png file",
+        )

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
-from invsolve.cli.files import Photo, check_writable, encode_picture, output_path, provenance, read_picture
+from invsolve.cli.files import Photo, check_jpeg, check_writable, encode_picture, output_path, provenance, read_picture
 from invsolve.cli.results import (
     ResultPaths,
     check_diagnostics,
@@ -222,6 +222,7 @@ def run_pictures(
     common.set_verbosity()
     check_interval(common.wants_interval, common.samples)
     paths = ResultPaths.plan(output_path(common.output, source, name), common.samples, interval=common.wants_interval)
+    check_jpeg(paths.result, photo.pixels.shape[1], photo.pixels.shape[0])
     outputs = [*paths.all, *check_diagnostics(common.diagnostics, paths.all)]
     check_writable(outputs, force=common.force)
     with clean_stdout():

@@ -236,7 +236,11 @@ BAD = {
         ExitCode.BAD_INPUT,
         "--truth",
     ),
-    "folder absent": (["colorize", "photo.png", "-o", "nowhere/x.png"], ExitCode.OUTPUT, "no such folder"),
+    "folder that cannot be made": (
+        ["colorize", "photo.png", "-o", "mask.png/x.png"],
+        ExitCode.OUTPUT,
+        "cannot make the folder",
+    ),
     "output is no picture": (["colorize", "photo.png", "-o", "x.txt"], ExitCode.OUTPUT, ".png"),
     "model unknown": (["colorize", "photo.png", "--model", "cats"], ExitCode.MODEL, "unknown model 'cats'"),
     "weights with a wrong hash": (["colorize", "photo.png", "--model", "wrong-prior"], ExitCode.MODEL, "sha256"),
