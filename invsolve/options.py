@@ -70,8 +70,8 @@ INPAINTING = SolveOptions(steps=100)
 """With 50 levels, the mean of eight loses .08 dB in scattered pixels and .04 in lines of 5 pixels."""
 
 COLORIZATION = SolveOptions(steps=100, sampler="heun_sde")
-"""Two network calls a level. With them the spread of the samples is that of their error (docs/benchmarks.md), and at the
-working size a call is cheap."""
+"""Two network calls a level. With them the spread of the samples is that of their error (docs/lab/colorization.md), and
+at the working size a call is cheap."""
 
 RECONSTRUCTION = SolveOptions(samples=8)
 

@@ -34,7 +34,8 @@ SIGMA_START_LUMA_FIRST, SIGMA_END_LUMA_FIRST = 10.0, 0.02
 
 WORKING_SIZE = 64
 """Colours are found with the shorter side at most this long, unless the prior knows whole pictures of another size: the
-whole picture is then within the prior's reach, which measured better than any larger size (docs/benchmarks.md)."""
+whole picture is then within the prior's reach, which measured better than any larger size
+(docs/lab/colorization.md)."""
 
 BASELINE = "colour table"
 

@@ -1,7 +1,7 @@
 """Muon for the convolutions, AdamW for everything else.
 
 Muon (Jordan et al. 2024) orthogonalises the momentum of each weight matrix before the step. After three minutes it denoises
-.4 to 1.1 dB better than AdamW alone on this network (docs/benchmarks.md). PyTorch's Muon takes matrices only, so each
+.4 to 1.1 dB better than AdamW alone on this network (docs/lab/training.md). PyTorch's Muon takes matrices only, so each
 convolution's weight is handed to it as the matrix (out, height * width * in) on the same memory.
 """
 
