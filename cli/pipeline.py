@@ -83,9 +83,12 @@ class Common:
         Verbosity.level = -1 if self.quiet else self.verbose
 
 
-def with_common(defaults: Common) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of :class:`Common`, with these defaults; it gets them as the argument ``common``."""
-    hints = get_type_hints(Common, include_extras=True)
+def with_common(defaults: Common, **others: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of :class:`Common`, with these defaults; it gets them as the argument ``common``.
+
+    ``others`` are options that are declared otherwise for this command.
+    """
+    hints = get_type_hints(Common, include_extras=True) | others
     shared = [
         inspect.Parameter(
             f.name, inspect.Parameter.KEYWORD_ONLY, default=getattr(defaults, f.name), annotation=hints[f.name]
@@ -139,7 +142,7 @@ def solve_task(task: Task, prior: NetworkPrior, common: Common, *, most: int | N
         posterior = task.solve(prior, wanted, progress=lambda done: bar.update(running, completed=done))
     seconds = time.perf_counter() - started
     summary = summarize(
-        posterior, task.operator, task.determined, scaling=scaling, most=most, open_values=task.open_values
+        posterior, task.operator, task.determined(), scaling=scaling, most=most, open_values=task.open_values
     )
     made = provenance(
         task=task.name, **facts, model=prior.card.name, model_sha256=prior.card.sha256, seed=wanted.seed,

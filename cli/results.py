@@ -137,6 +137,11 @@ def report_json(
     }
 
 
+def json_text(report: dict[str, Any]) -> str:
+    """A report in one line."""
+    return json.dumps(report, allow_nan=False)
+
+
 def print_json(
     facts: dict[str, Any],
     paths: list[Path],
@@ -147,5 +152,5 @@ def print_json(
 ) -> None:
     """The run's JSON object, alone on stdout; ``certainty`` as from ``uncertainty_json``."""
     report = report_json(facts, [str(path) for path in paths], seconds, calls, scores) | certainty
-    sys.stdout.write(json.dumps(report, allow_nan=False) + "\n")
+    sys.stdout.write(json_text(report) + "\n")
     sys.stdout.flush()

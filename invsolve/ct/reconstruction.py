@@ -6,10 +6,9 @@ Sinograms inside are line integrals of n in pixel lengths; :func:`attenuation_pe
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -18,15 +17,17 @@ from torch import Tensor
 
 from invsolve.ct.iterative import cgls
 from invsolve.ct.units import attenuation_per_unit
-from invsolve.errors import ModelError
 from invsolve.forward_models import ForwardModel, GaussianNoise, Geometry, LinearOperator, TransmissionNoise
 from invsolve.forward_models.projector import check_sinogram, projector
 from invsolve.models.score_model import ScoreModel
+from invsolve.options import RECONSTRUCTION, Changes, SolveOptions
 from invsolve.posterior import Posterior
-from invsolve.rules import Proximal, Rule, rule_name
-from invsolve.samplers import Sampler, StepInfo
+from invsolve.rules import Proximal, rule_name
+from invsolve.samplers import Callback, StepInfo
 from invsolve.samplers.sigmas import karras
 from invsolve.solver import solve
+from invsolve.tasks.task import Progress, Task, check_prior
+from invsolve.uncertainty.intervals import determined
 
 Array = npt.NDArray[Any]
 
@@ -49,10 +50,9 @@ START_ITERATIONS = 10
 """CGLS iterations of the first guess: the streaks are still small, the shapes are there."""
 
 
-def check_ct_prior(prior: ScoreModel) -> None:
-    """Raise ModelError unless the prior is one of single-channel slices."""
-    if prior.channels != 1:
-        raise ModelError(f"the prior has {prior.channels} channels, a CT slice has 1", hint="use --model ct")
+def check_ct_prior(prior: Any) -> None:
+    """:func:`invsolve.tasks.task.check_prior` for single-channel slices."""
+    check_prior(prior, 1, "a CT slice has 1: use --model ct")
 
 
 @torch.no_grad()
@@ -66,26 +66,51 @@ def starting_level(prior: ScoreModel, guess: Tensor) -> float:
     return min(max(START_FACTOR * visible, START_RANGE[0]), START_RANGE[1])
 
 
+def reconstruction_task(
+    sinogram: Any,
+    geometry: Geometry,
+    *,
+    noise: float = 0.0,
+    i0: float | None = None,
+    scale: float | None = None,
+    operator: LinearOperator | None = None,
+) -> Task:
+    """The task of reconstructing slices; parameters and errors as of :func:`reconstruct_ct`.
+
+    Without an ``operator`` the projector is made on the CPU, and again where the prior lives.
+    """
+    stack = np.asarray(sinogram, dtype=np.float32)
+    check_sinogram(stack, geometry)
+    stack = np.ascontiguousarray(stack.reshape(-1, *geometry.sinogram_shape))
+    GaussianNoise(noise)  # checks the number
+    counts = None
+    if i0 is not None:
+        counts = TransmissionNoise(i0, scale or attenuation_per_unit(geometry.pixel_size))
+        counts.line_integrals(torch.from_numpy(stack))  # checks the counts
+    matrix = projector(geometry) if operator is None else operator
+    return Task(
+        name="ct",
+        run=partial(reconstruct, stack, geometry, noise, counts, operator),
+        options=RECONSTRUCTION,
+        operator=matrix,
+        determined=lambda: float(determined(matrix, probes=1).mean()),
+        problem={"views": float(geometry.views), "noise": noise, "photons": i0 or 0.0},
+        work=float(len(stack) * geometry.shape[0] * geometry.shape[1]),
+    )
+
+
 def reconstruct_ct(
     sinogram: Array,
     geometry: Geometry,
     prior: ScoreModel,
+    options: SolveOptions = RECONSTRUCTION,
     *,
-    samples: int = 8,
-    seed: int = 0,
-    steps: int = 50,
-    sigma_start: float | None = None,
     noise: float = 0.0,
     i0: float | None = None,
     scale: float | None = None,
-    rule: str | Rule = "proximal",
-    sampler: str | Sampler = "renoising",
-    batch: int = 8,
-    antithetic: bool = True,
-    progress: Callable[[float], None] | None = None,
-    device: torch.device | str = "cpu",
     operator: LinearOperator | None = None,
-    **options: Any,
+    progress: Progress | None = None,
+    **changes: Unpack[Changes],
 ) -> Posterior:
     """Sample the slices that fit a sinogram. The estimate of least error is ``posterior.mean``.
 
@@ -95,17 +120,15 @@ def reconstruct_ct(
         photon counts.
     geometry : the scan.
     prior : a prior of CT slices in the units of n.
-    samples, seed, rule, sampler, batch, antithetic : see :func:`invsolve.solve`.
-    steps, sigma_start : number of noise levels, and the first one; default by :func:`starting_level`.
+    options : how to sample; ``sigma_start`` None chooses by :func:`starting_level`.
     noise : standard deviation of Gaussian noise on the line integrals, in their units.
     i0 : photons per ray without an object: ``sinogram`` then holds counts, and each ray is weighted by what it let
         through (see :class:`TransmissionNoise`).
     scale : with ``i0``: attenuation per unit of the inner sinogram; default that of water 0.0192 / mm and the geometry's
         pixel size.
-    progress : called with the share of the work done.
-    device : where the prior lives.
     operator : the projector, where the caller has it already.
-    options : passed to the sampler.
+    progress : called with the share of the work done.
+    changes : fields of ``options`` that differ, such as ``samples=4``.
 
     Returns
     -------
@@ -114,40 +137,72 @@ def reconstruct_ct(
     Raises
     ------
     InputError : shapes do not fit, values are not finite, counts are negative.
+    ModelError : the prior is not one of slices.
     """
+    task = reconstruction_task(sinogram, geometry, noise=noise, i0=i0, scale=scale, operator=operator)
+    return task.solve(prior, options, progress=progress, **changes)
+
+
+def reconstruct(
+    stack: Array,
+    geometry: Geometry,
+    noise: float,
+    counts: TransmissionNoise | None,
+    operator: LinearOperator | None,
+    prior: ScoreModel,
+    options: SolveOptions,
+    progress: Progress,
+) -> Posterior:
+    """Sample slice after slice of a stack (slices, views, detectors) that was checked."""
     check_ct_prior(prior)
-    stack = np.asarray(sinogram, dtype=np.float32)
-    check_sinogram(stack, geometry)
-    stack = stack.reshape(-1, *geometry.sinogram_shape)
-    matrix = projector(geometry, device) if operator is None else operator
-    y = torch.from_numpy(np.ascontiguousarray(stack)).to(device)
-    chosen: str | Rule = partial(Proximal, lam=PRIOR_WEIGHT) if rule == "proximal" else rule
+    matrix = projector(geometry, prior.device) if operator is None else operator
+    y = torch.from_numpy(stack).to(prior.device)
     parts = []
     for index in range(len(y)):
-        one = y[index : index + 1]
-        model = ForwardModel(matrix, GaussianNoise(noise))
-        if i0 is not None:
-            counts = TransmissionNoise(i0, scale or attenuation_per_unit(geometry.pixel_size))
-            model, one = counts.quadratic(matrix, one)
 
         def report(info: StepInfo, index: int = index) -> None:
-            if progress is not None:
-                progress((index + info.step / info.steps) / len(y))
+            progress((index + info.step / info.steps) / len(y))
 
-        guess = cgls(model.linear, one, START_ITERATIONS)
-        first = starting_level(prior, guess) if sigma_start is None else sigma_start
-        parts.append(
-            solve(
-                prior, model, one, rule=chosen, sampler=sampler, sigmas=karras(steps, SIGMA_END, first),
-                samples=samples, seed=seed, start=guess, batch=batch, turn=True, antithetic=antithetic,
-                stream=index, callback=report, **options,
-            )
-        )  # fmt: skip
+        one, model = y[index : index + 1], ForwardModel(matrix, GaussianNoise(noise))
+        if counts is not None:
+            model, one = counts.quadratic(matrix, one)
+        parts.append(_one_slice(model, one, prior, options, index, report))
+    return _stacked(parts, options)
+
+
+def _one_slice(
+    model: ForwardModel, y: Tensor, prior: ScoreModel, options: SolveOptions, stream: int, callback: Callback
+) -> Posterior:
+    """Sample one slice from its first guess on; ``y`` (1, ...)."""
+    guess = cgls(model.linear, y, START_ITERATIONS)
+    chosen = options.sigma_start is None
+    first = options.sigma_start or starting_level(prior, guess)
+    solved = solve(
+        prior,
+        model,
+        y,
+        rule=partial(Proximal, lam=PRIOR_WEIGHT) if options.rule == "proximal" else options.rule,
+        sampler=options.sampler,
+        sigmas=karras(options.steps, SIGMA_END, first),
+        samples=options.samples,
+        seed=options.seed,
+        start=guess,
+        batch=options.batch,
+        turn=True,
+        antithetic=options.antithetic,
+        stream=stream,
+        callback=callback,
+    )
+    return replace(solved, network_calls=solved.network_calls + chosen)
+
+
+def _stacked(parts: list[Posterior], options: SolveOptions) -> Posterior:
+    """The posterior of a stack from those of its slices."""
     return replace(
         parts[0],
-        settings={**parts[0].settings, "rule": rule_name(rule)},
+        settings={**parts[0].settings, "rule": rule_name(options.rule)},
         diagnostics=parts[len(parts) // 2].diagnostics,  # of the slice that the pictures show
         samples=torch.cat([part.samples for part in parts], dim=1),
         chi2=torch.cat([part.chi2 for part in parts], dim=1) if parts[0].chi2.numel() else parts[0].chi2,
-        network_calls=sum(part.network_calls + (sigma_start is None) for part in parts),
+        network_calls=sum(part.network_calls for part in parts),
     )

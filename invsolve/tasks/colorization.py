@@ -64,7 +64,7 @@ def colorization_task(grey: Any, table: ColourTable | None = None) -> Task:
         run=partial(draw_colours, unit),
         options=COLORIZATION,
         operator=Grayscale((3, *unit.shape)),
-        determined=1 / 3,  # of a pixel's three values the grey determines one
+        determined=lambda: 1 / 3,  # of a pixel's three values the grey determines one
         baselines=baselines,
         work=height * width,
     )

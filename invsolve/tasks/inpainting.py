@@ -102,7 +102,7 @@ def inpainting_task(picture: Any, missing: Any, *, noise: float = 0.0) -> Task:
         run=partial(fill, unit, holes, noise),
         options=INPAINTING,
         operator=Mask(known.float(), 1 if unit.ndim == 2 else 3),
-        determined=float(1 - holes.mean()),
+        determined=lambda: float(1 - holes.mean()),
         open_values=~known,
         problem={"missing": float(holes.mean()), "noise": noise},
         baselines=baselines,

@@ -35,7 +35,7 @@ class Task:
     run : draws the samples.
     options : how it is solved unless told otherwise.
     operator : what the data see of a sample (C, H, W).
-    determined : share of a sample's values that the data determine.
+    determined : gives the share of a sample's values that the data determine; some work, for a scan.
     open_values : where they leave something open, broadcast to a sample; None everywhere.
     problem : figures by which measurements of this kind are alike or not, such as the noise.
     baselines : classical estimates by name, as slow as they are: made only when asked for.
@@ -46,7 +46,7 @@ class Task:
     run: Run
     options: SolveOptions
     operator: LinearOperator
-    determined: float
+    determined: Callable[[], float]
     open_values: Tensor | None = None
     problem: Mapping[str, float] = field(default_factory=dict)
     baselines: Callable[[], dict[str, Any]] = dict

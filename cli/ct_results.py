@@ -1,0 +1,234 @@
+"""Results of ``invsolve ct``: what the methods found, the files it becomes, and what is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from invsolve.cli.console import say
+from invsolve.cli.ct_files import labelled_row, npy_bytes, residual_picture, tif_bytes, windowed
+from invsolve.cli.ct_scan import Scan
+from invsolve.cli.files import encode_picture
+from invsolve.errors import OutputError, UsageError
+from invsolve.pictures import to_pixels
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from invsolve.cli.pipeline import Solved
+    from invsolve.forward_models import LinearOperator
+
+Array = npt.NDArray[Any]
+STD_WHITE_HU = 200.0
+HU_PER_UNIT = 2000.0
+
+
+def parse_window(text: str) -> tuple[float, float]:
+    """``40,400`` -> (40.0, 400.0)."""
+    try:
+        centre, width = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--window {text!r}", hint="wanted CENTRE,WIDTH in HU, such as 40,400") from None
+    if not width > 0:
+        raise UsageError(f"--window {text!r}", hint="wanted a positive width")
+    return centre, width
+
+
+def plan_paths(output: Path | None, source: Path, method: str, samples: int, interval: bool = False) -> dict[str, Path]:
+    """Names of everything the run writes."""
+    stem = f"{source.stem}.ct"
+    if output is None:
+        base = source.with_name(stem)
+    elif output.is_dir():
+        base = output / stem
+    elif output.suffix.lower() in (".npy", ".tif", ".tiff", ".png"):
+        base = output.with_suffix("")
+    else:
+        raise OutputError(f"output {output} ends in neither .npy, .tif nor .png", hint="or name an existing folder")
+
+    def beside(ending: str) -> Path:
+        return base.with_name(base.name + ending)
+
+    paths = {"npy": beside(".npy"), "tif": beside(".tif"), "picture": beside(".png")}
+    paths |= {"compare": beside(".compare.png"), "residual": beside(".residual.png"), "report": beside(".json")}
+    if method == "score" and samples > 1:
+        paths |= {"std": beside(".std.npy"), "std_picture": beside(".std.png"), "samples": beside(".samples.npy")}
+        if interval:
+            paths |= {"low": beside(".low.npy"), "high": beside(".high.npy")}
+            paths |= {"prior_std": beside(".std-prior.npy"), "prior_std_picture": beside(".std-prior.png")}
+    return paths
+
+
+class Rays(NamedTuple):
+    """Line integrals with their noise, where the projector is."""
+
+    operator: LinearOperator
+    y: Tensor  # (slices, views, detectors)
+    sigma: float | Tensor  # standard deviation of y, one or one per ray
+
+    @classmethod
+    def of(cls, scan: Scan, where: torch.device) -> Rays:
+        """Of a scan; from photon counts, rays without a photon have next to no weight."""
+        import torch
+
+        from invsolve.forward_models import TransmissionNoise, projector
+
+        y = torch.from_numpy(np.ascontiguousarray(scan.sinogram, dtype=np.float32)).to(where)
+        operator = projector(scan.geometry, where)
+        if scan.i0 is None:
+            return cls(operator, y, scan.noise)
+        integrals, weights = TransmissionNoise(scan.i0, scan.scale).line_integrals(y)
+        return cls(operator, integrals, 1 / weights.clamp(min=1e-6))
+
+    @property
+    def noise(self) -> float | Array:
+        """``sigma`` as numbers."""
+        return self.sigma if isinstance(self.sigma, float) else self.sigma.cpu().numpy()
+
+    @property
+    def noisy(self) -> bool:
+        return not (isinstance(self.sigma, float) and self.sigma == 0)
+
+
+class Classical(NamedTuple):
+    """The classical methods on one scan."""
+
+    scan: Scan
+    rays: Rays
+
+    def __call__(self, method: str) -> Tensor:
+        """(slices, H, W) by a method's name."""
+        from invsolve.ct.classical import classical
+
+        return classical(method, self.rays.operator, self.scan.geometry, self.rays.y, noise=self.rays.sigma)
+
+    def check_units(self, fbp: Tensor, units: str, mu_water: float) -> None:
+        """Warn, or stop, where the filtered back-projection does not look like a body in the prior's units."""
+        from invsolve.ct.sinogram import check_range, peak
+
+        pixel = self.scan.geometry.pixel_size if units != "pixel" else None
+        warning = check_range(peak(fbp.numpy()), units, pixel, mu_water)
+        if warning:
+            say(f"warning: {warning}")
+
+
+class Result(NamedTuple):
+    """What the methods found; images in the units of n."""
+
+    images: dict[str, Array]  # name -> (slices, H, W), the asked-for one last
+    residual: Array  # (slices, views, detectors), of the asked-for method
+    residual_limit: float
+    chi2: float | None
+    facts: dict[str, Any]
+    seconds: float
+    solved: Solved | None  # where samples were drawn
+
+    @classmethod
+    def of(
+        cls, images: Mapping[str, Tensor], rays: Rays, solved: Solved | None, facts: dict[str, Any], seconds: float
+    ) -> Result:
+        """With the misfit of the last image."""
+        final = list(images.values())[-1][:, None].to(rays.y)
+        residual, sigma = (rays.operator(final) - rays.y).cpu().numpy(), rays.noise
+        chi2 = float(np.mean((residual / sigma) ** 2)) if rays.noisy else None
+        limit = float(3 * np.median(sigma)) if rays.noisy else float(np.abs(residual).max())
+        arrays = {name: image.cpu().numpy() for name, image in images.items()}
+        return cls(arrays, residual, limit, chi2, facts, seconds, solved)
+
+    @property
+    def in_hounsfield(self) -> dict[str, Array]:
+        """The images in Hounsfield units."""
+        from invsolve.ct.units import to_hounsfield
+
+        return {name: to_hounsfield(image) for name, image in self.images.items()}
+
+    @property
+    def calls(self) -> int:
+        return self.solved.posterior.network_calls if self.solved else 0
+
+
+def encode_slices(
+    paths: Mapping[str, Path], scan: Scan, result: Result, grey_range: tuple[float, float]
+) -> dict[Path, bytes]:
+    """Everything to write but the report: stacks as stacks, pictures of the middle slice."""
+    hu, facts, middle = result.in_hounsfield, result.facts, len(scan.sinogram) // 2
+    main = next(reversed(hu))
+
+    def shaped(stack: Array) -> Array:
+        return stack if scan.stacked else stack[..., 0, :, :]
+
+    def picture(name: str, grey: npt.NDArray[np.uint8], **about: Any) -> None:
+        files[paths[name]] = encode_picture(grey, paths[name], {**facts, **about})
+
+    files = {paths["npy"]: npy_bytes(shaped(hu[main])), paths["tif"]: tif_bytes(shaped(hu[main]), facts)}
+    pictures = {name: windowed(image[middle], grey_range) for name, image in hu.items()}
+    picture("picture", pictures[main], window=grey_range)
+    for name, stack in spread(paths, result).items():
+        files[paths[name]] = npy_bytes(shaped(stack))
+    if "std" in paths and result.solved:
+        std = to_pixels(HU_PER_UNIT * result.solved.posterior.std[middle, 0].numpy() / STD_WHITE_HU)
+        pictures["standard deviation"] = std
+        picture("std_picture", std, white=STD_WHITE_HU)
+    if "prior_std" in paths and result.solved and result.solved.summary.prior_std is not None:
+        blind = to_pixels(HU_PER_UNIT * result.solved.summary.prior_std[middle, 0].numpy() / STD_WHITE_HU)
+        content = "standard deviation of what the scan is blind to"
+        picture("prior_std_picture", blind, white=STD_WHITE_HU, content=content)
+    picture("compare", labelled_row(pictures), window=grey_range)
+    misfit = residual_picture(result.residual[middle], result.residual_limit)
+    picture("residual", misfit, white=result.residual_limit)
+    return files
+
+
+def spread(paths: Mapping[str, Path], result: Result) -> dict[str, Array]:
+    """Samples, their standard deviation and bounds in HU, (..., slices, H, W), those of them that have a path."""
+    from invsolve.ct.units import to_hounsfield
+
+    if result.solved is None:
+        return {}
+    posterior, summary = result.solved.posterior, result.solved.summary
+    stacks = {
+        "std": HU_PER_UNIT * posterior.std[:, 0],
+        "samples": to_hounsfield(posterior.samples[:, :, 0]),
+    }
+    if summary.interval is not None and summary.prior_std is not None:
+        stacks |= {"low": to_hounsfield(summary.interval.low[:, 0]), "high": to_hounsfield(summary.interval.high[:, 0])}
+        stacks["prior_std"] = HU_PER_UNIT * summary.prior_std[:, 0]
+    return {name: stack.numpy() for name, stack in stacks.items() if name in paths}
+
+
+def say_slices(paths: Mapping[str, Path], result: Result, samples: int) -> None:
+    """Where the results are, and what they are."""
+    method = str(result.facts["method"])
+    what = f"the mean of {samples} samples" if method == "score" else method.upper()
+    chi2 = "unknown (no noise)" if result.chi2 is None else f"{result.chi2:.2f}"
+    say(f"wrote {paths['npy']} in HU, {what} ({result.seconds:.1f} s, {result.calls} network calls)")
+    say(f"look at {paths['compare']}; misfit {paths['residual'].name}, chi-squared per ray {chi2}")
+    if "std" in paths:
+        say(f"uncertainty: {paths['std'].name} (HU), {paths['std_picture'].name} (white: {STD_WHITE_HU:g} HU)")
+    if "low" in paths:
+        say(
+            f"{paths['low'].name} and {paths['high'].name}: bounds of each pixel in HU; "
+            f"{paths['prior_std'].name}: the part of the standard deviation the scan is blind to"
+        )
+
+
+def score_slices(reference: Array, hu: dict[str, Array]) -> dict[str, dict[str, float]]:
+    """PSNR and SSIM over -1000 to 1000 HU, RMSE in HU; means over the slices."""
+    from invsolve.ct.units import from_hounsfield
+    from invsolve.evaluation.metrics import psnr, ssim
+
+    truth = from_hounsfield(reference)
+    scores = {}
+    for name, stack in hu.items():
+        pairs = list(zip(truth, from_hounsfield(stack), strict=True))
+        scores[name] = {
+            "psnr": float(np.mean([psnr(t, e, data_range=1.0) for t, e in pairs])),
+            "ssim": float(np.mean([ssim(t, e, data_range=1.0) for t, e in pairs])),
+            "rmse_hu": float(np.sqrt(np.mean((reference - stack) ** 2))),
+        }
+    return scores
