@@ -9,7 +9,16 @@ from invsolve.forward_models.grayscale import Grayscale
 from invsolve.forward_models.identity import Identity
 from invsolve.forward_models.mask import Mask
 from invsolve.forward_models.matrix import DenseMatrix
-from invsolve.forward_models.operator import Adjoint, Composition, LinearOperator, Scaled, Stack, power_iteration
+from invsolve.forward_models.operator import (
+    Adjoint,
+    Composition,
+    LinearOperator,
+    Normal,
+    Scaled,
+    Stack,
+    Sum,
+    power_iteration,
+)
 from invsolve.forward_models.projector import AstraProjector, SparseProjector, projector
 from invsolve.forward_models.transmission import TransmissionNoise
 
@@ -29,9 +38,11 @@ __all__ = [
     "Mask",
     "NoiseConditionalClassifier",
     "NoiseModel",
+    "Normal",
     "Scaled",
     "SparseProjector",
     "Stack",
+    "Sum",
     "TransmissionNoise",
     "conjugate_gradient",
     "even_angles",

@@ -21,9 +21,9 @@ class Diagonal(LinearOperator):
         self.weights, self.device = weights, weights.device
 
     @property
-    def measured_values(self) -> int:
+    def informative(self) -> Tensor:
         """Values with a weight; the others say nothing."""
-        return int((self.weights != 0).sum())
+        return self.weights != 0
 
     def _apply(self, x: Tensor) -> Tensor:
         return self.weights.to(x) * x

@@ -29,7 +29,7 @@ class Grayscale(LinearOperator):
             raise InputError(f"input shape {tuple(input_shape)}", hint=f"wanted ({len(weights)}, height, width)")
         super().__init__(input_shape, (1, *input_shape[1:]))
         self.weights = tuple(weights)
-        self.squared_norm = sum(w * w for w in self.weights)
+        self.squared_norm = self.row_square = sum(w * w for w in self.weights)
 
     def _row(self, like: Tensor) -> Tensor:
         return torch.tensor(self.weights, dtype=like.dtype, device=like.device).reshape(1, -1, 1, 1)

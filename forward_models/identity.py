@@ -14,6 +14,7 @@ class Identity(LinearOperator):
 
     def __init__(self, input_shape: Sequence[int]) -> None:
         super().__init__(input_shape, input_shape)
+        self.row_square = 1.0
 
     def _apply(self, x: Tensor) -> Tensor:
         return x

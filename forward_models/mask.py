@@ -28,9 +28,9 @@ class Mask(LinearOperator):
         self.known = known if known.is_floating_point() else known.float()
 
     @property
-    def measured_values(self) -> int:
-        """Known values; the missing ones read 0 and say nothing."""
-        return int((self.known != 0).expand(self.output_shape).sum())
+    def informative(self) -> Tensor:
+        """The known values; the missing ones read 0 and say nothing."""
+        return (self.known != 0).expand(self.output_shape)
 
     def _weights(self, like: Tensor) -> Tensor:
         return self.known.to(like)

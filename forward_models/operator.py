@@ -1,7 +1,8 @@
 """Linear operators: shapes, exact adjoint, composition, stacking, norm, pseudo-inverse and proximal map.
 
 A subclass writes ``_apply`` and ``_adjoint`` (and, where it has a closed form, ``_prox``, ``_pinv``, ``_norm``);
-everything else follows. A physical model is a *composition* of operators, not a new class.
+everything else follows: ``A.T``, ``A.N`` = A'A, ``A @ B``, ``A + B``, ``A - B``, ``-A``, ``2.5 * A``. A physical model is
+a *composition* of operators, not a new class.
 
 >>> import torch
 >>> from invsolve.forward_models import Grayscale, Mask
@@ -37,6 +38,9 @@ class LinearOperator:
 
     tolerance = 1e-6
     """Relative residual at which the conjugate gradients of the default ``prox`` stop."""
+
+    row_square: float | None = None
+    """c where ``A A' = c`` times the identity: rows orthogonal and of one length. None where that is not so, or not known."""
 
     def __init__(self, input_shape: Sequence[int], output_shape: Sequence[int]) -> None:
         self.input_shape: Shape = tuple(input_shape)
@@ -82,6 +86,11 @@ class LinearOperator:
         return Adjoint(self)
 
     @property
+    def N(self) -> LinearOperator:
+        """The normal operator A'A."""
+        return Normal(self)
+
+    @property
     def norm(self) -> float:
         """Largest singular value."""
         if self._cached_norm is None:
@@ -89,9 +98,14 @@ class LinearOperator:
         return self._cached_norm
 
     @property
+    def informative(self) -> Tensor:
+        """Which values of y depend on x at all, bool of ``output_shape``; a missing pixel's does not."""
+        return torch.ones(self.output_shape, dtype=torch.bool)
+
+    @property
     def measured_values(self) -> int:
         """How many values of y carry information: the count that chi-squared is divided by."""
-        return math.prod(self.output_shape)
+        return int(self.informative.sum())
 
     def prox(self, z: Tensor, y: Tensor, rho: float | Tensor) -> Tensor:
         """``argmin_x 1/2 |A x - y|^2 + rho/2 |x - z|^2``.
@@ -117,6 +131,15 @@ class LinearOperator:
 
     def __rmul__(self, factor: float) -> LinearOperator:
         return Scaled(self, factor)
+
+    def __neg__(self) -> LinearOperator:
+        return Scaled(self, -1.0)
+
+    def __add__(self, other: LinearOperator) -> LinearOperator:
+        return Sum(self, other)
+
+    def __sub__(self, other: LinearOperator) -> LinearOperator:
+        return Sum(self, -other)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.input_shape} -> {self.output_shape})"
@@ -149,6 +172,10 @@ class Adjoint(LinearOperator):
     def T(self) -> LinearOperator:
         return self.operator
 
+    @property
+    def informative(self) -> Tensor:
+        return self._apply(_probe(self))[0] != 0
+
 
 class Composition(LinearOperator):
     """(A @ B) x = A (B x)."""
@@ -163,9 +190,13 @@ class Composition(LinearOperator):
         self.outer, self.inner = outer, inner
         self.device, self.tolerance = inner.device, max(outer.tolerance, inner.tolerance)
 
+        if outer.row_square is not None and inner.row_square is not None:
+            self.row_square = outer.row_square * inner.row_square
+
     @property
-    def measured_values(self) -> int:
-        return min(self.outer.measured_values, self.inner.measured_values)
+    def informative(self) -> Tensor:
+        values = _probe(self.outer) * self.inner.informative.to(self.outer.device)
+        return (self.outer._apply(values)[0] != 0) & self.outer.informative.to(self.outer.device)
 
     def _apply(self, x: Tensor) -> Tensor:
         return self.outer._apply(self.inner._apply(x))
@@ -173,18 +204,37 @@ class Composition(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         return self.inner._adjoint(self.outer._adjoint(y))
 
+    # With B B' = c the picture splits into B'B x / c and a rest that A B does not see: what is left is A's own problem.
+    def _prox(self, z: Tensor, y: Tensor, rho: Tensor) -> Tensor:
+        c = self.inner.row_square
+        if not c:
+            return super()._prox(z, y, rho)
+        seen = self.inner._apply(z)
+        weight = (rho / c).reshape(-1, *(1,) * len(self.outer.input_shape))
+        return z + self.inner._adjoint(self.outer._prox(seen, y, weight) - seen) / c
+
+    def _pinv(self, y: Tensor) -> Tensor:
+        c = self.inner.row_square
+        return self.inner._adjoint(self.outer._pinv(y)) / c if c else super()._pinv(y)
+
+    def _norm(self) -> float:
+        c = self.inner.row_square
+        return super()._norm() if c is None else self.outer.norm * math.sqrt(c)
+
 
 class Scaled(LinearOperator):
-    """factor * A."""
+    """factor * A, with the closed forms of A where it has them."""
 
     def __init__(self, operator: LinearOperator, factor: float) -> None:
         super().__init__(operator.input_shape, operator.output_shape)
         self.operator, self.factor = operator, float(factor)
         self.device, self.tolerance = operator.device, operator.tolerance
+        if operator.row_square is not None:
+            self.row_square = self.factor**2 * operator.row_square
 
     @property
-    def measured_values(self) -> int:
-        return self.operator.measured_values
+    def informative(self) -> Tensor:
+        return self.operator.informative & (self.factor != 0)
 
     def _apply(self, x: Tensor) -> Tensor:
         return self.factor * self.operator._apply(x)
@@ -192,8 +242,70 @@ class Scaled(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         return self.factor * self.operator._adjoint(y)
 
+    def _prox(self, z: Tensor, y: Tensor, rho: Tensor) -> Tensor:
+        return self.operator._prox(z, y / self.factor, rho / self.factor**2) if self.factor else z
+
+    def _pinv(self, y: Tensor) -> Tensor:
+        return self.operator._pinv(y) / self.factor if self.factor else torch.zeros_like(self._adjoint(y))
+
     def _norm(self) -> float:
         return abs(self.factor) * self.operator.norm
+
+
+class Sum(LinearOperator):
+    """(A + B) x = A x + B x."""
+
+    def __init__(self, *terms: LinearOperator) -> None:
+        shapes = {(term.input_shape, term.output_shape) for term in terms}
+        if len(shapes) != 1:
+            raise InputError(
+                f"cannot add operators of different shapes: {', '.join(map(repr, terms))}",
+                hint="wanted the same input and the same output for all; Stack measures one picture in several ways",
+            )
+        super().__init__(*shapes.pop())
+        self.terms = terms
+        self.device = terms[0].device
+        self.tolerance = max(term.tolerance for term in terms)
+
+    @property
+    def informative(self) -> Tensor:
+        return torch.stack([term.informative.to(self.device) for term in self.terms]).any(dim=0)
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return torch.stack([term._apply(x) for term in self.terms]).sum(dim=0)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return torch.stack([term._adjoint(y) for term in self.terms]).sum(dim=0)
+
+
+class Normal(LinearOperator):
+    """A'A, symmetric and positive semi-definite."""
+
+    def __init__(self, operator: LinearOperator) -> None:
+        super().__init__(operator.input_shape, operator.input_shape)
+        self.operator = operator
+        self.device, self.tolerance = operator.device, operator.tolerance
+
+    @property
+    def T(self) -> LinearOperator:
+        return self
+
+    @property
+    def informative(self) -> Tensor:
+        return self.operator.T.informative
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return self.operator._adjoint(self.operator._apply(x))
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self._apply(y)
+
+    def _pinv(self, y: Tensor) -> Tensor:
+        """A^+ (A')^+ y: two solves with A's condition number squared, not one with its fourth power."""
+        return self.operator._pinv(self.operator.T._pinv(y))
+
+    def _norm(self) -> float:
+        return self.operator.norm**2
 
 
 class Stack(LinearOperator):
@@ -211,6 +323,10 @@ class Stack(LinearOperator):
         self.device = operators[0].device
         self.tolerance = max(operator.tolerance for operator in operators)
 
+    @property
+    def informative(self) -> Tensor:
+        return torch.cat([operator.informative.flatten().to(self.device) for operator in self.operators])
+
     def _apply(self, x: Tensor) -> Tensor:
         return torch.cat([operator._apply(x).flatten(1) for operator in self.operators], dim=1)
 
@@ -222,6 +338,12 @@ class Stack(LinearOperator):
         """The flat measurement (B, m) as the list of each operator's own measurement."""
         parts = y.split(self.sizes, dim=1)
         return [part.reshape(-1, *operator.output_shape) for part, operator in zip(parts, self.operators, strict=True)]
+
+
+def _probe(operator: LinearOperator) -> Tensor:
+    """Random values for ``operator``: where its output is 0 for them, it is 0 for all."""
+    values = torch.rand((1, *operator.input_shape), generator=torch.Generator().manual_seed(0))
+    return (1 + values).to(operator.device)
 
 
 def power_iteration(operator: LinearOperator, steps: int = 200, tolerance: float = 1e-6) -> float:

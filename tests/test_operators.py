@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from invsolve.errors import InputError
-from invsolve.forward_models import DenseMatrix, Grayscale, Identity, LinearOperator, Mask, Stack
+from invsolve.forward_models import DenseMatrix, Diagonal, Grayscale, Identity, LinearOperator, Mask, Stack
 from invsolve.models.gaussian import dense_matrix
 
 SHAPE = (3, 5, 4)
@@ -44,6 +44,18 @@ OPERATORS: dict[str, Callable[[], LinearOperator]] = {
     "stack": lambda: Stack(mask(), 0.3 * Grayscale(SHAPE), Blur()),
     "matrix": lambda: DenseMatrix(draw((7, 60), 5, torch.float64, 1)[0], SHAPE),
     "adjoint": lambda: Grayscale(SHAPE).T,
+    "diagonal": lambda: Diagonal(torch.linspace(-1, 1, 5, dtype=torch.float64).repeat(3, 4, 1).mT),
+    "scaled, no closed form": lambda: 0.3 * Blur(),
+    "scaled by nothing": lambda: 0 * mask(),
+    "negative": lambda: -mask(),
+    "sum": lambda: mask() + 0.5 * Blur(),
+    "difference": lambda: Identity(SHAPE) - Blur(),
+    "normal": lambda: Blur().N,
+    "normal of a composition": lambda: (2 * Mask(mask().known[:1]) @ Grayscale(SHAPE)).N,
+    "composition on orthogonal rows": lambda: (
+        DenseMatrix(draw((7, 20), 6, torch.float64, 1)[0], (1, 5, 4)) @ (3 * Grayscale(SHAPE) @ Identity(SHAPE))
+    ),
+    "composition on a blur": lambda: mask() @ Blur(),
 }
 
 
@@ -77,22 +89,28 @@ def test_norm_is_the_largest_singular_value(operator: LinearOperator) -> None:
     assert operator.norm == pytest.approx(float(torch.linalg.matrix_norm(dense_matrix(operator), ord=2)), rel=1e-3)
 
 
-def test_prox_minimises_its_objective(operator: LinearOperator) -> None:
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-3), (torch.float64, 1e-5)])
+def test_prox_minimises_its_objective(operator: LinearOperator, dtype: torch.dtype, tolerance: float) -> None:
     matrix = dense_matrix(operator)
     z, y = draw(operator.input_shape, 2, torch.float64), draw(operator.output_shape, 3, torch.float64)
     for rho in (torch.tensor([0.3, 0.3]), torch.tensor([1e-3, 2.0])):
-        x = operator.prox(z, y, rho)
+        found = operator.prox(z.to(dtype), y.to(dtype), rho)
+        assert found.dtype == dtype
+        x = found.double()
         for image in range(2):
             weight = float(rho[image])
             normal = matrix.T @ matrix + weight * torch.eye(matrix.shape[1], dtype=torch.float64)
             expected = torch.linalg.solve(normal, matrix.T @ y[image].flatten() + weight * z[image].flatten())
-            torch.testing.assert_close(x[image].flatten(), expected, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(x[image].flatten(), expected, rtol=10 * tolerance, atol=tolerance)
 
 
-def test_pinv_is_the_pseudo_inverse(operator: LinearOperator) -> None:
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-3), (torch.float64, 1e-4)])
+def test_pinv_is_the_pseudo_inverse(operator: LinearOperator, dtype: torch.dtype, tolerance: float) -> None:
     y = draw(operator.output_shape, 4, torch.float64)
-    expected = y.flatten(1) @ torch.linalg.pinv(dense_matrix(operator)).T
-    torch.testing.assert_close(operator.pinv(y).flatten(1), expected, rtol=1e-4, atol=1e-4)
+    expected = y.flatten(1) @ torch.linalg.pinv(dense_matrix(operator), rcond=1e-9).T
+    found = operator.pinv(y.to(dtype))
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double().flatten(1), expected, rtol=tolerance, atol=tolerance)
 
 
 def test_wrong_shape_names_the_operator(operator: LinearOperator) -> None:
@@ -100,6 +118,29 @@ def test_wrong_shape_names_the_operator(operator: LinearOperator) -> None:
         operator(torch.zeros(1, *operator.input_shape, 1))
     with pytest.raises(InputError, match=type(operator).__name__):
         operator(torch.zeros(1, *(n + 1 for n in operator.input_shape)))
+
+
+def test_values_that_say_nothing_are_not_counted(operator: LinearOperator) -> None:
+    """A row of zeros: its value is the same for every x."""
+    assert operator.measured_values == int((dense_matrix(operator).abs().sum(dim=1) > 1e-12).sum())
+
+
+def test_closed_forms_outlive_scaling_and_composition(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*args: object, **options: object) -> torch.Tensor:
+        raise AssertionError("iterated")
+
+    monkeypatch.setattr("invsolve.forward_models.operator.conjugate_gradient", refused)
+    monkeypatch.setattr("invsolve.forward_models.operator.power_iteration", refused)
+    for name in ("scaled", "negative", "composition", "composition on orthogonal rows"):
+        operator = OPERATORS[name]()
+        test_prox_minimises_its_objective(operator, torch.float64, 1e-9)
+        test_pinv_is_the_pseudo_inverse(operator, torch.float64, 1e-9)
+        test_norm_is_the_largest_singular_value(operator)
+
+
+def test_impossible_sums_name_both() -> None:
+    with pytest.raises(InputError, match=r"Mask.*Grayscale"):
+        mask() + Grayscale(SHAPE)
 
 
 def test_impossible_composition_names_both() -> None:
