@@ -106,3 +106,13 @@ def test_exact_rule_refuses_other_priors() -> None:
     prior = FunctionPrior(lambda x, sigma: x, channels=1)
     with pytest.raises(UsageError, match="closed-form"):
         condition(prior, ForwardModel(Identity((1, 2, 2)), GaussianNoise(0.1)), torch.zeros(1, 1, 2, 2), "exact")
+
+
+def test_each_picture_of_a_batch_has_its_own_noise_level() -> None:
+    prior = mixture()
+    x = torch.randn(3, 1, 2, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    sigmas = torch.tensor([0.05, 0.7, 5.0], dtype=torch.float64)
+    alone = [prior.denoise(one[None], float(sigma)) for one, sigma in zip(x, sigmas, strict=True)]
+    torch.testing.assert_close(prior.denoise(x, sigmas), torch.cat(alone))
+    densities = [prior.log_density(one[None], float(sigma)) for one, sigma in zip(x, sigmas, strict=True)]
+    torch.testing.assert_close(prior.log_density(x, sigmas), torch.cat(densities))

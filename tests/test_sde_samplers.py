@@ -19,7 +19,7 @@ from invsolve import solve
 from invsolve.errors import UsageError
 from invsolve.forward_models import ForwardModel, GaussianNoise, Grayscale
 from invsolve.models.gaussian import GaussianPrior
-from invsolve.models.score_model import CountedModel, ScoreModel
+from invsolve.models.score_model import CountedModel, FunctionPrior, ScoreModel
 from invsolve.samplers import SAMPLERS, StepInfo, heun_sde, ode, ode_adaptive, predictor_corrector, reverse_sde
 from invsolve.samplers.sigmas import karras
 from invsolve.verification.exactness import Law, bias, start_law, stepwise_law
@@ -230,3 +230,20 @@ def test_the_papers_corrector_keeps_the_signal_to_noise_ratio(gaussian: Gaussian
     ratio = z.flatten(1).norm(dim=1) / score.flatten(1).norm(dim=1)
     epsilon = (2 * (0.16 * ratio) ** 2).reshape(3, 1, 1, 1)
     torch.testing.assert_close(out, x + epsilon * score + (2 * epsilon).sqrt() * z, atol=1e-6, rtol=1e-6)
+
+
+def test_added_noise_stays_within_what_the_prior_knows() -> None:
+    asked: list[float] = []
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        asked.append(float(sigma[0]))
+        return x / (1 + sigma.reshape(-1, 1, 1, 1) ** 2)
+
+    prior = FunctionPrior(denoise, channels=1, sigma_max=20.0)
+    x = torch.zeros(1, 1, 2, 2, dtype=torch.float64)
+    heun_sde(prior, x, karras(6, 0.02, 20.0), torch.ones_like)
+    assert max(asked) == 20.0
+    # The ladder's own levels are left to who chose them: no noise is added there.
+    asked.clear()
+    heun_sde(prior, x, torch.tensor([25.0, 1.0], dtype=torch.float64), torch.ones_like, churn_range=(0.0, 99.0))
+    assert asked == [25.0, 1.0]

@@ -55,10 +55,10 @@ class GaussianPrior(ScoreModel):
         shrunk = coefficients * self.eigenvalues / (self.eigenvalues + s**2)
         return self.mean + (shrunk @ self.eigenvectors.T).reshape(x.shape)
 
-    def log_density(self, x: Tensor, sigma: float) -> Tensor:
+    def log_density(self, x: Tensor, sigma: Sigma) -> Tensor:
         """log p_sigma(x), (B,), of x0 + sigma z."""
-        variances = self.eigenvalues + sigma**2
         coefficients = (x - self.mean).flatten(1) @ self.eigenvectors
+        variances = self.eigenvalues + per_image(sigma, coefficients) ** 2
         return -0.5 * (coefficients**2 / variances + (2 * math.pi * variances).log()).sum(dim=1)
 
     def mse(self, sigma: float) -> float:
@@ -110,18 +110,17 @@ class GaussianMixturePrior(ScoreModel):
     def device(self) -> torch.device:
         return self.components[0].device
 
-    def log_density(self, x: Tensor, sigma: float) -> Tensor:
+    def log_density(self, x: Tensor, sigma: Sigma) -> Tensor:
         """log p_sigma(x), (B,), of x0 + sigma z."""
         return torch.logsumexp(self._joint(x, sigma), dim=0)
 
-    def _joint(self, x: Tensor, sigma: float) -> Tensor:
+    def _joint(self, x: Tensor, sigma: Sigma) -> Tensor:
         terms = [lw + c.log_density(x, sigma) for lw, c in zip(self.log_weights, self.components, strict=True)]
         return torch.stack(terms)
 
     def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
-        level = float(torch.as_tensor(sigma, dtype=torch.float64).flatten()[0])  # one level per batch
-        responsibilities = torch.softmax(self._joint(x, level), dim=0)
-        estimates = torch.stack([c.denoise(x, level) for c in self.components])
+        responsibilities = torch.softmax(self._joint(x, sigma), dim=0)
+        estimates = torch.stack([c.denoise(x, sigma) for c in self.components])
         return (responsibilities[..., None, None, None] * estimates).sum(dim=0)
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
@@ -196,9 +195,10 @@ class SharedMixturePrior(ScoreModel):
         squares = (1 / variances) @ self._centres.square().T
         return self.log_weights + scaled @ self._centres.T - 0.5 * squares
 
-    def log_density(self, x: Tensor, sigma: float) -> Tensor:
+    def log_density(self, x: Tensor, sigma: Sigma) -> Tensor:
         """log p_sigma(x), (B,), of x0 + sigma z."""
-        coefficients, variances = self._rotate(x), (self.eigenvalues + sigma**2)[None]
+        coefficients = self._rotate(x)
+        variances = self.eigenvalues + per_image(sigma, coefficients) ** 2
         shared = -0.5 * (coefficients**2 / variances + (2 * math.pi * variances).log()).sum(dim=1)
         return shared + self._joint(coefficients, variances).logsumexp(dim=1)
 

@@ -145,6 +145,11 @@ class ScoreModel:
         x0 = self.denoise(x, sigma)
         return Prediction(x0, (x - x0) / per_image(sigma, x))
 
+    @property
+    def projects(self) -> bool:
+        """Whether :meth:`project` does anything."""
+        return type(self).project is not ScoreModel.project
+
     def project(self, x: Tensor, sigma: Sigma, noise: Noise) -> Tensor:
         """Bring ``x`` near the measurement before a sampler's step; the identity for all but replacement rules."""
         return x
@@ -177,8 +182,12 @@ class FunctionPrior(ScoreModel):
         return self.function(x, torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(len(x)))
 
 
-class WrappedModel(ScoreModel):
-    """A model around another one that knows what that one knows; subclass and write :meth:`denoise`."""
+class DerivedModel(ScoreModel):
+    """A model made of another one, for the same pictures and noise levels; subclass and write :meth:`denoise`.
+
+    What follows from :meth:`denoise` (score, predict) is its own; a wrapper that only watches or turns what passes is a
+    :class:`WrappedModel`.
+    """
 
     def __init__(self, model: ScoreModel) -> None:
         super().__init__(model.facts)
@@ -199,6 +208,48 @@ class WrappedModel(ScoreModel):
         return self.model.mse(sigma)
 
 
+class WrappedModel(DerivedModel):
+    """A model around another one that passes every question on to it; a subclass changes what it wants to.
+
+    A subclass that writes :meth:`denoise` alone keeps the rest in step with it: score and predict take its estimate, and
+    the noise in x stays what the wrapped model says where that is a statement of its own (as with the rule
+    ``proximal``), at the price of a second call.
+    """
+
+    @property
+    def _denoises_itself(self) -> bool:
+        return type(self).denoise is not WrappedModel.denoise
+
+    @property
+    def projects(self) -> bool:
+        return type(self).project is not WrappedModel.project or self.model.projects
+
+    def check_size(self, x: Tensor) -> None:
+        self.model.check_size(x)
+
+    def check_rgb(self) -> None:
+        self.model.check_rgb()
+
+    def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
+        return self.model.denoise(x, sigma)
+
+    def score(self, x: Tensor, sigma: Sigma) -> Tensor:
+        return super().score(x, sigma) if self._denoises_itself else self.model.score(x, sigma)
+
+    def predict(self, x: Tensor, sigma: Sigma) -> Prediction:
+        if not self._denoises_itself:
+            return self.model.predict(x, sigma)
+        inner = self.model
+        while isinstance(inner, WrappedModel):
+            inner = inner.model
+        if type(inner).predict is ScoreModel.predict:
+            return super().predict(x, sigma)
+        return Prediction(self.denoise(x, sigma), self.model.predict(x, sigma).z)
+
+    def project(self, x: Tensor, sigma: Sigma, noise: Noise) -> Tensor:
+        return self.model.project(x, sigma, noise)
+
+
 class CountedModel(WrappedModel):
     """Counts the pictures that ``model`` denoised, forwards and backwards."""
 
@@ -209,6 +260,14 @@ class CountedModel(WrappedModel):
     def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
         self.calls += len(x)
         return self.model.denoise(x, sigma)
+
+    def score(self, x: Tensor, sigma: Sigma) -> Tensor:
+        self.calls += len(x)
+        return self.model.score(x, sigma)
+
+    def predict(self, x: Tensor, sigma: Sigma) -> Prediction:
+        self.calls += len(x)
+        return self.model.predict(x, sigma)
 
     def count_gradients(self, count: int) -> None:
         self.calls += count

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from invsolve.errors import UsageError
-from invsolve.forward_models import ForwardModel, LinearOperator
-from invsolve.models.score_model import ScoreModel, Sigma, WrappedModel, per_image
+from invsolve.forward_models import CleanClassifier, ForwardModel, LinearOperator
+from invsolve.models.score_model import DerivedModel, ScoreModel, Sigma, per_image
 
 RELATIVE_FLOOR = 1e-3
 
 
-class ConditionedModel(WrappedModel):
+class ConditionedModel(DerivedModel):
     """Holds prior, forward model and measurement ``y`` (B, ...); a rule's file writes ``denoise`` and its kin.
 
     ``sigma_y`` is the measurement noise, clamped from below to 1e-3 of the signal (sigma_data |A|): an exact
@@ -90,9 +90,9 @@ def separable(model: ScoreModel, sampler: str) -> ConditionedModel:
 
     Raises
     ------
-    UsageError : it is a prior, or a rule that merged them.
+    UsageError : it is a prior, a rule that merged them, or one whose measurement is a label.
     """
-    if not isinstance(model, ConditionedModel):
+    if not isinstance(model, ConditionedModel) or isinstance(model.forward_model, CleanClassifier):
         raise UsageError(
             f"sampler {sampler!r} takes prior and likelihood apart, and {type(model).__name__} has no such parts",
             hint="use a rule such as 'proximal' or 'moment_matching', or another sampler",

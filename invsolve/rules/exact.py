@@ -8,10 +8,10 @@ from torch import Tensor
 from invsolve.errors import UsageError
 from invsolve.forward_models import ForwardModel
 from invsolve.models.gaussian import GaussianMixturePrior, GaussianPrior, SharedMixturePrior
-from invsolve.models.score_model import ScoreModel, Sigma, WrappedModel
+from invsolve.models.score_model import DerivedModel, ScoreModel, Sigma
 
 
-class ExactPosterior(WrappedModel):
+class ExactPosterior(DerivedModel):
     """The closed-form posterior of each image's measurement; ``y`` (B, ...), or (1, ...) for all images."""
 
     def __init__(self, prior: ScoreModel, forward_model: ForwardModel, y: Tensor) -> None:

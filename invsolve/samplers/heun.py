@@ -45,7 +45,8 @@ def heun_sde(
     x : start (B, C, H, W), at noise level sigmas[0].
     sigmas : falling levels ending in 0; where they end above 0, so does x.
     noise : source of standard normal noise.
-    churn : noise added in all; each step raises sigma by the factor 1 + min(churn / steps, sqrt(2) - 1).
+    churn : noise added in all; each step raises sigma by the factor 1 + min(churn / steps, sqrt(2) - 1),
+        at most to the model's sigma_max.
     churn_range : levels between which noise is added. The paper's .05 to 50 are halved here: its pictures span [-1, 1].
     noise_scale : standard deviation of the added noise.
 
@@ -58,7 +59,8 @@ def heun_sde(
     for i, (sigma, sigma_next) in enumerate(itertools.pairwise(levels)):
         inside = churn_range[0] <= sigma <= churn_range[1]
         gamma = min(churn / steps, math.sqrt(2) - 1) if inside else 0.0
-        sigma_hat = sigma * (1 + gamma)
+        # The model knows nothing of levels beyond its own, and would answer for another level than the step is taken from.
+        sigma_hat = max(sigma, min(sigma * (1 + gamma), model.sigma_max))
         if gamma > 0:
             x = x + (sigma_hat**2 - sigma**2) ** 0.5 * noise_scale * noise(x)
         x = model.project(x, sigma_hat, noise)

@@ -45,7 +45,7 @@ def ode_adaptive(
     UsageError : the model projects x between steps, which is no ODE.
     SolveError : the method could not go on.
     """
-    if type(model).project is not ScoreModel.project:
+    if model.projects:
         raise UsageError("ode_adaptive cannot project x between steps", hint="use the sampler ode, or another rule")
     levels = [float(s) for s in sigmas]
     positive = [s for s in levels if s > 0]
