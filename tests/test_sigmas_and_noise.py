@@ -41,6 +41,40 @@ def test_ncsnv2_rules_match_the_papers_cifar10_setting() -> None:
     assert ncsnv2_levels(3 * 32 * 32, 0.01, 50.0) == pytest.approx(232, rel=0.06)
 
 
+@pytest.mark.parametrize(
+    ("dimension", "sigma_min", "sigma_max", "levels"),
+    [
+        (3072, 0.01, 50.0, 220),
+        (2, 0.1, 10.0, 3),
+        (48, 0.005, 5.0, 20),
+        (100_000, 0.01, 100.0, 1370),
+        (12, 1.0, 1.01, 2),
+    ],
+)
+def test_ncsnv2_levels_are_those_recorded(dimension: int, sigma_min: float, sigma_max: float, levels: int) -> None:
+    assert ncsnv2_levels(dimension, sigma_min, sigma_max) == levels
+
+
+@pytest.mark.parametrize(
+    ("levels", "sigma_min", "sigma_max", "langevin_steps", "step"),
+    [
+        (232, 0.01, 50.0, 5, 6.1844e-06),
+        (50, 0.01, 5.0, 3, 1.80302e-05),
+        (6, 0.02, 1.0, 3, 1.89566e-04),
+        (2, 0.01, 10.0, 1, 9.9931e-05),
+        (500, 0.001, 300.0, 10, 3.99393e-08),
+        (10, 0.5, 1.0, 5, 0.0273174),
+        (3, 0.01, 100.0, 5, 7.15814e-05),
+        (1, 0.3, 0.3, 4, 0.01125),
+    ],
+)
+def test_ncsnv2_steps_are_those_recorded(
+    levels: int, sigma_min: float, sigma_max: float, langevin_steps: int, step: float
+) -> None:
+    """From a search of 20 000 steps, .07 % apart."""
+    assert ncsnv2_step(geometric(levels, sigma_min, sigma_max), langevin_steps) == pytest.approx(step, rel=1e-3)
+
+
 def test_ncsnv2_step_is_the_best_of_its_neighbours() -> None:
     sigmas = geometric(50, 0.01, 5.0)
     best, ratio = ncsnv2_step(sigmas, 3) / 0.01**2, float(sigmas[0] / sigmas[1])
