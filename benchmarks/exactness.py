@@ -8,37 +8,77 @@ deviations (ideal 0), ratio the standard deviation over the exact one (ideal 1).
 
 from __future__ import annotations
 
+import itertools
 import json
+from functools import partial
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from invsolve.forward_models import ForwardModel, GaussianNoise, Grayscale, LinearOperator, Mask
 from invsolve.models.gaussian import smooth_gaussian_prior
-from invsolve.models.score_model import ScoreModel
+from invsolve.models.score_model import Noise, ScoreModel
 from invsolve.rules import condition
-from invsolve.samplers import heun_sde, ode, predictor_corrector, reverse_sde
-from invsolve.samplers.sigmas import geometric, karras
-from invsolve.verification.exactness import Law, bias, langevin_law, renoising_law, start_law, stepwise_law
+from invsolve.samplers import (
+    Sampler,
+    ancestral,
+    annealed_langevin,
+    heun_sde,
+    ode,
+    predictor_corrector,
+    renoising,
+    reverse_sde,
+)
+from invsolve.samplers.sigmas import geometric, karras, ncsnv2_step
+from invsolve.verification.exactness import Law, bias, sampler_law, start_law
 
 SHAPE, NOISE = (3, 8, 8), 0.05
+
+
+def by_levels(sampler: Sampler, **options: Any) -> Sampler:
+    """A sampler run on each pair of neighbouring levels by itself; ``churn`` then counts for each step."""
+
+    def run(model: ScoreModel, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
+        for i in range(len(sigmas) - 1):
+            x = sampler(model, x, sigmas[i : i + 2], noise, **options)
+        return x
+
+    return run
+
+
+def langevin_by_levels(steps: int, share: float) -> Sampler:
+    """Annealed Langevin with steps of ``share`` sigma^2, one level at a time."""
+
+    def run(model: ScoreModel, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
+        for sigma, following in itertools.pairwise(sigmas.tolist()):
+            level = torch.tensor([sigma, 0.0], dtype=torch.float64)
+            x = annealed_langevin(
+                model, x, level, noise, langevin_steps=steps, step_size=share * sigma**2, denoise_last=following == 0
+            )
+        return x
+
+    return run
 
 
 def laws(model: ScoreModel, sigma_max: float) -> dict[str, Law]:
     """Each sampler's law; network calls per sample in the name."""
     start = start_law(torch.full(SHAPE, 0.5, dtype=torch.float64), sigma_max)
-    coarse = karras(50, 0.005, sigma_max)
-    fine, textbook = karras(200, 0.005, sigma_max), geometric(300, 0.005, sigma_max)
-    return {
-        "renoising, 50 calls": renoising_law(model, start, karras(50, 0.005, sigma_max)),
-        "ancestral, 50 calls": renoising_law(model, start, karras(50, 0.005, sigma_max), None),
-        "ancestral, 200 calls": renoising_law(model, start, fine, None),
-        "reverse SDE, 50 calls": stepwise_law(reverse_sde, model, start, coarse),
-        "predictor-corrector, 99 calls": stepwise_law(predictor_corrector, model, start, coarse, measured_norms=False),
-        "stochastic Heun, 99 calls": stepwise_law(heun_sde, model, start, coarse, churn=40 / 50),
-        "ODE (Heun), 99 calls": stepwise_law(ode, model, start, coarse),
-        "langevin, NCSNv2 step, 50 x 4 calls": langevin_law(model, start, geometric(50, 0.005, sigma_max), 4),
-        "langevin, fine, 300 x 5 calls": langevin_law(model, start, textbook, 5, 0.2 * 0.005**2),
+    coarse, fine = karras(50, 0.005, sigma_max), karras(200, 0.005, sigma_max)
+    ncsn, textbook = geometric(50, 0.005, sigma_max), geometric(300, 0.005, sigma_max)
+    runs: dict[str, tuple[Sampler, Tensor]] = {
+        "renoising, 50 calls": (renoising, coarse),
+        "ancestral, 50 calls": (ancestral, coarse),
+        "ancestral, 200 calls": (ancestral, fine),
+        "reverse SDE, 50 calls": (reverse_sde, coarse),
+        "predictor-corrector, 99 calls": (partial(predictor_corrector, measured_norms=False), coarse),
+        "stochastic Heun, 99 calls": (by_levels(heun_sde, churn=40 / 50), coarse),
+        "ODE (Heun), 99 calls": (ode, coarse),
+        "langevin, NCSNv2 step, 50 x 4 calls": (langevin_by_levels(4, ncsnv2_step(ncsn, 4) / 0.005**2), ncsn),
+        "langevin, fine, 300 x 5 calls": (langevin_by_levels(5, 0.2), textbook),
     }
+    found = {name: sampler_law(sampler, model, start, sigmas) for name, (sampler, sigmas) in runs.items()}
+    return {name: law for name, law in found.items() if law is not None}
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ but the prior's covariance. Float64, no Monte Carlo.
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 from typing import NamedTuple
 
@@ -15,13 +16,13 @@ from torch import Tensor
 
 from invsolve.forward_models import ForwardModel, GaussianNoise, Grayscale, Identity, LinearOperator, Mask
 from invsolve.models.gaussian import GaussianPrior, dense_matrix
-from invsolve.models.score_model import Prediction, ScoreModel, Sigma
+from invsolve.models.score_model import Noise, Prediction, ScoreModel, Sigma
 from invsolve.rules import MomentMatching, Rule, condition
 from invsolve.rules.annealed import AnnealedLikelihood
 from invsolve.rules.proximal import Proximal
-from invsolve.samplers import langevin as langevin_module
+from invsolve.samplers import Sampler, ancestral, annealed_langevin, renoising
 from invsolve.samplers.sigmas import geometric, karras, ncsnv2_step
-from invsolve.verification.exactness import Law, bias, langevin_law, renoising_law, start_law
+from invsolve.verification.exactness import Law, bias, sampler_law, start_law
 
 SHAPE, D = (3, 4, 4), 48
 SIGMA_Y = 0.05
@@ -150,7 +151,22 @@ def problem(rule: str, name: str, prior: GaussianPrior) -> Problem:
     return Problem(condition(prior, forward_model, y, RULES[rule]), prior.posterior(forward_model, y), y, operator)
 
 
-def assert_same(law: Law, expected: Law) -> None:
+def langevin_by_levels(steps: int, share: float) -> Sampler:
+    """Annealed Langevin with steps of ``share`` sigma^2, one level at a time: what sampler_law can push level by level."""
+
+    def run(model: ScoreModel, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
+        for sigma, following in itertools.pairwise(sigmas.tolist()):
+            level = torch.tensor([sigma, 0.0], dtype=torch.float64)
+            x = annealed_langevin(
+                model, x, level, noise, langevin_steps=steps, step_size=share * sigma**2, denoise_last=following == 0
+            )
+        return x
+
+    return run
+
+
+def assert_same(law: Law | None, expected: Law) -> None:
+    assert law is not None
     torch.testing.assert_close(law.mean, expected.mean, rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(law.covariance, expected.covariance, rtol=1e-7, atol=1e-9)
 
@@ -161,7 +177,7 @@ def assert_same(law: Law, expected: Law) -> None:
 def test_renoising_follows_its_recursion(rule: str, operator: str, eta: float | None, gaussian: GaussianPrior) -> None:
     case, sigmas = problem(rule, operator, gaussian), karras(9, 0.01, 2.0)
     start = start_law(torch.full(SHAPE, 0.4, dtype=torch.float64), float(sigmas[0]))
-    law = renoising_law(case.model, start, sigmas, eta)
+    law = sampler_law(partial(renoising, eta=eta), case.model, start, sigmas)
     assert_same(law, expected_renoising(rule, gaussian, case.operator, case.y.flatten(), start, sigmas, eta))
 
 
@@ -171,15 +187,25 @@ def test_langevin_follows_its_recursion(rule: str, operator: str, gaussian: Gaus
     case, sigmas = problem(rule, operator, gaussian), geometric(6, 0.02, 1.0)
     start = start_law(torch.full(SHAPE, 0.4, dtype=torch.float64), float(sigmas[0]))
     epsilon = 0.1 * 0.02**2
-    law = langevin_law(case.model, start, sigmas, langevin_steps=3, step_size=epsilon)
+    law = sampler_law(langevin_by_levels(3, 0.1), case.model, start, sigmas)
     assert_same(law, expected_langevin(rule, gaussian, case.operator, case.y.flatten(), start, sigmas, 3, epsilon))
+
+
+def test_langevin_takes_one_step_size_for_the_whole_ladder(gaussian: GaussianPrior) -> None:
+    """annealed_langevin's step is epsilon sigma^2 / sigma_L^2: run whole it is what runs level by level are."""
+    sigmas, x = geometric(6, 0.02, 1.0), torch.zeros((2, *SHAPE), dtype=torch.float64)
+    draws = [torch.Generator().manual_seed(0) for _ in range(2)]
+    noises: list[Noise] = [lambda x, g=g: torch.randn(x.shape, generator=g, dtype=x.dtype) for g in draws]
+    whole = annealed_langevin(gaussian, x, sigmas, noises[0], langevin_steps=3, step_size=0.1 * 0.02**2)
+    torch.testing.assert_close(langevin_by_levels(3, 0.1)(gaussian, x, sigmas, noises[1]), whole)
 
 
 @pytest.mark.parametrize("operator", ["mask", "grayscale"])
 def test_textbook_langevin_with_the_exact_rule_finds_the_posterior(operator: str, gaussian: GaussianPrior) -> None:
     case, sigmas = problem("exact", operator, gaussian), geometric(300, 0.005, 2.0)
     start = start_law(torch.full(SHAPE, 0.5, dtype=torch.float64), float(sigmas[0]))
-    law = langevin_law(case.model, start, sigmas, langevin_steps=5, step_size=0.2 * 0.005**2)
+    law = sampler_law(langevin_by_levels(5, 0.2), case.model, start, sigmas)
+    assert law is not None
     found = bias(law, case.posterior)
     assert found.mean < 0.05
     assert 0.97 < found.std_ratio < 1.03
@@ -190,7 +216,8 @@ def test_ancestral_converges_to_the_posterior_at_first_order(gaussian: GaussianP
     gaps = []
     for steps in (40, 80, 160):
         sigmas = karras(steps, 0.005, 5.0)
-        law = renoising_law(case.model, start_law(gaussian.mean, 5.0), sigmas, None)
+        law = sampler_law(ancestral, case.model, start_law(gaussian.mean, 5.0), sigmas)
+        assert law is not None
         gaps.append(abs(bias(law, case.posterior).std_ratio - 1))
     assert gaps[0] / gaps[1] == pytest.approx(2, rel=0.25)
     assert gaps[1] / gaps[2] == pytest.approx(2, rel=0.25)
@@ -198,11 +225,12 @@ def test_ancestral_converges_to_the_posterior_at_first_order(gaussian: GaussianP
 
 def test_full_renoising_is_underdispersed(gaussian: GaussianPrior) -> None:
     case, sigmas = problem("exact", "mask", gaussian), karras(200, 0.002, 1.0)
-    law = renoising_law(case.model, start_law(gaussian.mean, 1.0), sigmas, 1.0)
+    law = sampler_law(renoising, case.model, start_law(gaussian.mean, 1.0), sigmas)
+    assert law is not None
     assert bias(law, case.posterior).std_ratio == pytest.approx(0.5**0.5, abs=0.05)
 
 
-def test_planted_errors_are_caught(gaussian: GaussianPrior, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_planted_errors_are_caught(gaussian: GaussianPrior) -> None:
     """A factor 2 in a step, a wrong sign and a sigma in the wrong unit: each must break its recursion."""
 
     class FactorTwo(AnnealedLikelihood):
@@ -229,17 +257,12 @@ def test_planted_errors_are_caught(gaussian: GaussianPrior, monkeypatch: pytest.
         model = wrong(gaussian, ForwardModel(case.operator, GaussianNoise(SIGMA_Y)), case.y)
         expected = expected_renoising(name, gaussian, case.operator, case.y.flatten(), start, sigmas, 0.6)
         with pytest.raises(AssertionError):
-            assert_same(renoising_law(model, start, sigmas, 0.6), expected)
+            assert_same(sampler_law(partial(renoising, eta=0.6), model, start, sigmas), expected)
 
-    original = langevin_module.annealed_langevin
     case, ladder = problem("exact", "mask", gaussian), geometric(6, 0.02, 1.0)
     epsilon = ncsnv2_step(ladder, 3)
     expected = expected_langevin("exact", gaussian, case.operator, case.y.flatten(), start, ladder, 3, epsilon)
-
-    def doubled(*args: object, **options: object) -> Tensor:
-        options["step_size"] = 2 * options["step_size"]  # type: ignore[operator]
-        return original(*args, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr("invsolve.verification.exactness.annealed_langevin", doubled)
+    own, doubled = (partial(annealed_langevin, langevin_steps=3, step_size=k * epsilon) for k in (1, 2))
+    assert_same(sampler_law(own, case.model, start, ladder), expected)
     with pytest.raises(AssertionError):
-        assert_same(langevin_law(case.model, start, ladder, 3), expected)
+        assert_same(sampler_law(doubled, case.model, start, ladder), expected)

@@ -22,7 +22,7 @@ from invsolve.models.gaussian import GaussianPrior
 from invsolve.models.score_model import CountedModel, FunctionPrior, ScoreModel
 from invsolve.samplers import SAMPLERS, StepInfo, heun_sde, ode, ode_adaptive, predictor_corrector, reverse_sde
 from invsolve.samplers.sigmas import karras
-from invsolve.verification.exactness import Law, bias, start_law, stepwise_law
+from invsolve.verification.exactness import Law, bias, push, start_law
 
 _spec = importlib.util.spec_from_file_location("exact_law", Path(__file__).with_name("test_exact_law.py"))
 assert _spec is not None and _spec.loader is not None
@@ -31,6 +31,16 @@ _spec.loader.exec_module(exact_law)
 Affine, EYE, SHAPE, rule_maps = exact_law.Affine, exact_law.EYE, exact_law.SHAPE, exact_law.rule_maps
 
 SIGMAS = karras(9, 0.01, 2.0)
+
+
+def law_of(sampler: Any, model: ScoreModel, start: Law, sigmas: Tensor, **options: Any) -> Law:
+    """The law of a sampler run on each pair of neighbouring levels by itself; ``churn`` then counts for each step."""
+    law = start
+    for i in range(len(sigmas) - 1):
+        law = push(lambda x, noise, s=sigmas[i : i + 2]: sampler(model, x, s, noise, **options), law)
+    return law
+
+
 Move = Callable[[Law, float, float], Law]
 
 
@@ -103,7 +113,7 @@ def test_samplers_follow_their_recursions(rule: str, operator: str, gaussian: Ga
         ),
     ]
     for sampler, options, move in cases:
-        exact_law.assert_same(stepwise_law(sampler, r.model, r.start, SIGMAS, **options), r.run(move))
+        exact_law.assert_same(law_of(sampler, r.model, r.start, SIGMAS, **options), r.run(move))
 
 
 @pytest.mark.parametrize("sampler", ["reverse_sde", "pc", "heun"])
@@ -117,7 +127,7 @@ def test_planted_errors_are_caught(sampler: str, gaussian: GaussianPrior) -> Non
     }
     tested, options, move = wrong[sampler]
     with pytest.raises(AssertionError):
-        exact_law.assert_same(stepwise_law(tested, r.model, r.start, SIGMAS, **options), r.run(move))
+        exact_law.assert_same(law_of(tested, r.model, r.start, SIGMAS, **options), r.run(move))
 
 
 def posterior_problem(prior: GaussianPrior) -> tuple[ScoreModel, GaussianPrior]:
@@ -130,7 +140,7 @@ def test_heun_converges_at_second_order_and_euler_maruyama_at_first(gaussian: Ga
     start = Law(posterior.mean, posterior.covariance + 5.0**2 * EYE)  # exact, so that only the steps err
 
     def gaps(sampler: Any, **options: Any) -> list[float]:
-        laws = [stepwise_law(sampler, model, start, karras(n, 0.02, 5.0)[:-1], **options) for n in (21, 41, 81)]
+        laws = [law_of(sampler, model, start, karras(n, 0.02, 5.0)[:-1], **options) for n in (21, 41, 81)]
         truth = posterior.covariance + 0.02**2 * EYE
         return [float((law.covariance - truth).norm()) for law in laws]
 
@@ -147,7 +157,7 @@ def test_adaptive_ode_reaches_the_law_to_its_tolerance(gaussian: GaussianPrior) 
     truth = posterior.covariance + 0.02**2 * EYE
     errors = []
     for tolerance in (1e-3, 1e-6):
-        law = stepwise_law(ode_adaptive, model, start, sigmas, rtol=tolerance, atol=tolerance)
+        law = law_of(ode_adaptive, model, start, sigmas, rtol=tolerance, atol=tolerance)
         errors.append(float((law.covariance - truth).norm() / truth.norm()))
     assert errors[1] < 1e-5
     assert errors[1] < errors[0] / 20
@@ -166,7 +176,7 @@ def test_recorded_bias_against_the_true_posterior(name: str, gaussian: GaussianP
     model, posterior = posterior_problem(gaussian)
     start = start_law(gaussian.mean, 5.0)
     options: dict[str, dict[str, Any]] = {"pc": {"measured_norms": False}, "heun_sde": {"churn": 40 / 50}}
-    law = stepwise_law(SAMPLERS[name], model, start, karras(50, 0.005, 5.0), **options.get(name, {}))
+    law = law_of(SAMPLERS[name], model, start, karras(50, 0.005, 5.0), **options.get(name, {}))
     found = bias(law, posterior)
     assert found.mean == pytest.approx(BIASES[name][0], abs=0.001)
     assert found.std_ratio == pytest.approx(BIASES[name][1], abs=0.001)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,8 +18,7 @@ from torch import Tensor
 from invsolve.errors import InvsolveError
 from invsolve.models.gaussian import GaussianPrior
 from invsolve.models.score_model import Noise, ScoreModel
-from invsolve.samplers import Sampler, annealed_langevin, renoising
-from invsolve.samplers.sigmas import ncsnv2_step
+from invsolve.samplers import Sampler
 
 Run = Callable[[Tensor, Noise], Tensor]
 """A sampler with everything but start and noise filled in."""
@@ -135,48 +134,6 @@ def _markov(sampler: Sampler, model: ScoreModel, start: Law, sigmas: Tensor, seg
         except InvsolveError:  # a ladder of one level is too short for it
             return False
     return bool(torch.allclose(whole, x, rtol=1e-9, atol=1e-9))
-
-
-def renoising_law(model: ScoreModel, start: Law, sigmas: Tensor, eta: float | None = 1.0) -> Law:
-    """Law of :func:`invsolve.samplers.renoising`, level by level so that the batch stays small."""
-    law = start
-    for i in range(len(sigmas) - 1):
-        segment = sigmas[i : i + 2]
-        law = push(lambda x, noise, s=segment: renoising(model, x, s, noise, eta=eta), law)  # type: ignore[misc]
-    return law
-
-
-def stepwise_law(sampler: Sampler, model: ScoreModel, start: Law, sigmas: Tensor, **options: Any) -> Law:
-    """Law of a sampler whose steps know two neighbouring levels only, level by level.
-
-    Fits ``reverse_sde``, ``ode``, ``ode_adaptive`` (up to its tolerance), ``heun_sde`` with ``churn`` divided by the
-    number of steps, and ``pc`` with ``measured_norms=False``; others are not affine, or look further.
-    """
-    law = start
-    for i in range(len(sigmas) - 1):
-        segment = sigmas[i : i + 2]
-        law = push(lambda x, noise, s=segment: sampler(model, x, s, noise, **options), law)  # type: ignore[misc]
-    return law
-
-
-def langevin_law(
-    model: ScoreModel, start: Law, sigmas: Tensor, langevin_steps: int = 5, step_size: float | None = None
-) -> Law:
-    """Law of :func:`invsolve.samplers.annealed_langevin`, step by step."""
-    law, levels = start, sigmas[:-1]
-    epsilon = ncsnv2_step(sigmas, langevin_steps) if step_size is None else step_size
-    for i in range(len(levels)):
-        segment, last = torch.cat([levels[i : i + 1], levels.new_zeros(1)]), i == len(levels) - 1
-        alpha = epsilon * float(levels[i] / levels[-1]) ** 2
-        for t in range(langevin_steps):
-            final = last and t == langevin_steps - 1
-            law = push(
-                lambda x, noise, s=segment, a=alpha, f=final: annealed_langevin(  # type: ignore[misc]
-                    model, x, s, noise, langevin_steps=1, step_size=a, denoise_last=f
-                ),
-                law,
-            )
-    return law
 
 
 def bias(law: Law, posterior: GaussianPrior) -> Bias:
