@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,14 +15,14 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from invsolve.cli.main import app
-from invsolve.errors import InputError, UsageError
+from invsolve.errors import InputError, OutputError, UsageError
 from invsolve.forward_models import DenseMatrix, Grayscale, Identity, LinearOperator
 from invsolve.models.gaussian import GaussianMixturePrior, GaussianPrior
 from invsolve.models.score_model import ScoreModel, Sigma
 from invsolve.rules import AnnealedLikelihood, MomentMatching, condition
 from invsolve.samplers import multistep
 from invsolve.verification.exactness import Law
-from invsolve.verification.figures import Figures, changes, load_figures, save_figures, worse
+from invsolve.verification.figures import Figures, as_json, changes, load_figures, save_figures, worse
 from invsolve.verification.judge import adjoint_error, check_adjoint, judge_law, judge_samples, slice_picture, verify
 from invsolve.verification.problems import Problem, gaussian_problem, mixture_problem, problems
 
@@ -204,9 +205,58 @@ def test_figures_survive_a_file(tmp_path: Path) -> None:
     first, second = load_figures(file)
     assert first == figures_of()
     assert second.bias != second.bias
-    file.write_text("[{}]")
+
+
+def test_a_row_without_figures_survives_a_file(tmp_path: Path) -> None:
+    save_figures(tmp_path / "none.json", [])
+    assert load_figures(tmp_path / "none.json") == []
+
+
+def with_one(**changed: object) -> str:
+    return json.dumps([as_json([figures_of()])[0] | changed])
+
+
+HOSTILE = {
+    "no figures": "[{}]",
+    "not a list": "{}",
+    "a number": "3",
+    "rows of numbers": "[1, 2]",
+    "nested rows": "[[{}]]",
+    "too deep": "[" * 100_000,
+    "not JSON": "bias 3",
+    "not text": b"\xff\xfe\x00",
+    "empty": "",
+    "NaN": with_one(bias=float("nan")),
+    "infinite": with_one(bias=float("inf")),
+    "beyond what numbers can hold": with_one(bias=0.5).replace("0.5", "1e999"),
+    "an integer beyond it": with_one(bias=10**400),
+    "text for a number": with_one(bias="0.1"),
+    "a number for text": with_one(rule=3),
+    "null for text": with_one(rule=None),
+    "half a step": with_one(steps=1.5),
+    "a truth value": with_one(steps=True),
+    "a nested value": with_one(calls=[3.0]),
+    "an unknown name": with_one(extra=1.0),
+}
+
+
+@pytest.mark.parametrize("name", list(HOSTILE))
+def test_a_file_that_holds_no_figures_is_refused(name: str, tmp_path: Path) -> None:
+    file, content = tmp_path / "figures.json", HOSTILE[name]
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match="saved figures"):
         load_figures(file)
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe", tmp_path / "missing.json"):
+        with pytest.raises(InputError, match="saved figures"):
+            load_figures(path)
+    for path in (tmp_path, tmp_path / "pipe", tmp_path / "missing" / "a.json"):
+        with pytest.raises(OutputError):
+            save_figures(path, [figures_of()])
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
 
 
 def test_the_picture_shows_what_is_missing() -> None:

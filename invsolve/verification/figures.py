@@ -7,10 +7,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import torch
 
+from invsolve.atomic import write_files
 from invsolve.errors import InputError, OutputError, UsageError
 
 
@@ -73,24 +74,63 @@ def as_json(figures: Sequence[Figures]) -> list[dict[str, Any]]:
 
 
 def save_figures(path: str | Path, figures: Sequence[Figures]) -> None:
-    """Write figures as JSON, whole or not at all."""
+    """Write figures as JSON, whole or not at all.
+
+    Raises
+    ------
+    OutputError : it cannot be written, or something other than a file is there.
+    """
     target = Path(path)
-    temporary = target.with_name(target.name + ".part")
-    try:
-        temporary.write_text(json.dumps(as_json(figures), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        temporary.replace(target)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}", hint="choose another place") from None
+    if target.exists() and not target.is_file():
+        raise OutputError(f"{path} is not a file", hint="choose another name")
+    text = json.dumps(as_json(figures), indent=1, allow_nan=False) + "\n"
+    write_files({target: text.encode()})
 
 
 def load_figures(path: str | Path) -> list[Figures]:
-    """Read what :func:`save_figures` wrote."""
+    """Read what :func:`save_figures` wrote; a null becomes NaN.
+
+    Raises
+    ------
+    InputError : missing, not a file, not JSON, or not a list of figures: a name missing or unknown, a value of the
+        wrong type, a number that is not finite.
+    """
     try:
-        entries = json.loads(Path(path).read_text(encoding="utf-8"))
-        plain: list[dict[str, Any]] = [{k: math.nan if v is None else v for k, v in e.items()} for e in entries]
-        return [Figures(**entry) for entry in plain]
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for
+            raise ValueError("not a file")
+        entries = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_not_finite)
+        if not isinstance(entries, list):
+            raise TypeError("not a list")
+        return [_figures(entry) for entry in entries]
+    except (OSError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InputError(f"cannot read {path} as saved figures: {error}", hint="write it with --save") from error
+
+
+def _not_finite(text: str) -> float:
+    raise ValueError(f"{text} is no number")
+
+
+def _figures(entry: Any) -> Figures:
+    """One row, its names and types checked."""
+    if not isinstance(entry, dict):
+        raise TypeError(f"a row is {type(entry).__name__}, wanted an object")
+    types = get_type_hints(Figures)
+    if entry.keys() != types.keys():
+        odd = sorted(entry.keys() ^ types.keys())
+        raise ValueError(f"missing or unknown: {', '.join(map(repr, odd[:3]))}")
+    return Figures(**{name: _value(name, entry[name], kind) for name, kind in types.items()})
+
+
+def _value(name: str, value: Any, kind: type) -> Any:
+    if kind is float and value is None:
+        return math.nan
+    if not isinstance(value, (int, float) if kind is float else (kind,)) or isinstance(value, bool):
+        raise TypeError(f"{name} is {type(value).__name__}, wanted {kind.__name__}")
+    if kind is not float:
+        return value
+    if not math.isfinite(value):
+        raise ValueError(f"{name} is not finite")
+    return float(value)
 
 
 class Change(NamedTuple):
