@@ -10,17 +10,25 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from invsolve.errors import InputError
+from invsolve.errors import InputError, UsageError
 from invsolve.forward_models.operator import LinearOperator
 
 
 class NoiseModel(Protocol):
-    """p(y | clean measurement)."""
+    """p(y | clean measurement): any class with these three methods is one. ``clean`` and ``y`` are (B, ...)."""
 
-    def log_likelihood(self, clean: Tensor, y: Tensor) -> Tensor:
-        """One number per image, (B,)."""
+    def log_likelihood(self, clean: Tensor, y: Tensor, /) -> Tensor:
+        """log p(y | clean), one number per image, (B,)."""
 
-    def simulate(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+    def log_likelihood_gradient(self, clean: Tensor, y: Tensor, /, spread: float | Tensor = 0.0) -> Tensor:
+        """The gradient of log p(y | clean) with respect to ``clean``, shaped as it.
+
+        ``spread``, a number or a tensor that multiplies ``clean``, is how uncertain ``clean`` itself is: with it the
+        gradient is that of ``log E p(y | clean + spread n)``, n standard normal. Samplers ask for that while the picture
+        still is under noise. An approximation will do if it is right at spread 0 and no steeper than 1 / spread^2.
+        """
+
+    def simulate(self, clean: Tensor, generator: torch.Generator, /) -> Tensor:
         """A measurement with noise, shaped as ``clean``."""
 
 
@@ -41,6 +49,12 @@ class GaussianNoise:
         count = math.prod(clean.shape[1:])
         return -0.5 * squares - count * math.log(self.sigma * math.sqrt(2 * math.pi))
 
+    def log_likelihood_gradient(self, clean: Tensor, y: Tensor, spread: float | Tensor = 0.0) -> Tensor:
+        variance = self.sigma**2 + spread**2
+        if self.sigma == 0 and not bool(torch.as_tensor(variance > 0).all()):
+            raise InputError("an exact measurement has no density", hint="give GaussianNoise a positive sigma")
+        return (y - clean) / variance
+
     def simulate(self, clean: Tensor, generator: torch.Generator) -> Tensor:
         noise = torch.randn(clean.shape, generator=generator, dtype=clean.dtype).to(clean.device)
         return clean + self.sigma * noise
@@ -53,11 +67,27 @@ class ForwardModel:
     Parameters
     ----------
     operator : a :class:`LinearOperator`, or any differentiable map (B, C, H, W) -> (B, ...).
-    noise : the noise on top of it.
+    noise : the noise on top of it. Gaussian noise goes with every rule, any other :class:`NoiseModel` with the rule
+        ``annealed``.
     """
 
     operator: LinearOperator | Callable[[Tensor], Tensor]
-    noise: GaussianNoise = GaussianNoise()
+    noise: NoiseModel = GaussianNoise()
+
+    @property
+    def gaussian(self) -> GaussianNoise:
+        """The noise, where it is Gaussian; rules that need its standard deviation ask for this.
+
+        Raises
+        ------
+        UsageError : it is another.
+        """
+        if not isinstance(self.noise, GaussianNoise):
+            raise UsageError(
+                f"Gaussian noise is needed here, the forward model has {type(self.noise).__name__}",
+                hint="use rule='annealed' with another sampler than split_gibbs, daps and twisted",
+            )
+        return self.noise
 
     @property
     def linear(self) -> LinearOperator:
@@ -86,18 +116,23 @@ class ForwardModel:
         """``A(x) - y``, (B, ...): what is left unexplained, for reports."""
         return self.operator(x) - y
 
-    def misfit_gradient(self, x: Tensor, y: Tensor) -> Tensor:
-        """``J' (y - A(x))``, the direction in x that lowers the misfit; autograd for general maps."""
-        if isinstance(self.operator, LinearOperator):
-            return self.operator.T(y - self.operator(x))
+    def pull_back(self, x: Tensor, direction: Callable[[Tensor], Tensor]) -> Tensor:
+        """``J' direction(A(x))``, J the Jacobian at x: a direction of measurements as one of pictures, shaped as ``x``.
+
+        The adjoint where A is linear, autograd for general maps.
+        """
         operator = self.operator
+        if isinstance(operator, LinearOperator):
+            return operator.T(direction(operator(x)))
         with torch.enable_grad():
             x = x.detach().requires_grad_()
-            half_squares = 0.5 * (y - operator(x)).square().sum()
-            return -torch.autograd.grad(half_squares, x)[0]
+            clean = operator(x)
+            return torch.autograd.grad(clean, x, direction(clean.detach()))[0]
+
+    def misfit_gradient(self, x: Tensor, y: Tensor) -> Tensor:
+        """``J' (y - A(x))``, the direction in x that lowers the misfit."""
+        return self.pull_back(x, lambda clean: y - clean)
 
     def log_likelihood_gradient(self, x: Tensor, y: Tensor) -> Tensor:
-        """grad_x log p(y | x) for Gaussian noise, shaped as ``x``."""
-        if self.noise.sigma == 0:
-            raise InputError("an exact measurement has no density", hint="give GaussianNoise a positive sigma")
-        return self.misfit_gradient(x, y) / self.noise.sigma**2
+        """grad_x log p(y | x), shaped as ``x``."""
+        return self.pull_back(x, lambda clean: self.noise.log_likelihood_gradient(clean, y))

@@ -49,6 +49,13 @@ class TransmissionNoise:
         per_ray = counts * log_mean - log_mean.exp() - torch.lgamma(counts.double() + 1)
         return per_ray.flatten(1).sum(dim=1)
 
+    def log_likelihood_gradient(self, clean: Tensor, counts: Tensor, spread: float | Tensor = 0.0) -> Tensor:
+        """By the line integrals, shaped as ``clean``; ``spread`` widens the quadratic of :meth:`quadratic` as it widens a
+        Gaussian."""
+        mean = self.i0 * torch.exp(-self.scale * clean)
+        curvature = self.scale**2 * torch.maximum(mean, counts.to(mean))
+        return self.scale * (mean - counts) / (1 + spread**2 * curvature)
+
     def line_integrals(self, counts: Tensor) -> tuple[Tensor, Tensor]:
         """Counts -> (sinogram in the units of the clean one, weight 1 / standard deviation); 0 and 0 for no photons.
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from invsolve.errors import SolveError, UsageError
-from invsolve.forward_models import ForwardModel, LinearOperator
+from invsolve.errors import InputError, SolveError, UsageError
+from invsolve.forward_models import ForwardModel, GaussianNoise, LinearOperator
 from invsolve.models.orientation import OrientedModel
 from invsolve.models.score_model import CountedModel, ScoreModel
 from invsolve.posterior import Posterior
@@ -18,6 +20,9 @@ from invsolve.samplers import Callback, Sampler, StepInfo, find_sampler, sampler
 from invsolve.samplers.noise import SeededNoise
 from invsolve.samplers.sigmas import karras
 from invsolve.uncertainty.trace import Trace, likely_cause
+
+SEEDS = 2**63
+"""Seeds are below."""
 
 
 @torch.no_grad()
@@ -29,6 +34,8 @@ def solve(
     rule: str | Rule = "proximal",
     sampler: str | Sampler = "renoising",
     sigmas: Tensor | None = None,
+    steps: int | None = None,
+    sigma_start: float | None = None,
     samples: int = 1,
     seed: int = 0,
     start: Tensor | None = None,
@@ -43,17 +50,19 @@ def solve(
 
     Parameters
     ----------
-    prior : score model of p(x).
+    prior : score model of p(x), as :func:`invsolve.load_prior` loads one.
     forward_model : p(y | x).
     y : (B, ...) measurements of B images, on the prior's device.
     rule : how y enters the score; see :mod:`invsolve.rules`.
     sampler : a name from :data:`invsolve.samplers.SAMPLERS` or a function with their signature.
-    sigmas : falling noise levels ending in 0; default 50 Karras levels from 1 to the prior's sigma_min.
+    sigmas : falling noise levels ending in 0; default ``steps`` Karras levels from ``sigma_start`` to the prior's
+        sigma_min, or to 0.005 where that is more.
+    steps, sigma_start : number of levels and first level of the default ladder, 50 and 1; not beside ``sigmas``.
     samples : number n of samples; sample j uses seed ``seed + j``.
     seed : first seed. Sample j of image k depends on (seed + j, k) only, not on n, B or ``batch``; in pairs, on the seed
         of the pair's first sample and on which of the two it is.
     start : (B, C, H, W), or (n, B, C, H, W) with one for each sample: what the first level's noise is added to;
-        default the pseudo-inverse of y.
+        default the pseudo-inverse of y, where the operator is linear and the noise Gaussian.
     batch : images denoised at once; bounds the memory.
     turn : show the prior each image in another of the orientations it knows at every step, which averages out what
         the network does differently in each.
@@ -66,18 +75,21 @@ def solve(
 
     Raises
     ------
+    UsageError : arguments that are no such thing, out of range or not known to the sampler.
+    InputError : ``y`` is no tensor, or has values that are not finite.
     SolveError : x became NaN or infinite; the message names the level.
     """
-    if samples < 1:
-        raise UsageError(f"{samples} samples", hint="wanted at least 1")
+    _check(prior, forward_model, y, samples=samples, seed=seed, batch=batch)
     sample = find_sampler(sampler) if isinstance(sampler, str) else sampler
-    operator = forward_model.operator
+    _check_options(sample, options)
     if start is None:
-        if not isinstance(operator, LinearOperator):
-            raise UsageError("a forward model without pseudo-inverse needs a start", hint="pass start=(B, C, H, W)")
-        start = operator.pinv(y)
+        start = _default_start(forward_model, y)
     starts = start.expand(samples, *start.shape[-4:])
-    ladder = karras(50, max(prior.sigma_min, 0.005), 1.0) if sigmas is None else sigmas
+    ladder = _default_ladder(prior, steps, sigma_start) if sigmas is None else sigmas
+    if sigmas is not None and (steps is not None or sigma_start is not None):
+        raise UsageError(
+            "sigmas beside steps or sigma_start", hint="sigmas is the whole ladder; give it, or the other two, not both"
+        )
     counted, trace = CountedModel(prior), Trace(forward_model)
     seeds = [seed + (j - j % 2 if antithetic else j) for j in range(samples)]
     runs = [(j, k) for j in range(samples) for k in range(len(y))]
@@ -117,7 +129,7 @@ def solve(
             "sampler": sampler_name(sampler),
             "steps": len(ladder) - 1,
             "sigma_start": float(ladder[0]),
-            "sigma_y": forward_model.noise.sigma,
+            "sigma_y": forward_model.noise.sigma if isinstance(forward_model.noise, GaussianNoise) else None,
             "turn": turn,
             "antithetic": antithetic,
             **options,
@@ -128,13 +140,81 @@ def solve(
     )
 
 
+def _check(prior: Any, forward_model: Any, y: Any, *, samples: int, seed: int, batch: int) -> None:
+    """Refuse what cannot be solved, before anything is computed."""
+    if isinstance(prior, str):
+        raise UsageError(
+            f"the prior is a name, {prior!r}, wanted a score model", hint=f"pass invsolve.load_prior({prior!r})"
+        )
+    if not isinstance(prior, ScoreModel):
+        raise UsageError(
+            f"the prior is {type(prior).__name__}, wanted a ScoreModel",
+            hint="pass invsolve.load_prior(name), or wrap a denoiser in invsolve.models.score_model.FunctionPrior",
+        )
+    if not isinstance(forward_model, ForwardModel):
+        raise UsageError(
+            f"the forward model is {type(forward_model).__name__}, wanted a ForwardModel",
+            hint="pass ForwardModel(operator, GaussianNoise(sigma))",
+        )
+    for name, value, limit in (("samples", samples, math.inf), ("batch", batch, math.inf), ("seed", seed, SEEDS)):
+        least = 0 if name == "seed" else 1
+        if not isinstance(value, Integral) or not least <= value < limit:
+            wanted = f"a whole number, at least {least}" + (", below 2^63" if name == "seed" else "")
+            raise UsageError(f"{name} = {value!r}", hint=f"wanted {wanted}")
+    if not isinstance(y, Tensor):
+        raise InputError(f"y is {type(y).__name__}, wanted a tensor (B, ...)", hint="pass torch.as_tensor(y)")
+    if y.ndim == 0 or len(y) == 0:
+        raise InputError(f"y has shape {tuple(y.shape)}", hint="wanted (B, ...), one measurement for each of B images")
+    wrong = int((~torch.isfinite(y)).sum())
+    if wrong:
+        raise InputError(
+            f"{wrong} values of y are NaN or infinite",
+            hint="leave out what was not measured with a Mask or a Diagonal, and set it to 0",
+        )
+
+
+def _check_options(sampler: Sampler, options: dict[str, Any]) -> None:
+    """Refuse a keyword that neither solve nor the sampler knows."""
+    parameters = inspect.signature(sampler).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    known = [p.name for p in list(parameters)[4:] if p.name != "callback"]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise UsageError(
+            f"neither solve nor the sampler {sampler_name(sampler)!r} knows {', '.join(map(repr, unknown))}",
+            hint=f"the sampler takes {', '.join(known) or 'nothing more'}; arguments of a rule go with its name, "
+            "such as rule='proximal(lam=0.5)'",
+        )
+
+
+def _default_start(forward_model: ForwardModel, y: Tensor) -> Tensor:
+    if not isinstance(forward_model.operator, LinearOperator):
+        raise UsageError("a forward model without pseudo-inverse needs a start", hint="pass start=(B, C, H, W)")
+    if not isinstance(forward_model.noise, GaussianNoise):
+        raise UsageError(
+            f"a measurement with {type(forward_model.noise).__name__} needs a start, as it may be in units of its own",
+            hint="pass start=(B, C, H, W), such as operator.pinv of what was measured, in the operator's units",
+        )
+    return forward_model.operator.pinv(y)
+
+
+def _default_ladder(prior: ScoreModel, steps: int | None, sigma_start: float | None) -> Tensor:
+    return karras(
+        50 if steps is None else steps, max(prior.sigma_min, 0.005), 1.0 if sigma_start is None else sigma_start
+    )
+
+
 def chi_squared(forward_model: ForwardModel, samples: Tensor, y: Tensor) -> Tensor:
-    """Mean squared misfit per measured value over the noise variance, (n, B); empty for exact measurements."""
-    sigma = forward_model.noise.sigma
-    if sigma == 0:
+    """Mean squared misfit per measured value over the noise variance, (n, B).
+
+    Empty for exact measurements and for noise that is not Gaussian.
+    """
+    noise = forward_model.noise
+    if not isinstance(noise, GaussianNoise) or noise.sigma == 0:
         return torch.empty(0)
     operator, values = forward_model.operator, measured_values(forward_model, y)
-    return torch.stack([((operator(x) - y) / sigma).square().flatten(1).sum(dim=1) / values for x in samples])
+    return torch.stack([((operator(x) - y) / noise.sigma).square().flatten(1).sum(dim=1) / values for x in samples])
 
 
 def measured_values(forward_model: ForwardModel, y: Tensor) -> int:

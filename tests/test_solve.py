@@ -147,12 +147,70 @@ def test_divergence_names_the_level(gaussian: GaussianPrior) -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"rule": "magic"}, "unknown rule"), ({"sampler": "magic"}, "unknown sampler"), ({"samples": 0}, "0 samples")],
+    [({"rule": "magic"}, "unknown rule"), ({"sampler": "magic"}, "unknown sampler"), ({"samples": 0}, "samples = 0")],
 )
 def test_wrong_arguments_are_named(options: dict[str, object], message: str, gaussian: GaussianPrior) -> None:
     forward_model, y = grey_problem(gaussian)
     with pytest.raises(UsageError, match=message):
         solve(gaussian, forward_model, y, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"samples": 0}, "samples = 0 .*at least 1"),
+        ({"samples": 1.5}, "samples = 1.5"),
+        ({"batch": 0}, "batch = 0 .*at least 1"),
+        ({"seed": -1}, "seed = -1 .*at least 0"),
+        ({"seed": 2**63}, "below 2.63"),
+        ({"steps": 0}, "0 steps"),
+        ({"sigmas": karras(5), "steps": 5}, "sigmas beside steps"),
+        ({"sigmas": karras(5), "sigma_start": 1.0}, "sigmas beside steps"),
+        ({"sigma_start": 0.001}, "sigma_max 0.001"),
+        ({"levels": 30}, "neither solve nor the sampler 'renoising' knows 'levels' .*the sampler takes eta"),
+        ({"noise": 0.1}, "knows 'noise'"),
+        ({"sampler": "ode", "eta": 0.5}, "'ode' knows 'eta' .*takes nothing more"),
+        ({"lam": 0.5}, "arguments of a rule go with its name"),
+    ],
+)
+def test_impossible_arguments_are_named_with_the_way_out(
+    options: dict[str, object], message: str, gaussian: GaussianPrior
+) -> None:
+    forward_model, y = grey_problem(gaussian)
+    with pytest.raises(UsageError, match=message):
+        solve(gaussian, forward_model, y, **options)  # type: ignore[arg-type]
+
+
+def test_what_is_no_prior_model_or_measurement_is_named(gaussian: GaussianPrior) -> None:
+    forward_model, y = grey_problem(gaussian)
+    wrong: list[tuple[tuple[object, object, object], type[Exception], str]] = [
+        (("photos", forward_model, y), UsageError, r"load_prior\('photos'\)"),
+        ((lambda x, sigma: x, forward_model, y), UsageError, "prior is function, wanted a ScoreModel .*FunctionPrior"),
+        ((gaussian, Grayscale((3, 4, 4)), y), UsageError, "forward model is Grayscale"),
+        ((gaussian, forward_model, y.numpy()), InputError, "y is ndarray, wanted a tensor"),
+        ((gaussian, forward_model, y[:0]), InputError, r"shape \(0, 1, 4, 4\)"),
+        ((gaussian, forward_model, torch.where(y > 0.6, torch.nan, y)), InputError, "values of y are NaN"),
+        ((gaussian, forward_model, y[:, :, :3]), InputError, "wanted"),
+    ]
+    for arguments, error, message in wrong:
+        with pytest.raises(error, match=message):
+            solve(*arguments)  # type: ignore[arg-type]
+
+
+def test_steps_and_sigma_start_shape_the_default_ladder(gaussian: GaussianPrior) -> None:
+    forward_model, y = grey_problem(gaussian)
+    default, same = solve(gaussian, forward_model, y), solve(gaussian, forward_model, y, steps=50, sigma_start=1.0)
+    assert torch.equal(default.samples, same.samples)
+    short = solve(gaussian, forward_model, y, steps=7, sigma_start=0.3)
+    ladder = solve(gaussian, forward_model, y, sigmas=karras(7, 0.005, 0.3))
+    assert torch.equal(short.samples, ladder.samples)
+    assert (short.settings["steps"], short.settings["sigma_start"]) == (7, pytest.approx(0.3))
+
+
+def test_numbers_of_numpy_are_numbers(gaussian: GaussianPrior) -> None:
+    forward_model, y = grey_problem(gaussian)
+    one, two = (solve(gaussian, forward_model, y, steps=2, samples=n, seed=n) for n in (2, np.int64(2)))
+    assert torch.equal(one.samples, two.samples)
 
 
 def test_a_users_own_map_and_rule_plug_in(gaussian: GaussianPrior) -> None:

@@ -78,7 +78,7 @@ class GaussianPrior(ScoreModel):
     def _update(self, forward_model: ForwardModel, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Posterior mean and covariance, and the log evidence log p(y)."""
         matrix = dense_matrix(forward_model.linear, self.mean.dtype)
-        sigma_y = max(forward_model.noise.sigma, EXACT_NOISE_FLOOR)
+        sigma_y = max(forward_model.gaussian.sigma, EXACT_NOISE_FLOOR)
         innovation = y.flatten() - matrix @ self.mean.flatten()
         evidence = matrix @ self.covariance @ matrix.T + sigma_y**2 * torch.eye(len(matrix), dtype=matrix.dtype)
         factor = torch.linalg.cholesky(evidence)
@@ -235,7 +235,7 @@ class SharedMixturePrior(ScoreModel):
         d = len(self.eigenvalues)
         prior = torch.eye(d, dtype=self.means.dtype) if self.covariance is None else self.covariance
         matrix = dense_matrix(forward_model.linear, self.means.dtype)
-        sigma_y = max(forward_model.noise.sigma, EXACT_NOISE_FLOOR)
+        sigma_y = max(forward_model.gaussian.sigma, EXACT_NOISE_FLOOR)
         innovations = y.reshape(1, -1) - self.means.flatten(1) @ matrix.T  # (K, m)
         evidence = matrix @ prior @ matrix.T + sigma_y**2 * torch.eye(len(matrix), dtype=matrix.dtype)
         factor = torch.linalg.cholesky(evidence)

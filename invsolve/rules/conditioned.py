@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import cached_property
 from typing import NamedTuple, Self
 
 import torch
@@ -23,12 +24,20 @@ class ConditionedModel(DerivedModel):
     measurement would make the rules' weights infinite.
     """
 
+    any_noise = False
+    """Whether the rule takes noise that is not Gaussian; where it does not, such noise is refused from the start."""
+
     def __init__(self, prior: ScoreModel, forward_model: ForwardModel, y: Tensor) -> None:
         super().__init__(prior)
         self.prior, self.forward_model, self.y = prior, forward_model, y
-        operator = forward_model.operator
+        if not self.any_noise:
+            _ = self.sigma_y
+
+    @cached_property
+    def sigma_y(self) -> float:
+        operator = self.forward_model.operator
         scale = operator.norm if isinstance(operator, LinearOperator) else 1.0
-        self.sigma_y = max(forward_model.noise.sigma, RELATIVE_FLOOR * prior.sigma_data * scale)
+        return max(self.forward_model.gaussian.sigma, RELATIVE_FLOOR * self.prior.sigma_data * scale)
 
     def with_measurement(self, y: Tensor) -> Self:
         """The same rule for other measurements: what a sampler with many particles per image asks for."""
@@ -90,11 +99,13 @@ def separable(model: ScoreModel, sampler: str) -> ConditionedModel:
 
     Raises
     ------
-    UsageError : it is a prior, a rule that merged them, or one whose measurement is a label.
+    UsageError : it is a prior, a rule that merged them, or one whose measurement is a label or has other noise than
+        Gaussian.
     """
     if not isinstance(model, ConditionedModel) or isinstance(model.forward_model, CleanClassifier):
         raise UsageError(
             f"sampler {sampler!r} takes prior and likelihood apart, and {type(model).__name__} has no such parts",
             hint="use a rule such as 'proximal' or 'moment_matching', or another sampler",
         )
+    _ = model.sigma_y
     return model

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from invsolve.forward_models import ForwardModel, LinearOperator
+from invsolve.forward_models import ForwardModel, GaussianNoise, LinearOperator
 from invsolve.samplers.info import StepInfo
 
 Diagnostics = dict[str, list[float]]
@@ -24,12 +24,14 @@ class Trace:
     """Collects, over all batches of a run, what every step did.
 
     ``misfit`` is the rms of ``A x0 - y`` for the estimate x0 the step used, in units of y's noise (of y itself where
-    the measurement is exact); ``step`` the rms change of that estimate from the step before, in the units of x.
+    the measurement is exact or its noise not Gaussian); ``step`` the rms change of that estimate from the step before,
+    in the units of x.
     """
 
     def __init__(self, forward_model: ForwardModel) -> None:
         operator = forward_model.operator
-        self.forward_model, self.noise = forward_model, forward_model.noise.sigma or 1.0
+        noise = forward_model.noise
+        self.forward_model, self.noise = forward_model, (isinstance(noise, GaussianNoise) and noise.sigma) or 1.0
         self.values = operator.measured_values if isinstance(operator, LinearOperator) else 0
         self.sigmas: dict[int, float] = {}
         self.misfits: dict[int, list[float]] = {}

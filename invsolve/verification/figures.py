@@ -124,7 +124,8 @@ def _figures(entry: Any) -> Figures:
 def _value(name: str, value: Any, kind: type) -> Any:
     if kind is float and value is None:
         return math.nan
-    if not isinstance(value, (int, float) if kind is float else (kind,)) or isinstance(value, bool):
+    right: Any = (int, float) if kind is float else kind
+    if not isinstance(value, right) or isinstance(value, bool):
         raise TypeError(f"{name} is {type(value).__name__}, wanted {kind.__name__}")
     if kind is not float:
         return value
