@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,6 +76,41 @@ def test_a_pair_runs_or_is_refused(rule: str, sampler: str, shape: tuple[int, in
         assert found.shape == (2, 2, *shape)
         assert bool(torch.isfinite(found).all())
         assert torch.equal(found, again)
+
+
+REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "samplers.md"
+documented = pytest.mark.skipif(not REFERENCE.exists(), reason="the source distribution has no docs")
+
+
+def sections() -> dict[str, str]:
+    """What docs/samplers.md says of each rule and sampler, by its heading."""
+    parts = re.split(r"^##+ ", REFERENCE.read_text(), flags=re.MULTILINE)
+    return {part.partition("`")[2].partition("`")[0]: part for part in parts if part.startswith("`")}
+
+
+@documented
+@pytest.mark.parametrize("name", [*RULES, *SAMPLERS])
+def test_the_reference_has_a_section_with_every_argument(name: str) -> None:
+    text = sections()[name]
+    for point in ("Source", "Arguments", "Cost", "Ladder", "Bias", "Take it"):
+        assert f"- **{point}**" in text
+    function: Any = {**RULES, **SAMPLERS}[name]
+    taken = 3 if name in RULES else 4
+    for parameter in list(inspect.signature(function).parameters.values())[taken:]:
+        if parameter.name != "callback":
+            assert f"`{parameter.name} = {parameter.default!r}`".replace("'", '"') in text
+
+
+@documented
+def test_the_reference_says_which_pairs_run() -> None:
+    table = REFERENCE.read_text().partition("## Which pairs run")[2].partition("## Symbols")[0]
+    head, _, *rows = [
+        [cell.strip(" `") for cell in row.strip("|").split("|")] for row in table.split("\n") if row[:1] == "|"
+    ]
+    said = {(rule, row[0]): cell for row in rows for rule, cell in zip(head[1:], row[1:], strict=True)}
+    assert said == {
+        (rule, sampler): "refused" if (rule, sampler) in REFUSED else "runs" for rule in RULES for sampler in SAMPLERS
+    }
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 5), (3, 5, 7)], ids=["square", "oblong"])
