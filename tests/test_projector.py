@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import platformdirs
 import pytest
 import torch
 from skimage.transform import radon
 
+from invsolve.cache import cache_folder
 from invsolve.errors import InputError
 from invsolve.forward_models import AstraProjector, Geometry, SparseProjector, even_angles, even_subset, projector
 from invsolve.forward_models.projector import build_matrix, expected_values
@@ -191,18 +195,99 @@ def test_cached_matrix_needs_no_astra_and_survives_damage(tmp_path: Path) -> Non
     assert cached.stat().st_size > 1000
 
 
+def _parts(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as archive:
+        return dict(archive)
+
+
+def _changed(array: np.ndarray, index: int, value: float) -> np.ndarray:
+    out = array.copy()
+    out[index] = value
+    return out
+
+
+DAMAGED: dict[str, Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]] = {
+    "column far beyond": lambda m: {"indices": _changed(m["indices"], 5, 2**30)},
+    "negative column": lambda m: {"indices": _changed(m["indices"], 5, -1)},
+    "rows that go back": lambda m: {"indptr": _changed(m["indptr"], 5, 0)},
+    "rows beyond the end": lambda m: {"indptr": _changed(m["indptr"], -1, 2**30)},
+    "rows that start late": lambda m: {"indptr": _changed(m["indptr"], 0, 1)},
+    "a row too few": lambda m: {"indptr": m["indptr"][:-1]},
+    "not a number": lambda m: {"data": _changed(m["data"], 5, np.nan)},
+    "a value too few": lambda m: {"data": m["data"][:-1]},
+    "another type": lambda m: {"indices": m["indices"].astype(np.float32)},
+    "complex": lambda m: {"data": m["data"] * 1j},
+    "no rows": lambda m: {"indptr": m["indptr"][:0], "data": m["data"][:0], "indices": m["indices"][:0]},
+    "two dimensions": lambda m: {"data": m["data"][None]},
+    "another shape": lambda m: {"shape": m["shape"] + 1},
+    "of no shape": lambda m: {"shape": np.array(3)},
+    "objects": lambda m: {"data": np.array([{}], dtype=object)},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)
+def test_a_cached_matrix_that_is_none_is_built_again(
+    damage: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]], tmp_path: Path
+) -> None:
+    ones = torch.ones(1, 1, *PARALLEL.shape)
+    expected = projector(PARALLEL)(ones)
+    (cached,) = (tmp_path / "cache").glob("projector-*.npz")
+    parts = _parts(cached)
+    np.savez(cached, **{**parts, **damage(parts)})
+    assert torch.equal(projector(PARALLEL)(ones), expected)
+    assert all(np.array_equal(parts[name], array) for name, array in _parts(cached).items())
+
+
+def test_any_damage_to_a_cached_matrix_is_mended(tmp_path: Path) -> None:
+    scan = replace(PARALLEL, shape=(5, 6), detectors=9, center=None)
+    ones = torch.ones(1, 1, *scan.shape)
+    expected = projector(scan)(ones)
+    (cached,) = (tmp_path / "cache").glob("projector-*.npz")
+    whole = cached.read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        content = np.frombuffer(whole, np.uint8).copy()
+        start, length = rng.integers(len(whole)), rng.integers(1, 12)
+        content[start : start + length] = rng.integers(0, 256, len(content[start : start + length]))
+        cut = rng.integers(len(whole)) if rng.random() < 0.2 else len(whole)
+        cached.write_bytes(content[:cut].tobytes())
+        torch.testing.assert_close(projector(scan)(ones), expected)
+
+
+def test_an_astra_projector_is_freed() -> None:
+    import astra
+
+    operator = projector(PARALLEL, limit=0)
+    assert isinstance(operator, AstraProjector)
+    identifier = operator._projector.proj_id
+    assert astra.projector.volume_geometry(identifier)
+    del operator
+    gc.collect()
+    with pytest.raises(astra.log.AstraError):
+        astra.projector.volume_geometry(identifier)
+
+
+def test_the_cache_folder_is_the_systems_unless_another_is_given(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert cache_folder() == tmp_path / "cache"
+    monkeypatch.delenv("INVSOLVE_CACHE")
+    assert cache_folder() == Path(platformdirs.user_cache_dir("invsolve", appauthor=False))
+    assert "invsolve" in cache_folder().parts
+
+
 def test_concurrent_writers_leave_one_whole_file(tmp_path: Path) -> None:
     from invsolve.forward_models.projector import _read, _write, build_matrix
 
     matrix = build_matrix(PARALLEL)
-    path = tmp_path / "cache" / "projector-1-test.npz"
+    path = tmp_path / "cache" / "projector-test.npz"
     threads = [threading.Thread(target=_write, args=(path, matrix)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert [p.name for p in path.parent.iterdir()] == [path.name]
-    stored = _read(path)
+    stored = _read(path, matrix.shape)
     assert stored is not None
     assert abs(stored - matrix).max() == 0
 
