@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from invsolve.ct.classical import classical
-from invsolve.ct.fbp import FILTERS, angular_weights, fbp
+from invsolve.ct.fbp import FILTERS, angular_weights, fbp, rebin_to_parallel
 from invsolve.ct.iterative import cgls, sirt
 from invsolve.ct.reconstruction import reconstruct_ct
 from invsolve.ct.simulation import finer, photon_counts, project_slice
@@ -109,6 +110,50 @@ def test_fbp_with_other_bins_and_fan_beam() -> None:
         image = fbp(operator, geometry, operator(truth), "hann")
         assert float((image - truth)[0, 0, 40:47, 20:34].mean().abs()) < 0.02
         assert float((image - truth).square().mean().sqrt()) < 0.07
+
+
+def _fan_error(angles: Sequence[float]) -> float:
+    """rms error of filtered back-projection from a fan-beam scan of 39 degrees' opening at these source angles."""
+    truth = torch.from_numpy(phantom())[None, None]
+    geometry = Geometry(
+        tuple(angles), 150, (64, 64), "fan", source_distance=150.0, detector_distance=60.0, center=76.3,
+        axis_pixel=(30.0, 33.0),
+    )  # fmt: skip
+    operator = projector(geometry, cache=False)
+    return float((fbp(operator, geometry, operator(truth), "hann") - truth).square().mean().sqrt())
+
+
+def test_a_short_fan_scan_is_as_good_as_a_full_one() -> None:
+    full = _fan_error(even_angles(120, 360))
+    assert full < 0.045
+    shuffled = np.random.default_rng(0).permutation(80)
+    for first, span in ((0, 240), (-120, 240), (317, 240), (33, 180 + 40)):
+        angles = [first + span * i / 80 for i in shuffled]
+        assert _fan_error(angles) == pytest.approx(full, rel=0.1), (first, span)
+    assert _fan_error([*np.linspace(0, 360, 121)]) == pytest.approx(full, rel=0.1)  # the last view is the first again
+    twice = _fan_error([*even_angles(120, 360), *even_angles(40, 120)])
+    assert twice == pytest.approx(full, rel=0.1)
+    assert full < _fan_error(even_angles(60, 150)) < 3 * full  # what was not seen is left out, not made up
+
+
+def test_rebinning_says_which_rays_a_fan_has_not_seen() -> None:
+    geometry = Geometry(even_angles(90, 90), 101, (32, 32), "fan", source_distance=100.0, detector_distance=50.0)
+    parallel, _, seen = rebin_to_parallel(geometry, torch.ones(1, 90, 101))
+    theta, offset = np.asarray(parallel.angles), (np.arange(101) - 50) * parallel.detector_spacing
+    fan = np.rad2deg(np.arcsin(offset / 100))
+    sources = np.stack([theta[:, None] + fan, theta[:, None] + 180 - fan]) % 360
+    met = np.abs(150 * np.tan(np.deg2rad(fan))) <= 50
+    assert (seen.numpy() != (sources <= 89).any(axis=0))[:, met].mean() < 0.01
+    assert seen[:, ~met].all()
+
+
+def test_fbp_of_a_full_turn_of_parallel_views_counts_every_ray_half() -> None:
+    truth = torch.from_numpy(phantom())[None, None]
+    for views in (46, 120):
+        half, full = (replace(scan(), angles=even_angles(n, span)) for n, span in ((views // 2, 180), (views, 360)))
+        assert float(angular_weights(full).sum()) == pytest.approx(math.pi)
+        images = [fbp(operator, operator.geometry, operator(truth)) for operator in map(projector, (half, full))]
+        torch.testing.assert_close(images[0], images[1], atol=2e-3, rtol=0)
 
 
 def test_angular_weights_sum_to_a_half_turn_and_leave_gaps_out() -> None:
