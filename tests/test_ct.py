@@ -28,6 +28,7 @@ from invsolve.forward_models import (
     Geometry,
     TransmissionNoise,
     even_angles,
+    even_subset,
     projector,
 )
 from invsolve.models.gaussian import GaussianPrior, smooth_gaussian_prior
@@ -228,6 +229,48 @@ def test_axes_centre_noise_and_size_are_found(generator: torch.Generator) -> Non
     assert estimate_noise(noisy) == pytest.approx(0.5, rel=0.15)
     assert slice_size(y) == 66
     assert slice_size(y[:, 10:80]) == 70
+
+
+@pytest.fixture(scope="module")
+def textured() -> dict[str, np.ndarray]:
+    """Exact sinograms of a body with edges and texture, whose largest value is about 60."""
+    size = 128
+    rng = np.random.default_rng(0)
+    texture = 0.04 * gaussian_filter(rng.standard_normal((size, size)), 0.8)
+    body = phantom(size) + np.where(phantom(size) > 0, texture, 0).astype(np.float32)
+    full = project_slice(body, scan(180, size), same_grid=True)
+    return {
+        "23 views": full[even_subset(180, 23)],
+        "60 views": full[::3],
+        "180 views": full,
+        "finer grid": project_slice(body, scan(23, size)),
+        "a stack": np.stack([full[::6], full[::6, ::-1]]),
+    }
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1, 0.3, 1.0, 3.0])
+def test_noise_is_found_and_edges_are_not_taken_for_it(noise: float, textured: dict[str, np.ndarray]) -> None:
+    rng = np.random.default_rng(1)
+    for name, clean in textured.items():
+        assert 50 < clean.max() < 80
+        found = estimate_noise(clean + noise * rng.standard_normal(clean.shape))
+        assert found == pytest.approx(noise, rel=0.2, abs=0.02), name
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0, 3.0])
+def test_noise_is_found_where_there_is_no_air_to_see_it_in(noise: float, textured: dict[str, np.ndarray]) -> None:
+    rng = np.random.default_rng(1)
+    for name, clean in textured.items():
+        noisy = clean + noise * rng.standard_normal(clean.shape)
+        masked = np.where(clean == 0, 0, noisy)
+        for shown in (masked, noisy[..., 60:-60]):
+            assert estimate_noise(shown) == pytest.approx(noise, rel=0.2, abs=0.02), name
+
+
+def test_what_says_nothing_about_noise_has_none() -> None:
+    rng = np.random.default_rng(0)
+    for sinogram in (np.zeros((20, 71)), np.ones((1, 64)), rng.random((20, 31)), np.tile(np.arange(64.0) % 2, (9, 1))):
+        assert estimate_noise(sinogram) == 0
 
 
 def test_units_become_line_integrals_of_n() -> None:
