@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from invsolve.errors import InputError
+from invsolve.files import regular_file
 
 MOST_VALUES = 2**28
 """Most pixels of a slice, and most values of a sinogram: 1 GiB each in float32, of which a solver holds several."""
@@ -215,10 +216,7 @@ class Geometry:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise InputError(f"no such file: {path}", hint="check the path of the geometry")
-    if not path.is_file():  # a pipe or a device would be read for ever
-        raise InputError(f"{path} is not a regular file", hint="give a geometry.toml")
+    regular_file(path, "geometry")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except RecursionError:

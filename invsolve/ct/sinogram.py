@@ -10,9 +10,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from invsolve.ct.units import MU_WATER, attenuation_per_unit
 from invsolve.errors import InputError, UsageError
+from invsolve.forward_models import TransmissionNoise
 
 Array = npt.NDArray[np.floating]
 Units = Literal["pixel", "attenuation", "counts"]
@@ -172,6 +174,20 @@ def normalize(
     if np.median(sinogram) > 2 * i0:
         raise InputError(f"most counts are above I0 = {i0:g}", hint="check --i0 and --units")
     return Normalized(sinogram, i0, scale)
+
+
+def from_counts(counts: Array, i0: float, scale: float) -> tuple[Array, Array]:
+    """Photon counts as line integrals and their standard deviation, the same shape, float32; infinite without a photon.
+
+    ``scale`` is the attenuation per unit of the line integrals; see :class:`invsolve.forward_models.TransmissionNoise`.
+
+    Raises
+    ------
+    InputError : negative counts.
+    """
+    photons = torch.from_numpy(np.ascontiguousarray(counts, dtype=np.float32))
+    integrals, weight = TransmissionNoise(i0, scale).line_integrals(photons)
+    return integrals.numpy(), (1 / weight).numpy()
 
 
 def peak(slice_n: Array) -> float:
