@@ -48,7 +48,7 @@ def read_array(path: Path, what: str) -> Array:
         raise
     except Exception as error:  # noqa: BLE001 - a damaged file fails in the reader's many ways, which all mean the same
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        if "imagecodecs" in reason:
+        if isinstance(error, ImportError) or "imagecodecs" in reason:
             raise InputError(f"{path} is compressed: {reason}", hint="save it without compression") from None
         raise InputError(f"{path} is damaged or truncated: {reason}", hint="copy it again from the original") from None
     if array.dtype.kind not in "fiub":
@@ -80,9 +80,13 @@ def _without_warnings() -> Iterator[None]:
 
 def _read(path: Path, what: str) -> Array:
     if path.suffix.lower() == ".npy":
-        return np.asarray(np.load(path, allow_pickle=False))
+        with path.open("rb") as file:
+            return np.asarray(np.load(file, allow_pickle=False))
     if path.suffix.lower() == ".npz":
-        with np.load(path, allow_pickle=False) as archive:
+        with (
+            path.open("rb") as file,
+            np.load(file, allow_pickle=False) as archive,
+        ):  # numpy forgets to close a broken one
             names = [what] if what in archive else list(archive.keys())
             if len(names) != 1:
                 raise InputError(f"{path} holds {len(names)} arrays: {', '.join(names)}", hint=f"name one {what!r}")
