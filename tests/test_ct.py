@@ -15,9 +15,11 @@ from scipy.ndimage import gaussian_filter
 from invsolve.ct.classical import classical
 from invsolve.ct.fbp import FILTERS, angular_weights, fbp, rebin_to_parallel
 from invsolve.ct.iterative import cgls, sirt
+from invsolve.ct.misfit import chi_squared, scan_warning
 from invsolve.ct.reconstruction import reconstruct_ct
+from invsolve.ct.scan import Description, interpret
 from invsolve.ct.simulation import finer, photon_counts, project_slice
-from invsolve.ct.sinogram import check_range, estimate_noise, find_axes, find_center, normalize, slice_size
+from invsolve.ct.sinogram import check_range, estimate_noise, find_axes, find_center, from_counts, normalize, slice_size
 from invsolve.ct.total_variation import gradient, gradient_adjoint, total_variation
 from invsolve.ct.units import attenuation_per_unit, from_hounsfield, to_hounsfield
 from invsolve.errors import InputError, ModelError, UsageError
@@ -271,6 +273,75 @@ def test_what_says_nothing_about_noise_has_none() -> None:
     rng = np.random.default_rng(0)
     for sinogram in (np.zeros((20, 71)), np.ones((1, 64)), rng.random((20, 31)), np.tile(np.arange(64.0) % 2, (9, 1))):
         assert estimate_noise(sinogram) == 0
+
+
+def test_a_scan_carries_line_integrals_their_noise_and_what_was_assumed() -> None:
+    geometry = scan(12, 32, pixel_size=2.0, detector_spacing=2.0)
+    scale = attenuation_per_unit(2.0)
+    clean = project_slice(phantom(32), geometry)
+    counts = photon_counts(clean, 1e4, scale)
+    counts[3, 20] = 0
+    known = Description(units="counts", i0=1e4, pixel_size=2.0, views=6, center=23.0)
+    found = interpret(counts, known)
+    assert found.sinogram.shape == (1, 6, geometry.detectors)
+    assert not found.stacked
+    assert found.geometry.center == 23.0
+    assert found.geometry.angles == geometry.angles[::2]
+    np.testing.assert_allclose(found.noise[0], 1 / (np.sqrt(np.maximum(counts[::2], 1e-30)) * scale), rtol=1e-5)
+    assert np.isinf(interpret(counts, replace(known, views=None)).noise[0, 3, 20])
+    beginnings = [
+        "assumed: parallel beam, 12 views",
+        "centre of rotation",
+        "using 6 of 12",
+        "units: counts",
+        "noise: photon",
+    ]
+    assert len(found.notes) == len(beginnings)
+    assert all(note.startswith(start) for note, start in zip(found.notes, beginnings, strict=True))
+    exact = interpret(np.stack([clean, clean]), Description(geometry=geometry, noise=0.5))
+    assert exact.stacked
+    assert exact.noise == 0.5
+    assert exact.geometry == geometry
+    assert exact.notes[0].startswith("given: parallel beam")
+    with pytest.raises(InputError, match="values up to"):
+        interpret(clean * 1e20, Description(geometry=geometry))
+    with pytest.raises(InputError, match="holds no values"):
+        interpret(clean[:0], Description())
+
+
+def test_noise_of_each_ray_is_what_the_counts_say(smooth: GaussianPrior) -> None:
+    geometry = scan(8, 12, pixel_size=2.0, detector_spacing=2.0)
+    counts = photon_counts(
+        projector(geometry)(torch.full((1, 1, 12, 12), 0.5))[0].numpy(), 1e3, attenuation_per_unit(2.0)
+    )
+    counts[2, 5] = 0
+    integrals, noise = from_counts(counts, 1e3, attenuation_per_unit(2.0))
+    assert np.isinf(noise[2, 5])
+    by_counts = reconstruct_ct(counts, geometry, smooth, samples=2, steps=5, i0=1e3)
+    by_noise = reconstruct_ct(integrals, geometry, smooth, samples=2, steps=5, noise=noise)
+    assert torch.equal(by_counts.samples, by_noise.samples)
+    assert by_noise.measured_values == counts.size - 1
+    with pytest.raises(InputError, match="the noise has shape"):
+        reconstruct_ct(integrals, geometry, smooth, noise=noise[1:])
+    with pytest.raises(InputError, match="1 rays have a noise that is not positive"):
+        reconstruct_ct(integrals, geometry, smooth, noise=np.where(np.isinf(noise), 0, noise))
+
+
+def test_a_misfit_is_a_finding_beyond_noise_and_pixels_only(generator: torch.Generator) -> None:
+    sinogram = torch.full((1, 40, 50), 30.0)
+    noise = torch.randn(sinogram.shape, generator=generator)
+    assert scan_warning(0.5 * noise, sinogram, 0.5) is None
+    assert scan_warning(0.2 * noise, sinogram, 0.5) is None  # an iteration that fits noise
+    assert scan_warning(0.02 * noise, sinogram, 0.001) is None  # pixels
+    assert "chi-squared per ray 9" in str(scan_warning(1.5 * noise, sinogram, 0.5))
+    assert scan_warning(noise, sinogram, 0.0) is None
+    assert "misfit 10.0% of its rms" in str(scan_warning(torch.full_like(sinogram, 3.0), sinogram, 0.0))
+    blind = torch.full_like(sinogram, 0.5)
+    blind[:, :20] = math.inf
+    residual = torch.where(blind.isinf(), 100.0, 0.5 * noise)
+    assert scan_warning(residual, sinogram, blind) is None
+    assert chi_squared(residual, blind) == pytest.approx(1, abs=0.2)
+    assert scan_warning(residual, torch.zeros_like(sinogram), blind) is None
 
 
 def test_units_become_line_integrals_of_n() -> None:
