@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,13 +16,14 @@ from invsolve.cli.ct_results import (
     Classical,
     Rays,
     Result,
+    asked_for,
     encode_slices,
     parse_window,
     plan_paths,
     say_slices,
     score_slices,
 )
-from invsolve.cli.ct_scan import Scan, interpret, truth_in_hu
+from invsolve.cli.ct_scan import interpret, truth_in_hu
 from invsolve.cli.files import check_writable, encode_picture, provenance
 from invsolve.cli.pipeline import Common, Solved, solve_task, with_common
 from invsolve.cli.results import check_diagnostics, json_text, report_json, say_scores
@@ -31,6 +33,8 @@ from invsolve.options import RECONSTRUCTION
 
 if TYPE_CHECKING:
     import torch
+
+    from invsolve.ct.scan import Scan
 
 METHODS = ("score", "fbp", "sirt", "cgls", "tv")
 _SCAN, _OUT = "Scan", "Output"
@@ -137,23 +141,24 @@ def ct(
         )  # fmt: skip
         if reference is not None:
             reference = truth_in_hu(reference, (len(scan.sinogram), *scan.geometry.shape), scan.stacked)
-        facts = {"input": str(sinogram), "method": method, "geometry": scan.geometry.digest}
+        facts: dict[str, object] = {"input": str(sinogram), "method": method, "geometry": scan.geometry.digest}
         facts |= {"views": scan.geometry.views, "units": units}
         result = reconstruct(scan, method, common, resolve_device(common.device), facts, units, mu_water)
         hu = result.in_hounsfield
         scores = score_slices(reference, hu) if reference is not None else {}
         report = report_json(result.facts, [str(p) for p in paths.values()], result.seconds, result.calls, scores)
-        report["chi2"] = result.chi2
+        report |= {"chi2": result.chi2, "warning": result.warning}
         files = encode_slices(paths, scan, result, grey_range)
         if result.solved is not None:
             report |= uncertainty_json(result.solved.summary, factor=HU_PER_UNIT)
+            report["warning"] = report["warning"] or result.warning
         if "diagnostics" in paths and result.solved is not None:
             drawn = trace_picture(result.solved.summary.diagnostics)
             about = {**result.facts, "content": "misfit and step against the noise level"}
             files[paths["diagnostics"]] = encode_picture(drawn, paths["diagnostics"], about)
         files[paths["report"]] = (json_text(report) + "\n").encode()
         write_files(dict(files), last=paths["report"])
-        say_slices(paths, result, common.samples)
+        say_slices(paths, result, common.samples, asked_for(common.output))
         if result.solved is not None:
             say_uncertainty(result.solved.summary, unit="HU", factor=HU_PER_UNIT, interval=common.wants_interval)
         if scores:
@@ -190,9 +195,8 @@ def reconstruct(
         rows, columns = scan.geometry.shape
         say(f"{len(rays.y)} slice{'s' if len(rays.y) > 1 else ''} of {columns} x {rows}, on {where}")
         images["TV"] = classical("tv")
-        task = reconstruction_task(
-            scan.sinogram, scan.geometry, noise=scan.noise, i0=scan.i0, scale=scan.scale, operator=rays.operator
-        )
+        task = reconstruction_task(scan.sinogram, scan.geometry, noise=scan.noise, operator=rays.operator)
+        task = replace(task, problem={**task.problem, "photons": scan.i0 or 0.0})
         # The pseudo-inverse takes some hundred projections: all samples only where their map is asked for.
         solved = solve_task(task, prior, common, most=None if common.wants_interval else 2, **facts)
         name = f"mean of {common.samples}" if common.samples > 1 else "one sample"

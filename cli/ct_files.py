@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import logging
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +18,17 @@ import tifffile
 from PIL import Image, ImageDraw
 
 from invsolve.errors import InputError
+from invsolve.files import regular_file
 from invsolve.pictures import to_pixels
 
 Array = npt.NDArray[Any]
 ENDINGS = (".npy", ".npz", ".tif", ".tiff")
+
+LARGEST = 1e12
+"""Beyond this no line integral, no photon count and no Hounsfield unit lies."""
+
+MOST_VALUES = 2**31
+"""In one file."""
 
 
 def read_array(path: Path, what: str) -> Array:
@@ -25,42 +36,66 @@ def read_array(path: Path, what: str) -> Array:
 
     Raises
     ------
-    InputError : missing, empty, truncated, of another kind, not real numbers, NaN or infinite.
+    InputError : missing, empty, truncated, of another kind, not real numbers, NaN, infinite or beyond ``LARGEST``.
     """
-    if not path.exists():
-        raise InputError(f"no such file: {path}", hint=f"check the path of the {what}")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder", hint=f"give one {what}")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty (0 bytes)", hint="copy it again from the original")
+    regular_file(path, what)
     if path.suffix.lower() not in ENDINGS:
         raise InputError(f"{path} is not a {what} this program can read", hint=f"give {', '.join(ENDINGS)}")
     try:
-        array = _read(path, what)
+        with _without_warnings():
+            array = _read(path, what)
     except InputError:
         raise
-    except (OSError, ValueError, EOFError, KeyError, BadZipFile, tifffile.TiffFileError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # noqa: BLE001 - a damaged file fails in the reader's many ways, which all mean the same
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        if isinstance(error, ImportError) or "imagecodecs" in reason:
+            raise InputError(f"{path} is compressed: {reason}", hint="save it without compression") from None
         raise InputError(f"{path} is damaged or truncated: {reason}", hint="copy it again from the original") from None
     if array.dtype.kind not in "fiub":
         raise InputError(f"{path} holds {array.dtype} values", hint="wanted real numbers")
-    array = array.astype(np.float64 if array.dtype == np.float64 else np.float32)
+    if array.ndim == 0 or array.size == 0:
+        raise InputError(f"{path} holds no array, but shape {array.shape}", hint=f"give one {what}")
     bad = int((~np.isfinite(array)).sum())
     if bad:
         raise InputError(f"{path} has {bad} values that are NaN or infinite", hint="repair or mask them first")
-    return array
+    largest = max(float(array.max()), -float(array.min()))
+    if largest > LARGEST:
+        raise InputError(f"{path} has values up to {largest:.3g}", hint=f"wanted values below {LARGEST:g}")
+    return array.astype(np.float64 if array.dtype == np.float64 else np.float32)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep what libraries warn and log of a damaged file off the terminal: the error says it."""
+    log = logging.getLogger("tifffile")
+    before = log.disabled
+    log.disabled = True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.disabled = before
 
 
 def _read(path: Path, what: str) -> Array:
     if path.suffix.lower() == ".npy":
-        return np.asarray(np.load(path, allow_pickle=False))
+        with path.open("rb") as file:
+            return np.asarray(np.load(file, allow_pickle=False))
     if path.suffix.lower() == ".npz":
-        with np.load(path, allow_pickle=False) as archive:
+        with (
+            path.open("rb") as file,
+            np.load(file, allow_pickle=False) as archive,
+        ):  # numpy forgets to close a broken one
             names = [what] if what in archive else list(archive.keys())
             if len(names) != 1:
                 raise InputError(f"{path} holds {len(names)} arrays: {', '.join(names)}", hint=f"name one {what!r}")
             return np.asarray(archive[names[0]])
-    return np.asarray(tifffile.imread(path))
+    with tifffile.TiffFile(path) as tiff:
+        shape = tiff.series[0].shape
+        if math.prod(shape) > MOST_VALUES:  # before memory is asked for: a damaged header may say anything
+            raise InputError(f"{path} says it has shape {shape}", hint=f"wanted at most {MOST_VALUES} values")
+        return np.asarray(tiff.asarray())
 
 
 def npy_bytes(array: Array) -> bytes:

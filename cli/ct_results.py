@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from invsolve.cli.console import say
 from invsolve.cli.ct_files import labelled_row, npy_bytes, residual_picture, tif_bytes, windowed
-from invsolve.cli.ct_scan import Scan
 from invsolve.cli.files import encode_picture
 from invsolve.errors import OutputError, UsageError
 from invsolve.pictures import to_pixels
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from invsolve.cli.pipeline import Solved
+    from invsolve.ct.scan import Scan
     from invsolve.forward_models import LinearOperator
 
 Array = npt.NDArray[Any]
@@ -54,7 +54,8 @@ def plan_paths(output: Path | None, source: Path, method: str, samples: int, int
     def beside(ending: str) -> Path:
         return base.with_name(base.name + ending)
 
-    paths = {"npy": beside(".npy"), "tif": beside(".tif"), "picture": beside(".png")}
+    tif = ".tiff" if output is not None and output.suffix.lower() == ".tiff" else ".tif"
+    paths = {"npy": beside(".npy"), "tif": beside(tif), "picture": beside(".png")}
     paths |= {"compare": beside(".compare.png"), "residual": beside(".residual.png"), "report": beside(".json")}
     if method == "score" and samples > 1:
         paths |= {"std": beside(".std.npy"), "std_picture": beside(".std.png"), "samples": beside(".samples.npy")}
@@ -62,6 +63,12 @@ def plan_paths(output: Path | None, source: Path, method: str, samples: int, int
             paths |= {"low": beside(".low.npy"), "high": beside(".high.npy")}
             paths |= {"prior_std": beside(".std-prior.npy"), "prior_std_picture": beside(".std-prior.png")}
     return paths
+
+
+def asked_for(output: Path | None) -> str:
+    """Which of :func:`plan_paths` the output names; the numbers, if it names none."""
+    ending = output.suffix.lower() if output is not None else ""
+    return {".tif": "tif", ".tiff": "tif", ".png": "picture"}.get(ending, "npy")
 
 
 class Rays(NamedTuple):
@@ -73,26 +80,27 @@ class Rays(NamedTuple):
 
     @classmethod
     def of(cls, scan: Scan, where: torch.device) -> Rays:
-        """Of a scan; from photon counts, rays without a photon have next to no weight."""
+        """Of a scan; from photon counts, rays without a photon have no weight."""
         import torch
 
-        from invsolve.forward_models import TransmissionNoise, projector
+        from invsolve.forward_models import projector
 
         y = torch.from_numpy(np.ascontiguousarray(scan.sinogram, dtype=np.float32)).to(where)
-        operator = projector(scan.geometry, where)
-        if scan.i0 is None:
-            return cls(operator, y, scan.noise)
-        integrals, weights = TransmissionNoise(scan.i0, scan.scale).line_integrals(y)
-        return cls(operator, integrals, 1 / weights.clamp(min=1e-6))
+        sigma = scan.noise if isinstance(scan.noise, float) else torch.from_numpy(scan.noise).to(where)
+        return cls(projector(scan.geometry, where), y, sigma)
 
-    @property
-    def noise(self) -> float | Array:
-        """``sigma`` as numbers."""
-        return self.sigma if isinstance(self.sigma, float) else self.sigma.cpu().numpy()
+    def residual(self, image: Tensor) -> Tensor:
+        """What slices (slices, H, W) do not explain of the line integrals."""
+        return self.operator(image[:, None].to(self.y)) - self.y
 
-    @property
-    def noisy(self) -> bool:
-        return not (isinstance(self.sigma, float) and self.sigma == 0)
+    def explained(self, method: str, residual: Tensor) -> str | None:
+        """A warning where a method that fits the data does not; filtered back-projection of few views never does, so
+        that another method tells whether the scan can be fitted."""
+        from invsolve.ct.iterative import cgls
+        from invsolve.ct.misfit import scan_warning
+
+        best = self.residual(cgls(self.operator, self.y)[:, 0]) if method == "fbp" else residual
+        return scan_warning(best, self.y, self.sigma)
 
 
 class Classical(NamedTuple):
@@ -127,18 +135,22 @@ class Result(NamedTuple):
     facts: dict[str, Any]
     seconds: float
     solved: Solved | None  # where samples were drawn
+    warning: str | None  # where the image does not explain the sinogram
 
     @classmethod
     def of(
         cls, images: Mapping[str, Tensor], rays: Rays, solved: Solved | None, facts: dict[str, Any], seconds: float
     ) -> Result:
         """With the misfit of the last image."""
-        final = list(images.values())[-1][:, None].to(rays.y)
-        residual, sigma = (rays.operator(final) - rays.y).cpu().numpy(), rays.noise
-        chi2 = float(np.mean((residual / sigma) ** 2)) if rays.noisy else None
-        limit = float(3 * np.median(sigma)) if rays.noisy else float(np.abs(residual).max())
+        from invsolve.ct.misfit import chi_squared, usual_noise
+
+        residual = rays.residual(list(images.values())[-1])
+        chi2 = chi_squared(residual, rays.sigma)
+        limit = float(residual.abs().max()) if chi2 is None else 3 * usual_noise(rays.sigma)
+        judged = solved is not None and chi2 is not None  # the samples have a warning of their own
+        warning = None if judged else rays.explained(str(facts["method"]), residual)
         arrays = {name: image.cpu().numpy() for name, image in images.items()}
-        return cls(arrays, residual, limit, chi2, facts, seconds, solved)
+        return cls(arrays, residual.cpu().numpy(), limit, chi2, facts, seconds, solved, warning)
 
     @property
     def in_hounsfield(self) -> dict[str, Array]:
@@ -201,13 +213,15 @@ def spread(paths: Mapping[str, Path], result: Result) -> dict[str, Array]:
     return {name: stack.numpy() for name, stack in stacks.items() if name in paths}
 
 
-def say_slices(paths: Mapping[str, Path], result: Result, samples: int) -> None:
-    """Where the results are, and what they are."""
+def say_slices(paths: Mapping[str, Path], result: Result, samples: int, asked: str = "npy") -> None:
+    """Where the results are, the one ``asked`` for first, and what they are."""
     method = str(result.facts["method"])
     what = f"the mean of {samples} samples" if method == "score" else method.upper()
     chi2 = "unknown (no noise)" if result.chi2 is None else f"{result.chi2:.2f}"
-    say(f"wrote {paths['npy']} in HU, {what} ({result.seconds:.1f} s, {result.calls} network calls)")
+    say(f"wrote {paths[asked]} in HU, {what} ({result.seconds:.1f} s, {result.calls} network calls)")
     say(f"look at {paths['compare']}; misfit {paths['residual'].name}, chi-squared per ray {chi2}")
+    if result.warning:
+        say(f"warning: {result.warning}")
     if "std" in paths:
         say(f"uncertainty: {paths['std'].name} (HU), {paths['std_picture'].name} (white: {STD_WHITE_HU:g} HU)")
     if "low" in paths:

@@ -1,8 +1,9 @@
 """How a CT scanner looked at the slice: one object that states every convention, and its ``geometry.toml``.
 
 Coordinates: x to the right and y **up**, in millimetres, origin on the rotation axis. The slice's row 0 is at the top.
-At angle 0 the rays run from top to bottom and the detector's first bin is on the left; angles count
-**counter-clockwise** (the source goes that way round the slice). A sinogram is (views, detectors).
+At angle 0 the rays are vertical and the detector's first bin is on the left; angles count **counter-clockwise**
+(detector and source go that way round the slice). A fan's source is **below** the slice at angle 0 and its detector
+above, as in ASTRA's ``fanflat``: ``source = R (sin b, -cos b)``. A sinogram is (views, detectors).
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import hashlib
 import json
 import math
 import tomllib
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,18 +22,30 @@ import numpy as np
 import numpy.typing as npt
 
 from invsolve.errors import InputError
+from invsolve.files import regular_file
+
+MOST_VALUES = 2**28
+"""Most pixels of a slice, and most values of a sinogram: 1 GiB each in float32, of which a solver holds several."""
+
+MOST_VIEWS = 100_000
+
+LENGTHS = (1e-6, 1e6)
+"""Lengths in mm that a scanner may have."""
+
+Check = tuple[bool, str, str]
+"""Whether it holds, what was got, what is wanted."""
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """A two-dimensional scan with a flat detector.
+    """A two-dimensional scan with a flat detector, in ASTRA's convention.
 
     Parameters
     ----------
     angles : one per view, in degrees; see the module for direction and zero.
     detectors : number of detector bins.
     shape : (height, width) of the slice in pixels.
-    kind : "parallel", or "fan" with a point source.
+    kind : "parallel", or "fan" with a point source (below the slice at angle 0) and a flat detector.
     detector_spacing : width of a bin in mm, on the detector.
     pixel_size : side of a pixel in mm.
     center : where the rotation axis falls on the detector, in bins counted from 0 at the first bin's middle; default
@@ -56,32 +71,61 @@ class Geometry:
     detector_distance: float = 0.0
 
     def __post_init__(self) -> None:
-        checks = [
-            (self.kind in ("parallel", "fan"), f"kind {self.kind!r}", "parallel or fan"),
-            (len(self.angles) > 0, "no angles", "at least one, in degrees"),
-            (all(map(math.isfinite, self.angles)), "an angle is not a number", "degrees"),
-            (self.detectors > 0, f"{self.detectors} detectors", "at least 1"),
-            (len(self.shape) == 2 and min(self.shape) > 0, f"shape {self.shape}", "(height, width) in pixels"),
-            (0 < self.detector_spacing < math.inf, f"detector_spacing {self.detector_spacing}", "a width in mm"),
-            (0 < self.pixel_size < math.inf, f"pixel_size {self.pixel_size}", "a width in mm"),
-        ]
-        if self.kind == "fan":
-            reach = 0.5 * math.hypot(*self.shape) * self.pixel_size
-            checks += [
-                (
-                    reach < self.source_distance < math.inf,
-                    f"source_distance {self.source_distance}",
-                    f"a distance in mm that keeps the source outside the slice (more than {reach:.4g})",
-                ),
-                (
-                    0 <= self.detector_distance < math.inf,
-                    f"detector_distance {self.detector_distance}",
-                    "a distance in mm",
-                ),
-            ]
-        for ok, got, wanted in checks:
+        for ok, got, wanted in self._checks():
             if not ok:
                 raise InputError(f"CT geometry: {got}", hint=f"wanted {wanted}")
+
+    def _checks(self) -> Iterator[Check]:
+        """What must hold, in an order that lets each check rely on those before it."""
+        yield self.kind in ("parallel", "fan"), f"kind = {_shown(self.kind)}", "parallel or fan"
+        yield isinstance(self.angles, tuple | list) and len(self.angles) > 0, "no angles", "at least one, in degrees"
+        yield len(self.angles) <= MOST_VIEWS, f"{len(self.angles)} angles", f"at most {MOST_VIEWS}"
+        yield all(map(_is_number, self.angles)), "an angle is not a number", "degrees"
+        whole = _is_whole(self.detectors) and self.detectors > 0
+        yield whole, f"detectors = {_shown(self.detectors)}", "a whole number, at least 1"
+        pair = isinstance(self.shape, tuple | list) and len(self.shape) == 2
+        yield (
+            pair and all(_is_whole(n) and n > 0 for n in self.shape),
+            f"shape = {_shown(self.shape)}",
+            "(height, width) in pixels, whole numbers",
+        )
+        yield _fits("shape", self.shape)
+        yield _fits("angles x detectors", self.sinogram_shape)
+        for name in ("detector_spacing", "pixel_size"):
+            yield _is_length(getattr(self, name)), f"{name} = {_shown(getattr(self, name))}", "a width in mm"
+        yield from self._axis_checks()
+        if self.kind == "fan":
+            yield from self._fan_checks()
+
+    def _axis_checks(self) -> Iterator[Check]:
+        """The axis may lie off the detector or the slice, but not by many times their size."""
+        if self.center is not None:
+            yield (
+                _is_number(self.center) and abs(self.center) <= 10 * self.detectors,
+                f"center = {_shown(self.center)}",
+                f"a bin, such as {(self.detectors - 1) / 2:g} for the middle",
+            )
+        if self.axis_pixel is not None:
+            known = isinstance(self.axis_pixel, tuple | list) and len(self.axis_pixel) == 2
+            yield (
+                known and all(_is_number(v) and abs(v) <= 10 * max(self.shape) for v in self.axis_pixel),
+                f"axis_pixel = {_shown(self.axis_pixel)}",
+                "(row, column) in pixels",
+            )
+
+    def _fan_checks(self) -> Iterator[Check]:
+        left, right, bottom, top = self.window()
+        reach = math.hypot(max(-left, right), max(-bottom, top))
+        yield (
+            _is_length(self.source_distance) and self.source_distance > reach,
+            f"source_distance = {_shown(self.source_distance)}",
+            f"a distance in mm that keeps the source outside the slice (more than {reach:.4g})",
+        )
+        yield (
+            self.detector_distance == 0 or _is_length(self.detector_distance),
+            f"detector_distance = {_shown(self.detector_distance)}",
+            "a distance in mm",
+        )
 
     @property
     def views(self) -> int:
@@ -113,12 +157,12 @@ class Geometry:
         """ASTRA's per-view vectors (views, 6): ray direction or source, detector middle, step from bin to bin."""
         theta = np.deg2rad(np.asarray(self.angles, dtype=float))
         along = np.stack([np.cos(theta), np.sin(theta)], axis=1)  # the detector's axis
-        ray = np.stack([np.sin(theta), -np.cos(theta)], axis=1)
+        ray = np.stack([np.sin(theta), -np.cos(theta)], axis=1)  # of parallel beams; the way to a fan's source
         middle = ((self.detectors - 1) / 2 - self.axis_bin) * self.detector_spacing * along
         step = self.detector_spacing * along
         if self.kind == "parallel":
             return np.concatenate([ray, middle, step], axis=1)
-        return np.concatenate([-self.source_distance * ray, middle + self.detector_distance * ray, step], axis=1)
+        return np.concatenate([self.source_distance * ray, middle - self.detector_distance * ray, step], axis=1)
 
     def subset(self, views: int) -> Geometry:
         """The same scan with ``views`` of its angles, evenly spaced in the list (see :func:`even_subset`)."""
@@ -127,26 +171,30 @@ class Geometry:
     @property
     def digest(self) -> str:
         """Hash of everything the projector depends on."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:24]
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True, default=float).encode()).hexdigest()[:24]
 
     # -- files ----------------------------------------------------------------------------------------------------
     def to_toml(self) -> str:
         """The text of a ``geometry.toml``."""
         lines = [
-            "# CT geometry of invsolve. Lengths in mm, angles in degrees, counter-clockwise; at 0 the rays run from",
-            "# top to bottom and the first detector bin is on the left. Sinogram axes: (views, detectors).",
+            "# CT geometry of invsolve, in ASTRA's convention. Lengths in mm, angles in degrees, counter-clockwise.",
+            "# At 0 the rays are vertical, the first detector bin is on the left, and a fan's source is below the slice.",
+            "# Sinogram axes: (views, detectors).",
             f'kind = "{self.kind}"',
             f"angles = [{', '.join(f'{a:.10g}' for a in self.angles)}]",
             f"detectors = {self.detectors}",
             f"shape = [{self.shape[0]}, {self.shape[1]}]",
-            f"detector_spacing = {self.detector_spacing!r}",
-            f"pixel_size = {self.pixel_size!r}",
-            f"center = {self.axis_bin!r}  # rotation axis on the detector, in bins from 0",
+            f"detector_spacing = {float(self.detector_spacing)!r}",
+            f"pixel_size = {float(self.pixel_size)!r}",
+            f"center = {float(self.axis_bin)!r}  # rotation axis on the detector, in bins from 0",
         ]
         if self.axis_pixel is not None:
-            lines.append(f"axis_pixel = [{self.axis_pixel[0]!r}, {self.axis_pixel[1]!r}]  # row, column")
+            lines.append(f"axis_pixel = [{float(self.axis_pixel[0])!r}, {float(self.axis_pixel[1])!r}]  # row, column")
         if self.kind == "fan":
-            lines += [f"source_distance = {self.source_distance!r}", f"detector_distance = {self.detector_distance!r}"]
+            lines += [
+                f"source_distance = {float(self.source_distance)!r}",
+                f"detector_distance = {float(self.detector_distance)!r}",
+            ]
         return "\n".join(lines) + "\n"
 
     @classmethod
@@ -160,40 +208,111 @@ class Geometry:
         ------
         InputError : no such file, not TOML, an unknown or missing key, a wrong type.
         """
+        table = _read_toml(Path(path))
         try:
-            fields = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"no such file: {path}", hint="check the path of the geometry") from None
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise InputError(f"cannot read the geometry {path}: {error}", hint="wanted a TOML file") from None
-        try:
-            return cls(**_geometry_fields(fields))
+            return cls(**_arguments(table))
         except InputError as error:
             raise InputError(f"{path}: {error.message}", hint=error.hint) from None
-        except (TypeError, ValueError, KeyError) as error:
-            raise InputError(f"{path} is not a CT geometry: {error}", hint="see docs/ct.md for its keys") from None
 
 
-def _geometry_fields(fields: dict[str, Any]) -> dict[str, Any]:
-    """The keys of a ``geometry.toml`` as arguments of :class:`Geometry`."""
-    fields = dict(fields)
-    unit, direction = fields.pop("angle_unit", "degrees"), fields.pop("direction", "counter-clockwise")
-    if unit not in ("degrees", "radians"):
-        raise InputError(f"angle_unit {unit!r}", hint="wanted degrees or radians")
-    if direction not in ("counter-clockwise", "clockwise"):
-        raise InputError(f"direction {direction!r}", hint="wanted counter-clockwise or clockwise")
-    angles = fields.pop("angles", None)
-    if angles is None:
-        raise InputError("no angles", hint="give a list, or { first, last, count }")
-    if isinstance(angles, dict):
-        angles = np.linspace(angles["first"], angles["last"], int(angles["count"]), endpoint=False)
-    degrees = np.asarray(angles, dtype=float)
+def _read_toml(path: Path) -> dict[str, Any]:
+    regular_file(path, "geometry")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise InputError(
+            f"cannot read the geometry {path}: nested too deeply", hint="see docs/ct.md for its keys"
+        ) from None
+    except (OSError, ValueError) as error:  # not text, not TOML, or a number of thousands of digits
+        raise InputError(f"cannot read the geometry {path}: {_first_line(error)}", hint="wanted a TOML file") from None
+
+
+def _arguments(table: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a ``geometry.toml`` as arguments of :class:`Geometry`, which checks their values."""
+    given = dict(table)
+    unit = _one_of("angle_unit", given.pop("angle_unit", "degrees"), ("degrees", "radians"))
+    direction = _one_of("direction", given.pop("direction", "counter-clockwise"), ("counter-clockwise", "clockwise"))
+    if given.get("kind") == "cone":  # before its other keys are called unknown
+        raise InputError("kind = 'cone' is not supported yet", hint="wanted parallel or fan")
+    if unknown := sorted(set(given) - {field.name for field in fields(Geometry)}):
+        raise InputError(f"unknown key {unknown[0]!r}", hint="see docs/ct.md for the keys of a geometry")
+    for name in ("angles", "detectors", "shape"):
+        if name not in given:
+            raise InputError(f"no {name}", hint=_EXAMPLES[name])
+    degrees = np.asarray(_angle_list(given.pop("angles")))
     degrees = np.rad2deg(degrees) if unit == "radians" else degrees
     degrees = -degrees if direction == "clockwise" else degrees
-    for name in ("shape", "axis_pixel"):
-        if name in fields:
-            fields[name] = tuple(fields[name])
-    return {**fields, "angles": tuple(float(a) for a in degrees)}
+    pairs = {name: tuple(given[name]) for name in ("shape", "axis_pixel") if isinstance(given.get(name), list)}
+    return {**given, **pairs, "angles": tuple(degrees.tolist())}
+
+
+_EXAMPLES = {
+    "angles": "give a list of numbers, or { first = 0, last = 180, count = 23 }",
+    "detectors": "give the number of detector bins, such as detectors = 367",
+    "shape": "give rows and columns, such as shape = [256, 256]",
+}
+
+
+def _angle_list(value: Any) -> list[float]:
+    """Angles as a ``geometry.toml`` has them, a list or a range without its end."""
+    if isinstance(value, list) and all(map(_is_number, value)):
+        return [float(angle) for angle in value]
+    if not isinstance(value, dict) or set(value) != {"first", "last", "count"}:
+        raise InputError(f"angles = {_shown(value)}", hint=_EXAMPLES["angles"])
+    for name in ("first", "last"):
+        if not _is_number(value[name]):
+            raise InputError(f"angles: {name} = {_shown(value[name])}", hint="wanted a number")
+    if not (_is_whole(value["count"]) and 1 <= value["count"] <= MOST_VIEWS):
+        raise InputError(f"angles: count = {_shown(value['count'])}", hint=f"wanted a whole number, 1 to {MOST_VIEWS}")
+    return np.linspace(float(value["first"]), float(value["last"]), value["count"], endpoint=False).tolist()
+
+
+def _one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
+    if value not in known:
+        raise InputError(f"{name} = {_shown(value)}", hint=f"wanted {' or '.join(known)}")
+    return str(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    """A real number that a float can hold; True and False are none."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _is_length(value: Any) -> bool:
+    return _is_number(value) and LENGTHS[0] <= value <= LENGTHS[1]
+
+
+def _fits(name: str, shape: tuple[int, int]) -> Check:
+    """That an array of this shape can be held in memory."""
+    size = int(shape[0]) * int(shape[1])
+    got = f"{name} = {_shown(shape)} would take {_bytes(4 * size)}"
+    return size <= MOST_VALUES, got, f"at most {_bytes(4 * MOST_VALUES)}"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**30:.3g} GiB" if count < 2**80 else "more memory than there is"
+
+
+def _shown(value: Any) -> str:
+    """A value in an error's one line, cut where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, or nested without end
+        return f"a very long {type(value).__name__}"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def even_subset(available: int, wanted: int) -> list[int]:

@@ -12,12 +12,14 @@ Sources: van Aarle et al. 2016 (ASTRA toolbox); Joseph 1982 (the ``linear`` kern
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import warnings
+import weakref
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +27,16 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from invsolve.cache import cache_folder
 from invsolve.errors import InputError, ModelError
 from invsolve.forward_models.geometry import Geometry
 from invsolve.forward_models.operator import LinearOperator
 
-FORMAT = 1
+Array = npt.NDArray[Any]
+
+FORMAT = 2
+"""Of the cached matrices: goes up when a geometry's matrix changes."""
+
 MATRIX_LIMIT = 200_000_000
 """Non-zeros up to which the matrix is stored: 3.2 GB for A and A' in float32."""
 
@@ -97,7 +104,9 @@ class AstraProjector(LinearOperator):
         super().__init__((1, *geometry.shape), geometry.sinogram_shape)
         astra = import_astra()
         self.geometry, self.tolerance = geometry, tolerance
-        self._projector = astra.OpTomo(_create_projector(geometry))
+        identifier = _create_projector(geometry)
+        self._projector = astra.OpTomo(identifier)
+        weakref.finalize(self, astra.projector.delete, identifier)  # ASTRA's objects live until they are deleted
 
     def _apply(self, x: Tensor) -> Tensor:
         return _Astra.apply(self, False, x)
@@ -139,7 +148,7 @@ def projector(
     ----------
     geometry : the scan.
     device : where to compute.
-    cache : read and write the matrix in :func:`cache_folder`.
+    cache : read and write the matrix in :func:`invsolve.cache.cache_folder`.
     limit : most non-zeros to store.
     tolerance : relative residual at which the conjugate gradients of ``prox`` stop.
     """
@@ -157,7 +166,7 @@ def system_matrix(geometry: Geometry, *, cache: bool = True) -> csr_matrix:
     """ASTRA's matrix of the scan (views * detectors, H * W), float32, in pixel lengths; from the cache if it is there."""
     path = cache_folder() / f"projector-{FORMAT}-{geometry.digest}.npz"
     if cache and path.is_file():
-        stored = _read(path)
+        stored = _read(path, (math.prod(geometry.sinogram_shape), math.prod(geometry.shape)))
         if stored is not None:
             return stored
     matrix = build_matrix(geometry)
@@ -170,11 +179,11 @@ def build_matrix(geometry: Geometry) -> csr_matrix:
     """The matrix, computed by ASTRA."""
     astra = import_astra()
     identifier = _create_projector(geometry)
-    matrix_id = astra.projector.matrix(identifier)
     try:
+        matrix_id = astra.projector.matrix(identifier)
         matrix = csr_matrix(astra.matrix.get(matrix_id), dtype=np.float32)
-    finally:
         astra.matrix.delete(matrix_id)
+    finally:
         astra.projector.delete(identifier)
     matrix.data /= np.float32(geometry.pixel_size)
     return matrix
@@ -200,24 +209,37 @@ def _create_projector(geometry: Geometry) -> int:
     return int(astra.create_projector("line_fanflat", scan, volume))
 
 
-def cache_folder() -> Path:
-    """``$INVSOLVE_CACHE``, else ``invsolve`` in the user's cache folder."""
-    given = os.environ.get("INVSOLVE_CACHE")
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "invsolve"
-
-
-def _read(path: Path) -> csr_matrix | None:
-    """A cached matrix; None where the file is damaged (it is then built again)."""
+def _read(path: Path, shape: tuple[int, int]) -> csr_matrix | None:
+    """A cached matrix of this shape; None where the file is damaged (it is then built again)."""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            parts = archive["data"], archive["indices"], archive["indptr"]
-            matrix = csr_matrix(parts, shape=tuple(int(n) for n in archive["shape"]))
-        path.touch()
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+            data, indices, indptr = archive["data"], archive["indices"], archive["indptr"]
+            stored = tuple(int(n) for n in archive["shape"])
+    except Exception:  # noqa: BLE001 - a damaged archive fails in a dozen ways, all of which mean the same
         return None
-    return matrix
+    if stored != shape or not _is_csr(data, indices, indptr, shape):
+        return None
+    with suppress(OSError):  # a cache that one may only read
+        path.touch()
+    return csr_matrix((data, indices, indptr), shape=shape)
+
+
+def _is_csr(data: Array, indices: Array, indptr: Array, shape: tuple[int, int]) -> bool:
+    """Whether the parts make a matrix of this shape: torch reads beyond the end of one that does not."""
+    rows, columns = shape
+    return bool(
+        data.ndim == indices.ndim == indptr.ndim == 1
+        and data.dtype == np.float32
+        and indices.dtype in (np.int32, np.int64)
+        and indptr.dtype in (np.int32, np.int64)
+        and len(indptr) == rows + 1
+        and len(data) == len(indices) == indptr[-1]
+        and indptr[0] == 0
+        and (np.diff(indptr) >= 0).all()
+        and indices.min(initial=0) >= 0
+        and indices.max(initial=0) < columns
+        and np.isfinite(data).all()
+    )
 
 
 def _write(path: Path, matrix: csr_matrix) -> None:
@@ -250,7 +272,7 @@ def _prune(folder: Path, keep: Path) -> None:
 def _to_torch(matrix: csr_matrix, device: torch.device) -> Tensor:
     """A torch CSR tensor with int32 indices, half the memory traffic of int64."""
 
-    def copy(values: npt.NDArray[Any], dtype: torch.dtype) -> Tensor:
+    def copy(values: Array, dtype: torch.dtype) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(device, dtype)
 
     with warnings.catch_warnings():
@@ -264,7 +286,7 @@ def _to_torch(matrix: csr_matrix, device: torch.device) -> Tensor:
         )
 
 
-def check_sinogram(y: npt.NDArray[Any], geometry: Geometry) -> None:
+def check_sinogram(y: Array, geometry: Geometry) -> None:
     """Raise InputError unless the last two axes of ``y`` are the geometry's (views, detectors) and all is finite."""
     if tuple(y.shape[-2:]) != geometry.sinogram_shape:
         raise InputError(

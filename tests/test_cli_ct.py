@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -221,6 +223,155 @@ def test_a_calibration_scales_the_interval_of_a_slice(
     assert "warning: the calibration was learned on other measurements: noise" in capfd.readouterr().err
 
 
+def test_a_wrong_centre_is_warned_of_by_every_method(
+    folder: Path, ct_prior: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    noisy = np.load(folder / "sino.npy") + 0.2 * np.random.default_rng(0).standard_normal((20, 71))
+    np.save(folder / "noisy.npy", noisy)
+    few = ["--model", ct_prior, "--steps", 2, "--samples", 1]
+    for method in ("fbp", "sirt", "cgls", "tv", "score"):
+        for name, noise in (("noisy.npy", 0.2), ("sino.npy", 0)):
+            for center, wrong in ((35, False), (39, True)):
+                arguments = [
+                    folder / name,
+                    "--method",
+                    method,
+                    "--noise",
+                    noise,
+                    "--center",
+                    center,
+                    "--force",
+                    "--json",
+                ]
+                assert call(monkeypatch, *arguments, *(few if method == "score" else [])) == 0
+                out, err = capfd.readouterr()
+                warning = json.loads(out)["warning"]
+                if method == "score" and noise:  # a network that was not trained does not fit either
+                    assert warning
+                else:
+                    assert ("does not explain the sinogram" in (warning or "")) == wrong, (
+                        method,
+                        noise,
+                        center,
+                        warning,
+                    )
+                assert (f"warning: {warning}" in err) == bool(warning)
+
+
+@pytest.mark.parametrize("ending", [".npy", ".tif", ".tiff", ".png"])
+def test_the_output_that_was_asked_for_is_named(
+    ending: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output = folder / f"out{ending}"
+    assert call(monkeypatch, folder / "sino.npy", "--method", "fbp", "-o", output) == 0
+    assert f"wrote {output} in HU" in capfd.readouterr().err
+    assert output.is_file()
+
+
+def test_astras_fan_beam_sinogram_comes_out_upright_with_astras_angles(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import astra
+
+    radians = np.linspace(0, 2 * np.pi, 60, endpoint=False)
+    theirs = astra.create_proj_geom("fanflat", 2.0, 101, radians, 120.0, 80.0)
+    _, sinogram = astra.create_sino(
+        body(), astra.create_projector("line_fanflat", theirs, astra.create_vol_geom(48, 48))
+    )
+    np.save(folder / "fan.npy", sinogram.T)
+    (folder / "fan.toml").write_text(
+        'kind = "fan"\nangle_unit = "radians"\nangles = { first = 0.0, last = 6.283185307179586, count = 60 }\n'
+        "detectors = 101\nshape = [48, 48]\ndetector_spacing = 2.0\nsource_distance = 120.0\ndetector_distance = 80.0\n"
+    )
+    scan = [folder / "fan.npy", "--geometry", folder / "fan.toml", "--axis", "detectors,views"]
+    assert call(monkeypatch, *scan, "--method", "sirt", "--truth", folder / "truth.npy", "--json") == 0
+    out, err = capfd.readouterr()
+    assert "given: fan beam, 60 views 0 to 354 counter-clockwise, axes (detectors,views), 101 bins of 2 mm" in err
+    assert json.loads(out)["warning"] is None
+    assert json.loads(out)["scores"]["SIRT"]["rmse_hu"] < 60
+    assert call(monkeypatch, *scan, "--method", "fbp", "--center", "auto", "--force") == ExitCode.USAGE
+    assert "--center auto with a fan beam" in capfd.readouterr().err
+
+
+def test_views_around_the_whole_turn_reconstruct_like_those_of_half(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sino = np.load(folder / "sino.npy")
+    np.save(folder / "turn.npy", np.concatenate([sino, sino[:, ::-1]]))
+    assert call(monkeypatch, folder / "turn.npy", "--angles", "0:360", "--method", "fbp", "--size", 48) == 0
+    assert call(monkeypatch, folder / "sino.npy", "--method", "fbp", "--size", 48) == 0
+    np.testing.assert_allclose(np.load(folder / "turn.ct.npy"), np.load(folder / "sino.ct.npy"), atol=2)
+
+
+def _tiff_with(folder: Path, sino: np.ndarray, tag: str, value: int) -> Path:
+    """A TIFF of the sinogram with another number in a tag of its header."""
+    path = folder / "damaged.tif"
+    tifffile.imwrite(path, sino.astype(np.float32))
+    with tifffile.TiffFile(path) as tiff:
+        found = tiff.pages[0].tags[tag]
+        offset, size = found.valueoffset, {3: 2, 4: 4}[int(found.dtype)]
+    content = bytearray(path.read_bytes())
+    content[offset : offset + size] = value.to_bytes(size, "little")
+    path.write_bytes(content)
+    return path
+
+
+DAMAGED: dict[str, Callable[[Path, np.ndarray], Path]] = {
+    "zero width": lambda f, s: _tiff_with(f, s, "ImageWidth", 0),
+    "zero height": lambda f, s: _tiff_with(f, s, "ImageLength", 0),
+    "enormous": lambda f, s: _tiff_with(f, s, "ImageLength", 4_000_000_000),
+    "larger than the file": lambda f, s: _tiff_with(f, s, "ImageLength", 3000),
+    "bits 99": lambda f, s: _tiff_with(f, s, "BitsPerSample", 99),
+    "zstd without its codec": lambda f, s: _tiff_with(f, s, "Compression", 50000),
+    "cut tiff": lambda f, s: _cut(f, s, "cut.tif"),
+    "cut npz": lambda f, s: _cut(f, s, "cut.npz"),
+    "objects": lambda f, s: _write(f, "o.npy", np.array([[{}, {}]], dtype=object)),
+    "one number": lambda f, s: _write(f, "0.npy", np.array(3.0)),
+    "no values": lambda f, s: _write(f, "e.npy", np.zeros((0, 71))),
+    "complex": lambda f, s: _write(f, "c.npy", s * 1j),
+    "text": lambda f, s: _write(f, "u.npy", np.array([["a", "b"]])),
+    "beyond float32": lambda f, s: _write(f, "b.npy", np.where(s > 9, 1e300, s.astype(float))),
+    "squares beyond float32": lambda f, s: _write(f, "b.npy", np.where(s > 9, 1e38, s.astype(float))),
+    "long double": lambda f, s: _write(f, "l.npy", np.full((9, 9), 1e308, np.longdouble) * 100),
+    "a pipe": lambda f, s: os.mkfifo(f / "pipe.npy") or f / "pipe.npy",
+    "a device": lambda f, s: Path("/dev/zero"),
+}
+
+
+def _cut(folder: Path, sino: np.ndarray, name: str) -> Path:
+    whole = folder / name
+    np.savez(whole, sinogram=sino) if name.endswith("npz") else tifffile.imwrite(whole, sino)
+    whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 3])
+    return whole
+
+
+@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)
+@pytest.mark.parametrize("option", ["SINOGRAM", "--truth", "--angles", "--geometry"])
+def test_a_damaged_file_is_one_error_and_nothing_else_on_the_terminal(
+    damage: Callable[[Path, np.ndarray], Path], option: str, folder: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    path = damage(folder, np.load(folder / "sino.npy"))
+    arguments = [path] if option == "SINOGRAM" else [folder / "sino.npy", option, path]
+    code = call(monkeypatch, *arguments, "--method", "fbp")
+    out, err = capfd.readouterr()
+    assert code == ExitCode.BAD_INPUT, err
+    lines = [line for line in err.splitlines() if not line.startswith(("assumed", "given", "units", "noise"))]
+    assert [line.split(":")[0] for line in lines] == ["error", "hint"], err
+    assert not out
+    assert not [str(w.message) for w in recwarn]
+    assert not caplog.records
+
+
+def test_a_codec_that_is_not_there_is_not_called_damage(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if importlib.util.find_spec("imagecodecs"):
+        pytest.skip("the codec is there")
+    call(monkeypatch, _tiff_with(folder, np.load(folder / "sino.npy"), "Compression", 50000))
+    assert "compressed" in capfd.readouterr().err
+
+
 def _write(folder: Path, name: str, array: np.ndarray) -> Path:
     np.save(folder / name, array)
     return folder / name
@@ -284,8 +435,26 @@ BAD = {
     "diagnostics over the result": (
         lambda f, s: ["sino.npy", "--diagnostics", f / "sino.ct.png"], ExitCode.OUTPUT, "name of a result",
     ),
+    "noise beyond measure": (lambda f, s: ["sino.npy", "--noise", "1e300"], ExitCode.USAGE, "--noise"),
+    "noise nan": (lambda f, s: ["sino.npy", "--noise", "nan"], ExitCode.USAGE, "--noise"),
+    "angles to infinity": (lambda f, s: ["sino.npy", "--angles", "0:inf"], ExitCode.USAGE, "--angles"),
+    "angles with a comment only": (lambda f, s: ["sino.npy", "--angles", _comment(f)], ExitCode.BAD_INPUT, "0 angles"),
+    "pixels of no size": (
+        lambda f, s: ["sino.npy", "--units", "attenuation", "--pixel-size", "1e-300"], ExitCode.BAD_INPUT, "a width in mm",
+    ),
+    "water of no weight": (
+        lambda f, s: ["sino.npy", "--units", "attenuation", "--pixel-size", 1, "--mu-water", "1e-320"],
+        ExitCode.BAD_INPUT,
+        "values up to",
+    ),
+    "enormous slice": (lambda f, s: ["sino.npy", "--size", 10**6], ExitCode.BAD_INPUT, "would take 3.73e+03 GiB"),
     "text window": (lambda f, s: ["sino.npy", "--window", "bone"], ExitCode.USAGE, "--window"),
 }  # fmt: skip
+
+
+def _comment(folder: Path) -> Path:
+    (folder / "angles.txt").write_text("# degrees\n")
+    return folder / "angles.txt"
 
 
 def _angles(folder: Path, count: int) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,13 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from invsolve.ct.classical import classical
-from invsolve.ct.fbp import FILTERS, angular_weights, fbp
+from invsolve.ct.fbp import FILTERS, angular_weights, fbp, rebin_to_parallel
 from invsolve.ct.iterative import cgls, sirt
+from invsolve.ct.misfit import chi_squared, scan_warning
 from invsolve.ct.reconstruction import reconstruct_ct
+from invsolve.ct.scan import Description, interpret
 from invsolve.ct.simulation import finer, photon_counts, project_slice
-from invsolve.ct.sinogram import check_range, estimate_noise, find_axes, find_center, normalize, slice_size
+from invsolve.ct.sinogram import check_range, estimate_noise, find_axes, find_center, from_counts, normalize, slice_size
 from invsolve.ct.total_variation import gradient, gradient_adjoint, total_variation
 from invsolve.ct.units import attenuation_per_unit, from_hounsfield, to_hounsfield
 from invsolve.errors import InputError, ModelError, UsageError
@@ -27,6 +30,7 @@ from invsolve.forward_models import (
     Geometry,
     TransmissionNoise,
     even_angles,
+    even_subset,
     projector,
 )
 from invsolve.models.gaussian import GaussianPrior, smooth_gaussian_prior
@@ -111,6 +115,50 @@ def test_fbp_with_other_bins_and_fan_beam() -> None:
         assert float((image - truth).square().mean().sqrt()) < 0.07
 
 
+def _fan_error(angles: Sequence[float]) -> float:
+    """rms error of filtered back-projection from a fan-beam scan of 39 degrees' opening at these source angles."""
+    truth = torch.from_numpy(phantom())[None, None]
+    geometry = Geometry(
+        tuple(angles), 150, (64, 64), "fan", source_distance=150.0, detector_distance=60.0, center=76.3,
+        axis_pixel=(30.0, 33.0),
+    )  # fmt: skip
+    operator = projector(geometry, cache=False)
+    return float((fbp(operator, geometry, operator(truth), "hann") - truth).square().mean().sqrt())
+
+
+def test_a_short_fan_scan_is_as_good_as_a_full_one() -> None:
+    full = _fan_error(even_angles(120, 360))
+    assert full < 0.045
+    shuffled = np.random.default_rng(0).permutation(80)
+    for first, span in ((0, 240), (-120, 240), (317, 240), (33, 180 + 40)):
+        angles = [first + span * i / 80 for i in shuffled]
+        assert _fan_error(angles) == pytest.approx(full, rel=0.1), (first, span)
+    assert _fan_error([*np.linspace(0, 360, 121)]) == pytest.approx(full, rel=0.1)  # the last view is the first again
+    twice = _fan_error([*even_angles(120, 360), *even_angles(40, 120)])
+    assert twice == pytest.approx(full, rel=0.1)
+    assert full < _fan_error(even_angles(60, 150)) < 3 * full  # what was not seen is left out, not made up
+
+
+def test_rebinning_says_which_rays_a_fan_has_not_seen() -> None:
+    geometry = Geometry(even_angles(90, 90), 101, (32, 32), "fan", source_distance=100.0, detector_distance=50.0)
+    parallel, _, seen = rebin_to_parallel(geometry, torch.ones(1, 90, 101))
+    theta, offset = np.asarray(parallel.angles), (np.arange(101) - 50) * parallel.detector_spacing
+    fan = np.rad2deg(np.arcsin(offset / 100))
+    sources = np.stack([theta[:, None] + fan, theta[:, None] + 180 - fan]) % 360
+    met = np.abs(150 * np.tan(np.deg2rad(fan))) <= 50
+    assert (seen.numpy() != (sources <= 89).any(axis=0))[:, met].mean() < 0.01
+    assert seen[:, ~met].all()
+
+
+def test_fbp_of_a_full_turn_of_parallel_views_counts_every_ray_half() -> None:
+    truth = torch.from_numpy(phantom())[None, None]
+    for views in (46, 120):
+        half, full = (replace(scan(), angles=even_angles(n, span)) for n, span in ((views // 2, 180), (views, 360)))
+        assert float(angular_weights(full).sum()) == pytest.approx(math.pi)
+        images = [fbp(operator, operator.geometry, operator(truth)) for operator in map(projector, (half, full))]
+        torch.testing.assert_close(images[0], images[1], atol=2e-3, rtol=0)
+
+
 def test_angular_weights_sum_to_a_half_turn_and_leave_gaps_out() -> None:
     assert float(angular_weights(scan(23)).sum()) == pytest.approx(math.pi)
     uneven = replace(scan(4), angles=(0.0, 10.0, 90.0, 135.0))
@@ -183,6 +231,117 @@ def test_axes_centre_noise_and_size_are_found(generator: torch.Generator) -> Non
     assert estimate_noise(noisy) == pytest.approx(0.5, rel=0.15)
     assert slice_size(y) == 66
     assert slice_size(y[:, 10:80]) == 70
+
+
+@pytest.fixture(scope="module")
+def textured() -> dict[str, np.ndarray]:
+    """Exact sinograms of a body with edges and texture, whose largest value is about 60."""
+    size = 128
+    rng = np.random.default_rng(0)
+    texture = 0.04 * gaussian_filter(rng.standard_normal((size, size)), 0.8)
+    body = phantom(size) + np.where(phantom(size) > 0, texture, 0).astype(np.float32)
+    full = project_slice(body, scan(180, size), same_grid=True)
+    return {
+        "23 views": full[even_subset(180, 23)],
+        "60 views": full[::3],
+        "180 views": full,
+        "finer grid": project_slice(body, scan(23, size)),
+        "a stack": np.stack([full[::6], full[::6, ::-1]]),
+    }
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1, 0.3, 1.0, 3.0])
+def test_noise_is_found_and_edges_are_not_taken_for_it(noise: float, textured: dict[str, np.ndarray]) -> None:
+    rng = np.random.default_rng(1)
+    for name, clean in textured.items():
+        assert 50 < clean.max() < 80
+        found = estimate_noise(clean + noise * rng.standard_normal(clean.shape))
+        assert found == pytest.approx(noise, rel=0.2, abs=0.02), name
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0, 3.0])
+def test_noise_is_found_where_there_is_no_air_to_see_it_in(noise: float, textured: dict[str, np.ndarray]) -> None:
+    rng = np.random.default_rng(1)
+    for name, clean in textured.items():
+        noisy = clean + noise * rng.standard_normal(clean.shape)
+        masked = np.where(clean == 0, 0, noisy)
+        for shown in (masked, noisy[..., 60:-60]):
+            assert estimate_noise(shown) == pytest.approx(noise, rel=0.2, abs=0.02), name
+
+
+def test_what_says_nothing_about_noise_has_none() -> None:
+    rng = np.random.default_rng(0)
+    for sinogram in (np.zeros((20, 71)), np.ones((1, 64)), rng.random((20, 31)), np.tile(np.arange(64.0) % 2, (9, 1))):
+        assert estimate_noise(sinogram) == 0
+
+
+def test_a_scan_carries_line_integrals_their_noise_and_what_was_assumed() -> None:
+    geometry = scan(12, 32, pixel_size=2.0, detector_spacing=2.0)
+    scale = attenuation_per_unit(2.0)
+    clean = project_slice(phantom(32), geometry)
+    counts = photon_counts(clean, 1e4, scale)
+    counts[3, 20] = 0
+    known = Description(units="counts", i0=1e4, pixel_size=2.0, views=6, center=23.0)
+    found = interpret(counts, known)
+    assert found.sinogram.shape == (1, 6, geometry.detectors)
+    assert not found.stacked
+    assert found.geometry.center == 23.0
+    assert found.geometry.angles == geometry.angles[::2]
+    np.testing.assert_allclose(found.noise[0], 1 / (np.sqrt(np.maximum(counts[::2], 1e-30)) * scale), rtol=1e-5)
+    assert np.isinf(interpret(counts, replace(known, views=None)).noise[0, 3, 20])
+    beginnings = [
+        "assumed: parallel beam, 12 views",
+        "centre of rotation",
+        "using 6 of 12",
+        "units: counts",
+        "noise: photon",
+    ]
+    assert len(found.notes) == len(beginnings)
+    assert all(note.startswith(start) for note, start in zip(found.notes, beginnings, strict=True))
+    exact = interpret(np.stack([clean, clean]), Description(geometry=geometry, noise=0.5))
+    assert exact.stacked
+    assert exact.noise == 0.5
+    assert exact.geometry == geometry
+    assert exact.notes[0].startswith("given: parallel beam")
+    with pytest.raises(InputError, match="values up to"):
+        interpret(clean * 1e20, Description(geometry=geometry))
+    with pytest.raises(InputError, match="holds no values"):
+        interpret(clean[:0], Description())
+
+
+def test_noise_of_each_ray_is_what_the_counts_say(smooth: GaussianPrior) -> None:
+    geometry = scan(8, 12, pixel_size=2.0, detector_spacing=2.0)
+    counts = photon_counts(
+        projector(geometry)(torch.full((1, 1, 12, 12), 0.5))[0].numpy(), 1e3, attenuation_per_unit(2.0)
+    )
+    counts[2, 5] = 0
+    integrals, noise = from_counts(counts, 1e3, attenuation_per_unit(2.0))
+    assert np.isinf(noise[2, 5])
+    by_counts = reconstruct_ct(counts, geometry, smooth, samples=2, steps=5, i0=1e3)
+    by_noise = reconstruct_ct(integrals, geometry, smooth, samples=2, steps=5, noise=noise)
+    assert torch.equal(by_counts.samples, by_noise.samples)
+    assert by_noise.measured_values == counts.size - 1
+    with pytest.raises(InputError, match="the noise has shape"):
+        reconstruct_ct(integrals, geometry, smooth, noise=noise[1:])
+    with pytest.raises(InputError, match="1 rays have a noise that is not positive"):
+        reconstruct_ct(integrals, geometry, smooth, noise=np.where(np.isinf(noise), 0, noise))
+
+
+def test_a_misfit_is_a_finding_beyond_noise_and_pixels_only(generator: torch.Generator) -> None:
+    sinogram = torch.full((1, 40, 50), 30.0)
+    noise = torch.randn(sinogram.shape, generator=generator)
+    assert scan_warning(0.5 * noise, sinogram, 0.5) is None
+    assert scan_warning(0.2 * noise, sinogram, 0.5) is None  # an iteration that fits noise
+    assert scan_warning(0.02 * noise, sinogram, 0.001) is None  # pixels
+    assert "chi-squared per ray 9" in str(scan_warning(1.5 * noise, sinogram, 0.5))
+    assert scan_warning(noise, sinogram, 0.0) is None
+    assert "misfit 10.0% of its rms" in str(scan_warning(torch.full_like(sinogram, 3.0), sinogram, 0.0))
+    blind = torch.full_like(sinogram, 0.5)
+    blind[:, :20] = math.inf
+    residual = torch.where(blind.isinf(), 100.0, 0.5 * noise)
+    assert scan_warning(residual, sinogram, blind) is None
+    assert chi_squared(residual, blind) == pytest.approx(1, abs=0.2)
+    assert scan_warning(residual, torch.zeros_like(sinogram), blind) is None
 
 
 def test_units_become_line_integrals_of_n() -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import platformdirs
 import pytest
 import torch
 from skimage.transform import radon
 
+from invsolve.cache import cache_folder
 from invsolve.errors import InputError
 from invsolve.forward_models import AstraProjector, Geometry, SparseProjector, even_angles, even_subset, projector
 from invsolve.forward_models.projector import build_matrix, expected_values
@@ -63,16 +68,36 @@ def test_matrix_and_astra_projectors_agree(scan: Geometry) -> None:
     assert float((direct.T(y) - back).abs().max()) < 1e-4 * float(back.abs().max())
 
 
-def test_plain_astra_geometry_is_ours() -> None:
+@pytest.mark.parametrize("kind", ["parallel", "fan"])
+def test_astras_own_geometry_is_ours(kind: str) -> None:
     import astra
 
-    image, degrees = blobs((32, 32)), np.arange(0, 180, 20.0)
+    image, degrees = blobs((32, 32)), np.array([0.0, 20.0, 75.0, 140.0, 200.0, 310.0])
     volume = astra.create_vol_geom(32, 32)
-    scan = astra.create_proj_geom("parallel", 1.0, 47, np.deg2rad(degrees))
-    identifier = astra.create_projector("linear", scan, volume)
+    if kind == "parallel":
+        theirs = astra.create_proj_geom("parallel", 1.0, 61, np.deg2rad(degrees))
+        identifier = astra.create_projector("linear", theirs, volume)
+        ours = Geometry(tuple(degrees), 61, (32, 32))
+    else:
+        theirs = astra.create_proj_geom("fanflat", 1.7, 61, np.deg2rad(degrees), 90.0, 40.0)
+        identifier = astra.create_projector("line_fanflat", theirs, volume)
+        ours = Geometry(
+            tuple(degrees), 61, (32, 32), "fan", detector_spacing=1.7, source_distance=90.0, detector_distance=40.0
+        )
     _, expected = astra.create_sino(image, identifier)
-    y = projector(Geometry(tuple(degrees), 47, (32, 32)))(torch.from_numpy(image)[None, None])[0]
-    np.testing.assert_allclose(y.numpy(), expected, atol=1e-4 * expected.max())
+    y = projector(ours)(torch.from_numpy(image)[None, None])[0].numpy()
+    np.testing.assert_allclose(y, expected, atol=1e-4 * expected.max())
+    # The object has no symmetry: reading the bins or the views the other way round is far off.
+    for other in (y[:, ::-1], projector(replace(ours, angles=tuple(-degrees)))(torch.from_numpy(image)[None, None])[0]):
+        assert np.linalg.norm(np.asarray(other) - expected) > 0.3 * np.linalg.norm(expected)
+
+
+def test_a_fans_source_is_below_the_slice_and_its_first_bin_on_the_left() -> None:
+    image = np.zeros((21, 21), np.float32)
+    image[3, 16] = 1  # 7 mm above the axis, 6 to the right
+    scan = Geometry((0.0,), 61, (21, 21), "fan", source_distance=50.0, detector_distance=50.0)
+    y = projector(scan)(torch.from_numpy(image)[None, None])[0, 0].numpy()
+    assert float((y * np.arange(61)).sum() / y.sum()) == pytest.approx(30 + 6 * 100 / (50 + 7), abs=0.1)
 
 
 @pytest.mark.parametrize("circle", [True, False])
@@ -170,18 +195,99 @@ def test_cached_matrix_needs_no_astra_and_survives_damage(tmp_path: Path) -> Non
     assert cached.stat().st_size > 1000
 
 
+def _parts(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as archive:
+        return dict(archive)
+
+
+def _changed(array: np.ndarray, index: int, value: float) -> np.ndarray:
+    out = array.copy()
+    out[index] = value
+    return out
+
+
+DAMAGED: dict[str, Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]] = {
+    "column far beyond": lambda m: {"indices": _changed(m["indices"], 5, 2**30)},
+    "negative column": lambda m: {"indices": _changed(m["indices"], 5, -1)},
+    "rows that go back": lambda m: {"indptr": _changed(m["indptr"], 5, 0)},
+    "rows beyond the end": lambda m: {"indptr": _changed(m["indptr"], -1, 2**30)},
+    "rows that start late": lambda m: {"indptr": _changed(m["indptr"], 0, 1)},
+    "a row too few": lambda m: {"indptr": m["indptr"][:-1]},
+    "not a number": lambda m: {"data": _changed(m["data"], 5, np.nan)},
+    "a value too few": lambda m: {"data": m["data"][:-1]},
+    "another type": lambda m: {"indices": m["indices"].astype(np.float32)},
+    "complex": lambda m: {"data": m["data"] * 1j},
+    "no rows": lambda m: {"indptr": m["indptr"][:0], "data": m["data"][:0], "indices": m["indices"][:0]},
+    "two dimensions": lambda m: {"data": m["data"][None]},
+    "another shape": lambda m: {"shape": m["shape"] + 1},
+    "of no shape": lambda m: {"shape": np.array(3)},
+    "objects": lambda m: {"data": np.array([{}], dtype=object)},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)
+def test_a_cached_matrix_that_is_none_is_built_again(
+    damage: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]], tmp_path: Path
+) -> None:
+    ones = torch.ones(1, 1, *PARALLEL.shape)
+    expected = projector(PARALLEL)(ones)
+    (cached,) = (tmp_path / "cache").glob("projector-*.npz")
+    parts = _parts(cached)
+    np.savez(cached, **{**parts, **damage(parts)})
+    assert torch.equal(projector(PARALLEL)(ones), expected)
+    assert all(np.array_equal(parts[name], array) for name, array in _parts(cached).items())
+
+
+def test_any_damage_to_a_cached_matrix_is_mended(tmp_path: Path) -> None:
+    scan = replace(PARALLEL, shape=(5, 6), detectors=9, center=None)
+    ones = torch.ones(1, 1, *scan.shape)
+    expected = projector(scan)(ones)
+    (cached,) = (tmp_path / "cache").glob("projector-*.npz")
+    whole = cached.read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        content = np.frombuffer(whole, np.uint8).copy()
+        start, length = rng.integers(len(whole)), rng.integers(1, 12)
+        content[start : start + length] = rng.integers(0, 256, len(content[start : start + length]))
+        cut = rng.integers(len(whole)) if rng.random() < 0.2 else len(whole)
+        cached.write_bytes(content[:cut].tobytes())
+        torch.testing.assert_close(projector(scan)(ones), expected)
+
+
+def test_an_astra_projector_is_freed() -> None:
+    import astra
+
+    operator = projector(PARALLEL, limit=0)
+    assert isinstance(operator, AstraProjector)
+    identifier = operator._projector.proj_id
+    assert astra.projector.volume_geometry(identifier)
+    del operator
+    gc.collect()
+    with pytest.raises(astra.log.AstraError):
+        astra.projector.volume_geometry(identifier)
+
+
+def test_the_cache_folder_is_the_systems_unless_another_is_given(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert cache_folder() == tmp_path / "cache"
+    monkeypatch.delenv("INVSOLVE_CACHE")
+    assert cache_folder() == Path(platformdirs.user_cache_dir("invsolve", appauthor=False))
+    assert "invsolve" in cache_folder().parts
+
+
 def test_concurrent_writers_leave_one_whole_file(tmp_path: Path) -> None:
     from invsolve.forward_models.projector import _read, _write, build_matrix
 
     matrix = build_matrix(PARALLEL)
-    path = tmp_path / "cache" / "projector-1-test.npz"
+    path = tmp_path / "cache" / "projector-test.npz"
     threads = [threading.Thread(target=_write, args=(path, matrix)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert [p.name for p in path.parent.iterdir()] == [path.name]
-    stored = _read(path)
+    stored = _read(path, matrix.shape)
     assert stored is not None
     assert abs(stored - matrix).max() == 0
 
@@ -208,26 +314,92 @@ def test_toml_units_direction_and_ranges(tmp_path: Path) -> None:
     assert scan.kind == "fan"
 
 
-BAD_TOML = {
-    "not toml": "angles = [",
-    "no angles": "detectors = 9\nshape = [8, 8]",
-    "unknown key": "angles = [0.0]\ndetectors = 9\nshape = [8, 8]\ncolour = 3",
-    "missing key": "angles = [0.0]\nshape = [8, 8]",
-    "source inside": 'kind = "fan"\nangles = [0.0]\ndetectors = 9\nshape = [8, 8]\nsource_distance = 3.0',
-    "negative spacing": "angles = [0.0]\ndetectors = 9\nshape = [8, 8]\ndetector_spacing = -1.0",
-    "bad unit": 'angle_unit = "gon"\nangles = [0.0]\ndetectors = 9\nshape = [8, 8]',
-    "text for angles": 'angles = "all"\ndetectors = 9\nshape = [8, 8]',
-}
+GOOD_TOML = {"angles": "[0.0]", "detectors": "9", "shape": "[8, 8]"}
+FAN_TOML = {"kind": '"fan"', "source_distance": "100.0"}
+
+BAD_KEYS: dict[str, tuple[dict[str, str | None], str]] = {
+    "no angles": ({"angles": None}, "no angles"),
+    "no detectors": ({"detectors": None}, "no detectors"),
+    "no shape": ({"shape": None}, "no shape"),
+    "unknown key": ({"colour": "3"}, "unknown key 'colour'"),
+    "cone": ({"kind": '"cone"', "detector_rows": "3"}, "kind = 'cone' is not supported yet"),
+    "kind of another type": ({"kind": "[1]"}, "kind = [1]"),
+    "bad unit": ({"angle_unit": '"gon"'}, "angle_unit = 'gon'"),
+    "bad direction": ({"direction": "3"}, "direction = 3"),
+    "text for angles": ({"angles": '"all"'}, "angles = 'all'"),
+    "nested angles": ({"angles": "[[0.0], [1.0]]"}, "angles = [[0.0], [1.0]]"),
+    "true angles": ({"angles": "[true, false]"}, "angles = [True, False]"),
+    "no angle in the list": ({"angles": "[]"}, "no angles"),
+    "nan angle": ({"angles": "[nan]"}, "angles = [nan]"),
+    "range without count": ({"angles": "{ first = 0, last = 180 }"}, "angles = {"),
+    "list in a range": ({"angles": "{ first = [0], last = 180, count = 3 }"}, "first = [0]"),
+    "nan in a range": ({"angles": "{ first = 0, last = nan, count = 3 }"}, "last = nan"),
+    "count that does not fit": ({"angles": "{ first = 0, last = 180, count = 1000000000000 }"}, "count = 1000000000000"),
+    "fractional count": ({"angles": "{ first = 0, last = 180, count = 1e12 }"}, "count = 1000000000000.0"),
+    "fractional detectors": ({"detectors": "9.5"}, "detectors = 9.5"),
+    "true detectors": ({"detectors": "true"}, "detectors = True"),
+    "negative detectors": ({"detectors": "-4"}, "detectors = -4"),
+    "many detectors": ({"detectors": "100000000000"}, "would take 373 GiB"),
+    "one side": ({"shape": "[8]"}, "shape = (8,)"),
+    "a side as text": ({"shape": '["8", 8]'}, "shape = ('8', 8)"),
+    "shape as a number": ({"shape": "8"}, "shape = 8"),
+    "huge slice": ({"shape": "[1000000, 1000000]"}, "shape = (1000000, 1000000) would take 3.73e+03 GiB"),
+    "number of 4000 digits": ({"pixel_size": "9" * 4000}, "pixel_size = 999"),
+    "negative spacing": ({"detector_spacing": "-1.0"}, "detector_spacing = -1.0"),
+    "true spacing": ({"detector_spacing": "true"}, "detector_spacing = True"),
+    "text pixel": ({"pixel_size": '"1 mm"'}, "pixel_size = '1 mm'"),
+    "centre as a list": ({"center": "[4]"}, "center = [4]"),
+    "centre nan": ({"center": "nan"}, "center = nan"),
+    "centre far away": ({"center": "1e9"}, "center = 1000000000.0"),
+    "axis as a number": ({"axis_pixel": "4.0"}, "axis_pixel = 4.0"),
+    "axis of lists": ({"axis_pixel": "[[4], [4]]"}, "axis_pixel = ([4], [4])"),
+    "axis nan": ({"axis_pixel": "[nan, 3.0]"}, "axis_pixel = (nan, 3.0)"),
+    "source inside": ({**FAN_TOML, "source_distance": "3.0"}, "source_distance = 3.0"),
+    "source inside a shifted slice": ({**FAN_TOML, "source_distance": "9.0", "axis_pixel": "[7, 7]"}, "source_distance"),
+    "no source": ({"kind": '"fan"'}, "source_distance = inf"),
+    "negative detector distance": ({**FAN_TOML, "detector_distance": "-1"}, "detector_distance = -1"),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("text", BAD_TOML.values(), ids=BAD_TOML)
-def test_bad_geometry_files_say_what_is_wrong(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("changes", "said"), BAD_KEYS.values(), ids=BAD_KEYS)
+def test_bad_geometry_keys_are_named(changes: dict[str, str | None], said: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.toml"
-    path.write_text(text)
+    lines = {name: value for name, value in {**GOOD_TOML, **changes}.items() if value is not None}
+    path.write_text("\n".join(f"{name} = {value}" for name, value in lines.items()))
     with pytest.raises(InputError) as caught:
         Geometry.read(path)
     assert "bad.toml" in caught.value.message
+    assert said in caught.value.message
+    assert len(caught.value.message.splitlines()) == 1
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"angles = [", b"a = " + b"[" * 5000, b"detectors = " + b"9" * 5000, b"\xff\xfe", b"a = {" + b"b = {" * 3000],
+    ids=["cut", "nested", "5000 digits", "not text", "nested tables"],
+)
+def test_what_is_not_toml_is_refused_in_one_line(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="cannot read the geometry") as caught:
+        Geometry.read(path)
+    assert len(caught.value.message.splitlines()) == 1
+
+
+def test_a_pipe_is_not_read_as_a_geometry(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    for path in (tmp_path / "pipe.toml", Path(os.devnull), tmp_path):
+        with pytest.raises(InputError, match="pipe or a device|is a folder"):
+            Geometry.read(path)
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    angles = tuple(np.linspace(0, 180, 3, endpoint=False, dtype=np.float32))
+    scan = Geometry(angles, np.int64(9), (np.int32(8), np.int32(8)), pixel_size=np.float32(0.5))  # type: ignore[arg-type]
+    assert len(scan.digest) == 24
+    (tmp_path / "g.toml").write_text(scan.to_toml())
+    assert Geometry.read(tmp_path / "g.toml").sinogram_shape == (3, 9)
 
 
 def test_missing_geometry_file(tmp_path: Path) -> None:

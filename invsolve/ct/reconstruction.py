@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from invsolve.ct.iterative import cgls
+from invsolve.ct.sinogram import from_counts
 from invsolve.ct.units import attenuation_per_unit
-from invsolve.forward_models import ForwardModel, GaussianNoise, Geometry, LinearOperator, TransmissionNoise
+from invsolve.errors import InputError
+from invsolve.forward_models import Diagonal, ForwardModel, GaussianNoise, Geometry, LinearOperator
 from invsolve.forward_models.projector import check_sinogram, projector
 from invsolve.models.score_model import ScoreModel
 from invsolve.options import RECONSTRUCTION, Changes, SolveOptions
@@ -70,7 +72,7 @@ def reconstruction_task(
     sinogram: Any,
     geometry: Geometry,
     *,
-    noise: float = 0.0,
+    noise: float | Array = 0.0,
     i0: float | None = None,
     scale: float | None = None,
     operator: LinearOperator | None = None,
@@ -82,19 +84,21 @@ def reconstruction_task(
     stack = np.asarray(sinogram, dtype=np.float32)
     check_sinogram(stack, geometry)
     stack = np.ascontiguousarray(stack.reshape(-1, *geometry.sinogram_shape))
-    GaussianNoise(noise)  # checks the number
-    counts = None
     if i0 is not None:
-        counts = TransmissionNoise(i0, scale or attenuation_per_unit(geometry.pixel_size))
-        counts.line_integrals(torch.from_numpy(stack))  # checks the counts
+        stack, noise = from_counts(stack, i0, scale or attenuation_per_unit(geometry.pixel_size))
+    level = _noise_level(noise, stack)
     matrix = projector(geometry) if operator is None else operator
     return Task(
         name="ct",
-        run=partial(reconstruct, stack, geometry, noise, counts, operator),
+        run=partial(reconstruct, stack, geometry, level, operator),
         options=RECONSTRUCTION,
         operator=matrix,
         determined=lambda: float(determined(matrix, probes=1).mean()),
-        problem={"views": float(geometry.views), "noise": noise, "photons": i0 or 0.0},
+        problem={
+            "views": float(geometry.views),
+            "noise": level if isinstance(level, float) else 0.0,
+            "photons": i0 or 0.0,
+        },
         work=float(len(stack) * geometry.shape[0] * geometry.shape[1]),
     )
 
@@ -105,7 +109,7 @@ def reconstruct_ct(
     prior: ScoreModel,
     options: SolveOptions = RECONSTRUCTION,
     *,
-    noise: float = 0.0,
+    noise: float | Array = 0.0,
     i0: float | None = None,
     scale: float | None = None,
     operator: LinearOperator | None = None,
@@ -121,9 +125,10 @@ def reconstruct_ct(
     geometry : the scan.
     prior : a prior of CT slices in the units of n.
     options : how to sample; ``sigma_start`` None chooses by :func:`starting_level`.
-    noise : standard deviation of Gaussian noise on the line integrals, in their units.
+    noise : standard deviation of Gaussian noise on the line integrals, in their units: a number, or one for each ray
+        in the sinogram's shape, infinite where nothing was measured.
     i0 : photons per ray without an object: ``sinogram`` then holds counts, and each ray is weighted by what it let
-        through (see :class:`TransmissionNoise`).
+        through (see :class:`invsolve.forward_models.TransmissionNoise`).
     scale : with ``i0``: attenuation per unit of the inner sinogram; default that of water 0.0192 / mm and the geometry's
         pixel size.
     operator : the projector, where the caller has it already.
@@ -146,8 +151,7 @@ def reconstruct_ct(
 def reconstruct(
     stack: Array,
     geometry: Geometry,
-    noise: float,
-    counts: TransmissionNoise | None,
+    noise: float | Array,
     operator: LinearOperator | None,
     prior: ScoreModel,
     options: SolveOptions,
@@ -163,11 +167,34 @@ def reconstruct(
         def report(info: StepInfo, index: int = index) -> None:
             progress((index + info.step / info.steps) / len(y))
 
-        one, model = y[index : index + 1], ForwardModel(matrix, GaussianNoise(noise))
-        if counts is not None:
-            model, one = counts.quadratic(matrix, one)
+        level = noise if isinstance(noise, float) else torch.from_numpy(noise[index]).to(y)
+        model, one = _measurement(matrix, y[index : index + 1], level)
         parts.append(_one_slice(model, one, prior, options, index, report))
     return _stacked(parts, options)
+
+
+def _noise_level(noise: Any, stack: Array) -> float | Array:
+    """A number, or the standard deviation of every ray of the stack.
+
+    Raises
+    ------
+    InputError : negative, not a number, or of another shape.
+    """
+    if np.ndim(noise) == 0:
+        return GaussianNoise(float(noise)).sigma
+    level = np.asarray(noise, dtype=np.float32)
+    if level.size != stack.size or level.shape[-2:] != stack.shape[-2:]:
+        raise InputError(f"the noise has shape {level.shape}, the sinogram {stack.shape}", hint="give one for each ray")
+    if not (level > 0).all():
+        raise InputError(f"{int((~(level > 0)).sum())} rays have a noise that is not positive", hint="wanted above 0")
+    return level.reshape(stack.shape)
+
+
+def _measurement(matrix: LinearOperator, y: Tensor, noise: float | Tensor) -> tuple[ForwardModel, Tensor]:
+    """The forward model of one slice and its measurement (1, ...), whitened where each ray has noise of its own."""
+    if isinstance(noise, float):
+        return ForwardModel(matrix, GaussianNoise(noise)), y
+    return ForwardModel(Diagonal(1 / noise) @ matrix, GaussianNoise(1.0)), y / noise
 
 
 def _one_slice(

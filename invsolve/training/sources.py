@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from invsolve.cache import cache_folder
 from invsolve.errors import InputError
 
 Picture = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -155,7 +156,7 @@ def _from_torchvision(name: str, channels: int) -> list[Picture]:
             hint="give a folder of images, an .npz, or a name such as CIFAR10",
         )
     factory: Any = getattr(torchvision.datasets, name)
-    root = Path.home() / ".cache" / "invsolve" / "datasets"
+    root = cache_folder() / "datasets"
     try:
         dataset = factory(root=str(root), download=True)
     except (TypeError, RuntimeError, OSError) as error:

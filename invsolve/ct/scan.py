@@ -1,0 +1,285 @@
+"""What a sinogram means: from a file's numbers and what is known of the scan to line integrals, noise and geometry.
+
+Nothing is read, written or said here: what was assumed is told in the ``notes`` of the :class:`Scan`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from invsolve.ct.sinogram import (
+    UNITS,
+    Units,
+    estimate_noise,
+    find_axes,
+    find_center,
+    from_counts,
+    normalize,
+    slice_size,
+)
+from invsolve.ct.units import MU_WATER
+from invsolve.errors import InputError, UsageError
+from invsolve.forward_models import Geometry, even_subset
+
+Array = npt.NDArray[Any]
+ORDERS = ("views,detectors", "detectors,views")
+LARGEST = 1e12
+"""Beyond this no line integral and no photon count lies, and squares of float32 overflow soon."""
+
+
+class AngleRange(NamedTuple):
+    """Views evenly from ``first`` to ``last`` degrees, the end excluded."""
+
+    first: float
+    last: float
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is known of a scan beside its numbers. What is None or "auto" is found from the data, or assumed.
+
+    Parameters
+    ----------
+    geometry : the whole scan; then ``angles`` do not count.
+    angles : degrees, one per view, or their range; default 0 to 180.
+    size : side of the slice in pixels.
+    truth_width : width of a true slice that the result will be compared with: the size, if none is given.
+    pixel_size : side of a pixel and of a bin in mm.
+    center : bin of the rotation axis from 0, or "auto" for the centre of mass (parallel beams).
+    axis : "views,detectors", "detectors,views" or "auto".
+    units, mu_water, i0 : see :func:`invsolve.ct.sinogram.normalize`.
+    noise : standard deviation in the sinogram's own units, or "auto".
+    views : use an even subset of so many views.
+    """
+
+    geometry: Geometry | None = None
+    angles: AngleRange | tuple[float, ...] | None = None
+    size: int | None = None
+    truth_width: int | None = None
+    pixel_size: float | None = None
+    center: float | Literal["auto"] | None = None
+    axis: str = "auto"
+    units: str = "pixel"
+    mu_water: float = MU_WATER
+    i0: float | None = None
+    noise: float | Literal["auto"] = "auto"
+    views: int | None = None
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A sinogram as the solver wants it.
+
+    Parameters
+    ----------
+    sinogram : (slices, views, detectors), line integrals of n in pixel lengths.
+    geometry : the scan.
+    noise : standard deviation of the line integrals in their units: a number, 0 where unknown or none; or from photon
+        counts one for each ray, infinite where no photon came through.
+    stacked : whether there was an axis of slices.
+    i0 : photons per ray without an object, where the sinogram came as counts.
+    notes : sentences on what was assumed, for a person.
+    """
+
+    sinogram: Array
+    geometry: Geometry
+    noise: float | Array
+    stacked: bool
+    i0: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+def interpret(measured: Array, known: Description) -> Scan:
+    """From a file's numbers (views, detectors), (detectors, views) or a stack of them to a scan.
+
+    Raises
+    ------
+    InputError : the numbers are of no sinogram, or do not fit what is known.
+    UsageError : what is known contradicts itself, or more must be.
+    """
+    _check(measured, known)
+    stack = measured if measured.ndim == 3 else measured[None]
+    order = axis_order(stack, known)
+    if order == "detectors,views":
+        stack = np.ascontiguousarray(np.swapaxes(stack, -1, -2))
+    geometry, told = _given_geometry(stack, known, order) if known.geometry else _assumed_geometry(stack, known, order)
+    notes = [told]
+    if known.center is not None:
+        geometry = replace(geometry, center=axis_bin(stack, geometry, known))
+        notes.append(f"centre of rotation at bin {geometry.axis_bin:.2f}")
+    if known.views is not None:
+        chosen = even_subset(geometry.views, known.views)
+        if known.views < geometry.views:
+            notes.append(f"using {known.views} of {geometry.views} views, evenly spaced")
+        stack, geometry = stack[:, chosen], geometry.subset(known.views)
+    sinogram, noise, more = line_integrals(stack, replace(known, pixel_size=known.pixel_size or _pixel_size(known)))
+    return Scan(sinogram, geometry, noise, measured.ndim == 3, known.i0, (*notes, *more))
+
+
+def _check(measured: Array, known: Description) -> None:
+    if measured.ndim not in (2, 3):
+        raise InputError(
+            f"the sinogram has {measured.ndim} dimensions, shape {measured.shape}",
+            hint="wanted (views, detectors), or (slices, views, detectors)",
+        )
+    if measured.size == 0:
+        raise InputError(f"the sinogram holds no values, shape {measured.shape}", hint="wanted (views, detectors)")
+    if known.units not in UNITS:
+        raise UsageError(f"--units {known.units!r}", hint=f"wanted {', '.join(UNITS)}")
+    if known.axis not in ("auto", *ORDERS):
+        raise UsageError(f"--axis {known.axis!r}", hint="wanted views,detectors, detectors,views or auto")
+    for name, value in (("--pixel-size", known.pixel_size), ("--mu-water", known.mu_water), ("--i0", known.i0)):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise UsageError(f"{name} {value}", hint="wanted a positive number")
+    if known.i0 is not None and known.units != "counts":
+        raise UsageError("--i0 without photon counts", hint="add --units counts, or leave --i0 out")
+    if known.noise != "auto" and not 0 <= known.noise <= LARGEST:
+        raise UsageError(f"--noise {known.noise}", hint="wanted a number >= 0, in the file's units")
+
+
+# -- which axes -----------------------------------------------------------------------------------------------------
+def attenuating(stack: Array, known: Description) -> Array:
+    """Something proportional to line integrals, whatever the units: for looking at, before they are settled."""
+    if known.units != "counts":
+        return stack
+    return -np.log(np.clip(stack, 1, None) / (known.i0 or max(1, stack.max())))
+
+
+def axis_order(stack: Array, known: Description) -> str:
+    """Which axis is which, by the data unless it is given; with a geometry (views, detectors) unless it is given.
+
+    Raises
+    ------
+    InputError : a given order contradicts the data.
+    """
+    if known.geometry is not None:
+        return "views,detectors" if known.axis == "auto" else known.axis
+    if known.axis == "auto":
+        return find_axes(attenuating(stack, known))
+    given = stack if known.axis == "views,detectors" else np.swapaxes(stack, -1, -2)
+    if find_axes(attenuating(given, known)) == "detectors,views":
+        other = ORDERS[1 - ORDERS.index(known.axis)]
+        raise InputError(
+            f"--axis {known.axis} does not fit the data: every column has the same sum, not every row",
+            hint=f"give --axis {other}, or auto",
+        )
+    return known.axis
+
+
+# -- which geometry -------------------------------------------------------------------------------------------------
+def _given_geometry(stack: Array, known: Description, order: str) -> tuple[Geometry, str]:
+    """The geometry that came with the scan, and what it says."""
+    assert known.geometry is not None
+    found = known.geometry
+    if stack.shape[-2:] != found.sinogram_shape:
+        raise InputError(
+            f"the sinogram has shape {stack.shape[-2:]}, the geometry says (views, detectors) = {found.sinogram_shape}",
+            hint="correct one of them, or give --axis detectors,views",
+        )
+    if known.size is not None:
+        found = replace(found, shape=(known.size, known.size), axis_pixel=None)
+    return found, (
+        f"given: {found.kind} beam, {_views(found)} counter-clockwise, axes ({order}), {found.detectors} bins of "
+        f"{found.detector_spacing:g} mm, slice {found.shape[1]} x {found.shape[0]}"
+    )
+
+
+def _assumed_geometry(stack: Array, known: Description, order: str) -> tuple[Geometry, str]:
+    """A parallel scan with bins as wide as pixels, and what was assumed of it."""
+    views, detectors = stack.shape[-2:]
+    angles = view_angles(AngleRange(0.0, 180.0) if known.angles is None else known.angles, views)
+    if len(angles) != views:
+        other = ORDERS[1 - ORDERS.index(order)]
+        raise InputError(
+            f"{len(angles)} angles for a sinogram with {views} views",
+            hint="give one angle per view" + (f"; with --axis {other}" if len(angles) == detectors else ""),
+        )
+    width = known.size or known.truth_width or slice_size(attenuating(stack, known))
+    spacing = known.pixel_size or 1.0
+    found = Geometry(angles, detectors, (width, width), detector_spacing=spacing, pixel_size=spacing)
+    skimage = order == "detectors,views"
+    if skimage:  # which turns the picture about pixel (n // 2, n // 2), and that falls on bin detectors // 2
+        found = replace(found, center=float(detectors // 2), axis_pixel=(width // 2, width // 2))
+    return found, (
+        f"assumed: parallel beam, {_views(found, 'over 180 degrees, ' if known.angles is None else '')} counter-clockwise, "
+        f"axes ({order}), {detectors} bins as wide as a pixel, slice {width} x {width}"
+        + (", as scikit-image's radon" if skimage else "")
+    )
+
+
+def _views(geometry: Geometry, span: str = "") -> str:
+    return f"{geometry.views} views {span}{geometry.angles[0]:g} to {geometry.angles[-1]:g}"
+
+
+def view_angles(given: AngleRange | tuple[float, ...], views: int) -> tuple[float, ...]:
+    """One angle per view in degrees.
+
+    Raises
+    ------
+    InputError : they look like radians.
+    """
+    if isinstance(given, AngleRange):
+        span = given.last - given.first
+        angles = tuple(given.first + span * i / views for i in range(views))
+    else:
+        angles = given
+    if len(angles) >= 4 and np.ptp(angles) <= 2 * np.pi + 0.01:
+        raise InputError(
+            f"the angles span {np.ptp(angles):.3g} degrees: they look like radians",
+            hint="convert them to degrees, or say angle_unit in a --geometry file",
+        )
+    return angles
+
+
+# -- which centre ---------------------------------------------------------------------------------------------------
+def axis_bin(stack: Array, geometry: Geometry, known: Description) -> float:
+    """The bin of the rotation axis, given or found.
+
+    Raises
+    ------
+    InputError : it lies off the detector, or the data do not tell it.
+    UsageError : a fan's is to be found.
+    """
+    if known.center == "auto" and geometry.kind == "fan":
+        raise UsageError("--center auto with a fan beam: it is found for parallel beams only", hint="give --center BIN")
+    given = known.center
+    at = find_center(attenuating(stack, known), geometry.angles) if given == "auto" or given is None else given
+    if not 0 <= at <= geometry.detectors - 1:
+        raise InputError(
+            f"--center {at:g} is off the detector", hint=f"wanted a bin from 0 to {geometry.detectors - 1}"
+        )
+    return at
+
+
+# -- which units, which noise ---------------------------------------------------------------------------------------
+def _pixel_size(known: Description) -> float | None:
+    return known.geometry.pixel_size if known.geometry else None
+
+
+def line_integrals(stack: Array, known: Description) -> tuple[Array, float | Array, list[str]]:
+    """Line integrals of n in pixel lengths, the standard deviation of their noise, and what was assumed of both."""
+    units: Units = next(one for one in UNITS if one == known.units)
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        normal = normalize(stack, units, pixel_size=known.pixel_size, mu_water=known.mu_water, i0=known.i0)
+    largest = np.abs(normal.sinogram).max()
+    if not largest <= LARGEST:
+        raise InputError(
+            f"the sinogram has values up to {largest:.3g}", hint=f"wanted line integrals, or counts, below {LARGEST:g}"
+        )
+    if units == "pixel":
+        told = "units: line integrals of n in pixel lengths, HU = 2000 n - 1000 (--units for others)"
+    else:
+        told = f"units: {units}, water {known.mu_water:g} per mm, pixels of {known.pixel_size:g} mm"
+    if normal.i0 is not None:
+        integrals, noise = from_counts(normal.sinogram, normal.i0, normal.scale)
+        return integrals, noise, [told, f"noise: photon counts, I0 = {normal.i0:g}"]
+    if known.noise != "auto":
+        return normal.sinogram, known.noise / normal.scale, [told]
+    level = estimate_noise(normal.sinogram)
+    found = f"{level * normal.scale:.3g} (in the file's units), estimated where the scan is quietest"
+    return normal.sinogram, level, [told, f"noise: {found if level else 'none found'}; --noise to set it"]
