@@ -127,7 +127,7 @@ def verify(
     check_writable([path for path in (save, picture) if path], force=force)
     check_memory(BYTES_PER_DRAW * samples, f"--samples {samples}", hint="take fewer; errors fall as 1 / sqrt(samples)")
     if against is not None:
-        regular_file(against, "file of saved figures")
+        regular_file(against, "saved run")
 
     with clean_stdout():
         from invsolve.cli.own import OwnCodeError, blame
