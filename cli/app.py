@@ -100,11 +100,16 @@ def run() -> int:
     open_standard_streams()
     hide_warnings()
     try:
+        error: BaseException
         code = app(standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else int(ExitCode.OK)
     except Stopped as stop:
         error = stop.cause
+    except SystemExit as stop:  # what Typer makes of a reader of --help who leaves early
+        if not isinstance(stop.__context__, OSError):
+            raise
+        error = stop.__context__
     except Exception as other:  # noqa: BLE001 - the one place where everything is reported
         error = other
     if Verbosity.level >= 2:

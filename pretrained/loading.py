@@ -182,8 +182,11 @@ def resolve_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         where = torch.device(device)
-    except RuntimeError:
-        raise ModelError(f"unknown device {device!r}", hint="use auto, cpu, cuda or cuda:N") from None
+        known = where.type != "meta"  # of which tensors have shapes, but no values
+    except (RuntimeError, ValueError, OverflowError):
+        known = False
+    if not known:
+        raise ModelError(f"unknown device {brief(device)}", hint="use auto, cpu, cuda or cuda:N")
     if where.type == "cuda" and (where.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise ModelError(
