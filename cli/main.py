@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
     app: typer.Typer
 
-SINGLE_STREAM_OF_WORK = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""Environment for the OpenMP that PyTorch brings along: threads that wait for each other sleep instead of spinning. On a
-machine that is busy otherwise, spinning takes the time of the very thread that is waited for (benchmarks/busy.py)."""
+SHARING = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""Environment for PyTorch's OpenMP, unless it is set already: threads that wait for each other sleep. By default they spin,
+and where another program wants their core, that takes the time of the very thread waited for (benchmarks/busy.py)."""
 
 
 def __getattr__(name: str) -> Any:
@@ -27,7 +27,7 @@ def __getattr__(name: str) -> Any:
 
 def main() -> None:
     """Run the command line and end the process with an exit code of :class:`invsolve.errors.ExitCode`."""
-    for name, value in SINGLE_STREAM_OF_WORK.items():
+    for name, value in SHARING.items():
         os.environ.setdefault(name, value)
     try:
         from invsolve.cli.app import run
