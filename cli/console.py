@@ -1,18 +1,50 @@
-"""Messages, progress bars and the way errors reach a person. All of it on stderr; stdout is for results and JSON."""
+"""Messages, progress and the way errors reach a person. All of it on stderr; stdout is for results and JSON."""
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+import time
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from invsolve.errors import ExitCode, InvsolveError
 
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class StandardError(Console):
+    """Where nobody reads stderr any more, nothing is said, and the work goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        with suppress(OSError):  # a disk that is full: there is nowhere left to say so
+            super().print(*objects, **options)
+
+
+err = StandardError(stderr=True, highlight=False, soft_wrap=True)
+
+LINE_SHARE, LINE_SECONDS = 0.1, 30.0
+"""Where there is no bar, a line tells of progress after so much of the work, at the latest after so many seconds."""
+
+QUIET_SECONDS = 3.0
+"""No such line sooner than this after the one before: short runs need none."""
+
+LONGEST_MESSAGE = 600
 
 
 class Verbosity:
@@ -33,10 +65,44 @@ def show_bars() -> bool:
     return err.is_terminal and not quiet
 
 
-def progress_bar(*columns: str) -> Progress:
+class LineProgress(Progress):
+    """A bar where a terminal shows it, else a plain line now and then, for log files; nothing with -q."""
+
+    def __init__(self, *columns: Any, **options: Any) -> None:
+        super().__init__(*columns, **options)
+        self._told: dict[TaskID, tuple[float, float]] = {}  # when the last line was written, and at which share
+
+    def add_task(self, description: str, *arguments: Any, **options: Any) -> TaskID:
+        task = super().add_task(description, *arguments, **options)
+        self._told[task] = (time.monotonic(), 0.0)
+        return task
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        super().update(task_id, **changes)
+        self._tell(task_id)
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        super().advance(task_id, advance)
+        self._tell(task_id)
+
+    def _tell(self, task_id: TaskID) -> None:
+        task = self._tasks[task_id]
+        if not self.disable or not task.total:
+            return
+        share, now = task.completed / task.total, time.monotonic()
+        when, before = self._told[task_id]
+        if share >= 1 or now - when < (QUIET_SECONDS if share - before >= LINE_SHARE else LINE_SECONDS):
+            return
+        self._told[task_id] = (now, share)
+        elapsed = task.elapsed or 0.0
+        left = f", about {elapsed * (1 - share) / share:.0f} s left" if share > 0 else ""
+        say(f"{task.description}: {share:.0%} after {elapsed:.0f} s{left}")
+
+
+def progress_bar(*columns: str) -> LineProgress:
     """A bar with share, elapsed and remaining time; extra columns are format strings over the task's fields."""
     extra = [TextColumn(column) for column in columns]
-    return Progress(
+    return LineProgress(
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
@@ -64,27 +130,84 @@ def clean_stdout() -> Iterator[None]:
         os.close(saved)
 
 
-def report_error(error: InvsolveError) -> None:
+def hide_warnings() -> None:
+    """Warnings of libraries are for developers: shown at -vv only, unless Python was told otherwise (-W)."""
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        say(f"{category.__name__}: {message}", level=2)
+
+    if not sys.warnoptions:
+        warnings.showwarning = show
+
+
+def open_standard_streams() -> None:
+    """Where stdin, stdout or stderr was closed, open nothing in its place: else the next file opened would be taken
+    for it."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
+
+
+def forget_stdout() -> None:
+    """Nobody reads stdout any more: what Python still wants to write there when it ends goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
+def one_line(message: str) -> str:
+    """A message without line breaks and control characters, such as a file's name can hold, and not without end."""
+    flat = " ".join(message.split())
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in flat)
+    return plain if len(plain) <= LONGEST_MESSAGE else f"{plain[:LONGEST_MESSAGE]}..."
+
+
+def report(message: str, hint: str = "") -> None:
     """``error: what`` and ``hint: the way out``, one line each."""
-    err.print(f"error: {error.message}", markup=False, style="red")
-    if error.hint:
-        err.print(f"hint: {error.hint}", markup=False)
+    err.print(f"error: {one_line(message)}", markup=False, style="red")
+    if hint:
+        err.print(f"hint: {one_line(hint)}", markup=False)
 
 
 def exit_code_of(error: BaseException) -> int:
     """Report ``error`` on stderr and return its documented exit code."""
     if isinstance(error, InvsolveError):
-        report_error(error)
+        report(error.message, error.hint)
         return int(error.exit_code)
     if isinstance(error, KeyboardInterrupt):
-        err.print("interrupted; nothing was overwritten")
+        err.print("interrupted")
         return int(ExitCode.INTERRUPTED)
-    if isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
-        err.print("error: out of memory", style="red")
-        err.print("hint: use fewer --samples, or a smaller picture")
+    if out_of_memory(error):
+        report("out of memory", "use fewer --samples, or a smaller picture")
         return int(ExitCode.FAILED)
-    err.print(
-        f"error: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}", markup=False
-    )
-    err.print("hint: this is a bug; run again with -vv for a traceback and report it")
+    if isinstance(error, OSError) and error.errno == errno.EPIPE:
+        forget_stdout()  # such as `invsolve models | head -1`: the reader has seen enough
+        return int(ExitCode.OUTPUT)
+    if isinstance(error, OSError) and error.strerror and error.errno != errno.EINVAL:
+        return _exit_code_of_system(error)
+    reason = str(error) or "no message"
+    report(f"{type(error).__name__}: {reason}", "this is a bug; run again with -vv for a traceback and report it")
     return int(ExitCode.FAILED)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether Python or torch ran out of memory, on the CPU or on a GPU."""
+    signs = ("out of memory", "can't allocate memory", "not enough memory", "Unable to allocate")
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
+
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
+
+
+def _exit_code_of_system(error: OSError) -> int:
+    """What the operating system refuses: a disk that is full, or a path it cannot follow."""
+    where = f"{str(error.filename)[:200]}: " if error.filename is not None else ""
+    if error.errno in FULL:
+        report(f"cannot write {where}{error.strerror}", "free some space or choose another place with -o")
+        return int(ExitCode.OUTPUT)
+    report(f"{where}{error.strerror}", "check the path and its permissions")
+    return int(ExitCode.BAD_INPUT)

@@ -13,14 +13,34 @@ import typer
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout
 from invsolve.cli.files import check_writable
-from invsolve.cli.sample import Batch, Count, FreeSampler, GridOutput, Size, grid_paths, make_grid, parse_size
+from invsolve.cli.limits import finite
+from invsolve.cli.sample import (
+    Batch,
+    Count,
+    FirstSeed,
+    FreeSampler,
+    GridOutput,
+    Size,
+    check_room,
+    grid_paths,
+    make_grid,
+    parse_size,
+)
+
+LONGEST_NAME = 80
+"""Characters of the class that the file's name repeats: file systems allow 255 bytes."""
 
 
 def generate(
     label: Annotated[str, typer.Option("--class", help="What to show, e.g. bird.", rich_help_panel="Problem")],
     guidance: Annotated[
         float,
-        typer.Option(min=0.0, help="1 is Bayes' rule; more is surer and less varied.", rich_help_panel="Problem"),
+        typer.Option(
+            min=0.0,
+            callback=finite,
+            help="1 is Bayes' rule; more is surer and less varied.",
+            rich_help_panel="Problem",
+        ),
     ] = 3.0,
     model: options.Model = "cifar10",
     classifier: Annotated[
@@ -29,7 +49,7 @@ def generate(
     ] = None,
     samples: Count = 16,
     size: Size = None,
-    seed: options.Seed = 0,
+    seed: FirstSeed = 0,
     steps: options.Steps = 50,
     sampler: FreeSampler = "heun_sde",
     batch: Batch = 16,
@@ -49,7 +69,8 @@ def generate(
       invsolve generate --class rose --model my-flowers --guidance 5 -o roses.png
     """  # fmt: skip
     Verbosity.level = -1 if quiet else verbose
-    name = "".join(c if c.isalnum() else "-" for c in label)
+    given = parse_size(size)
+    name = "".join(c if c.isalnum() else "-" for c in label[:LONGEST_NAME])
     paths = grid_paths(output, f"generate.{name}.png", samples)
     check_writable(paths, force=force)
     with clean_stdout():
@@ -60,10 +81,11 @@ def generate(
         guide = load_classifier(default_classifier(model) if classifier is None else classifier, prior.device)
         forward_model = guide.forward_model
         forward_model.label(label)  # an unknown class is found out before the work
+        check_room(prior, given, samples, batch)
 
         def run(callback: Callable[[Any], None]) -> Any:
             return draw(
-                prior, forward_model, label, parse_size(size), guidance=guidance, samples=samples, seed=seed,
+                prior, forward_model, label, given, guidance=guidance, samples=samples, seed=seed,
                 steps=steps, sampler=sampler, batch=batch, callback=callback,
             )  # fmt: skip
 

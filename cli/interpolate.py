@@ -6,23 +6,32 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 from invsolve.atomic import write_files
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, say
 from invsolve.cli.files import check_writable, encode_picture, open_picture, output_path, provenance
-from invsolve.cli.likelihood import fitted
+from invsolve.cli.likelihood import as_known
+from invsolve.cli.limits import MOST_SAMPLES, check_memory, finite
 from invsolve.errors import InputError
 from invsolve.pictures import channels_last, to_pixels
+
+HOTTEST = 100.0
+"""Codes this much too long are noise far beyond all that a prior knows."""
+
+BYTES_PER_VALUE = 160
+"""Of a picture under way: the ODE's state, seven stages and the result, in double precision."""
 
 
 def interpolate(
     first: Annotated[Path, typer.Argument(metavar="FIRST", help="PNG or JPEG.", show_default=False)],
     second: Annotated[Path, typer.Argument(metavar="SECOND", help="PNG or JPEG.", show_default=False)],
     count: Annotated[
-        int, typer.Option("--count", "-n", min=2, help="Pictures, both ends counted.", rich_help_panel="Problem")
+        int,
+        typer.Option(
+            "--count", "-n", min=2, max=MOST_SAMPLES, help="Pictures, both ends counted.", rich_help_panel="Problem"
+        ),
     ] = 8,
     fit: Annotated[
         bool,
@@ -32,9 +41,18 @@ def interpolate(
     ] = False,
     temperature: Annotated[
         float,
-        typer.Option(min=0.0, help="Scale of the codes; below 1 more ordinary.", rich_help_panel="Problem"),
+        typer.Option(
+            min=0.0,
+            max=HOTTEST,
+            callback=finite,
+            help="Scale of the codes; below 1 more ordinary.",
+            rich_help_panel="Problem",
+        ),
     ] = 1.0,
-    tolerance: Annotated[float, typer.Option(min=1e-9, help="Error of an ODE step.", rich_help_panel="Sampler")] = 1e-5,
+    tolerance: Annotated[
+        float,
+        typer.Option(min=1e-9, max=1.0, callback=finite, help="Error of an ODE step.", rich_help_panel="Sampler"),
+    ] = 1e-5,
     model: options.Model = "cifar10",
     output: options.Output = None,
     force: options.Force = False,
@@ -58,15 +76,19 @@ def interpolate(
         from invsolve.tasks.generation import grid
 
         prior = load_prior(model, device)
-        mode = "L" if prior.channels == 1 else "RGB"
-        arrays = [np.asarray((fitted(i, prior.size) if fit else i).convert(mode), np.float32) / 255 for i in images]
+        arrays = [as_known(image, prior.channels, prior.size, fit=fit) for image in images]
         if arrays[0].shape != arrays[1].shape:
             raise InputError(
-                f"{first.name} is {arrays[0].shape[1]} x {arrays[0].shape[0]}, "
-                f"{second.name} {arrays[1].shape[1]} x {arrays[1].shape[0]}",
+                f"{first.name} is {arrays[0].shape[2]} x {arrays[0].shape[1]}, "
+                f"{second.name} {arrays[1].shape[2]} x {arrays[1].shape[1]}",
                 hint="give pictures of one size, or --fit",
             )
-        a, b = (torch.from_numpy(x.reshape(*x.shape[:2], -1)).permute(2, 0, 1).to(prior.device) for x in arrays)
+        check_memory(
+            arrays[0].size * count * BYTES_PER_VALUE,
+            f"--count {count} of {arrays[0].shape[2]} x {arrays[0].shape[1]} pixels",
+            hint="ask for fewer or smaller pictures: all are followed at once",
+        )
+        a, b = (torch.from_numpy(x).to(prior.device) for x in arrays)
         started = time.perf_counter()
         way = morph(prior, a, b, count, temperature=temperature, rtol=tolerance, atol=tolerance).float().cpu()
         sheet = to_pixels(channels_last(grid(way.clamp(0, 1), columns=count)))

@@ -9,11 +9,22 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import numpy.typing as npt
 import typer
 
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
 from invsolve.cli.files import open_picture, provenance
+from invsolve.cli.limits import check_memory
+
+LARGEST_SEED = 10**12
+"""Each picture's generator takes the seed times a million, which must have 63 bits."""
+
+MOST_PROBES = MOST_DRAWS = 10_000
+"""The error falls as their root: a hundredth of one probe's is enough for everything."""
+
+BYTES_PER_PIXEL, BYTES_PER_PROBE = 3_000, 32
+"""What the network keeps of a pixel for its gradient, and what a probe holds of each value."""
 
 
 def likelihood(
@@ -30,11 +41,18 @@ def likelihood(
             "--fit", help="Cut the middle square and scale it to the prior's size.", rich_help_panel="Problem"
         ),
     ] = False,
-    probes: Annotated[int, typer.Option(min=1, help="Trace probes per draw.", rich_help_panel="Sampler")] = 4,
+    probes: Annotated[
+        int, typer.Option(min=1, max=MOST_PROBES, help="Trace probes per draw.", rich_help_panel="Sampler")
+    ] = 4,
     draws: Annotated[
-        int, typer.Option(min=1, help="Draws of the noise that fills the grey levels.", rich_help_panel="Sampler")
+        int,
+        typer.Option(
+            min=1, max=MOST_DRAWS, help="Draws of the noise that fills the grey levels.", rich_help_panel="Sampler"
+        ),
     ] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of probes and noise.", rich_help_panel="Sampler")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of probes and noise.", rich_help_panel="Sampler")
+    ] = 0,
     as_json: options.Json = False,
     device: options.Device = "auto",
     quiet: options.Quiet = False,
@@ -68,8 +86,13 @@ def likelihood(
             for path, image in images.items():
                 found: dict[str, Any] = {}
                 for name, prior in priors.items():
-                    pixels = np.asarray(fitted(image, size) if fit else image.convert("RGB"), np.float32) / 255
-                    x = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(prior.device)
+                    pixels = as_known(image, prior.channels, size, fit=fit)
+                    check_memory(
+                        pixels[0].size * (BYTES_PER_PIXEL + BYTES_PER_PROBE * prior.channels * probes),
+                        f"the likelihood of {image.width} x {image.height} pixels with {probes} probes",
+                        hint="crop the picture or scale it down (--fit), or use fewer --probes",
+                    )
+                    x = torch.from_numpy(pixels)[None].to(prior.device)
                     result = measure(prior, x, probes=probes, draws=draws, seed=seed)
                     bits, error = float(result.bits_per_dimension[0]), float(result.standard_error[0])
                     flag = unusual(bits, prior.card.bits_per_dimension)
@@ -81,7 +104,8 @@ def likelihood(
                     }
                     bar.advance(task)
                     wrong = f"; out of distribution: {flag}" if flag else ""
-                    say(f"{path.name}, {name}: {bits:.3f} +- {error:.3f} bits per dimension{wrong}")
+                    spread = "" if math.isnan(error) else f" +- {error:.3f}"
+                    say(f"{path.name}, {name}: {bits:.3f}{spread} bits per dimension{wrong}")
                 order = rank(
                     {name: r["bits_per_dimension"] for name, r in found.items()},
                     {name: r["standard_error"] or math.nan for name, r in found.items()},
@@ -96,11 +120,23 @@ def likelihood(
         sys.stdout.write(json.dumps(report) + "\n")
 
 
+def as_known(image: Any, channels: int, size: int | None, *, fit: bool) -> npt.NDArray[np.floating]:
+    """A picture as a prior of ``channels`` channels takes it: (channels, H, W) in [0, 1], fitted if asked for."""
+    chosen = (fitted(image, size) if fit else opaque(image)).convert("L" if channels == 1 else "RGB")
+    array = np.asarray(chosen, np.float32) / 255
+    return array.reshape(*array.shape[:2], channels).transpose(2, 0, 1)
+
+
 def fitted(image: Any, size: int | None) -> Any:
     """The middle square of a picture, scaled to ``size`` pixels by averaging."""
     from PIL import Image
 
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    square = image.convert("RGB").crop((left, top, left + side, top + side))
+    square = opaque(image).crop((left, top, left + side, top + side))
     return square if size is None else square.resize((size, size), Image.Resampling.BOX)
+
+
+def opaque(image: Any) -> Any:
+    """A picture as RGB, without its transparency."""
+    return (image.convert("RGBA") if "transparency" in image.info else image).convert("RGB")

@@ -1,84 +1,42 @@
-"""Entry point. Commands live in one file each; torch is imported only when a command needs it."""
+"""Entry point: runs a command and turns every error into one line, a hint and a documented exit code."""
 
 from __future__ import annotations
 
+import os
 import sys
-import traceback
-from typing import Annotated
+from typing import TYPE_CHECKING, Any
 
-import typer
+if TYPE_CHECKING:
+    import typer
 
-from invsolve._version import __version__
-from invsolve.cli.colorize import colorize
-from invsolve.cli.console import Verbosity, exit_code_of
-from invsolve.cli.ct import ct
-from invsolve.cli.demo import demo
-from invsolve.cli.generate import generate
-from invsolve.cli.inpaint import inpaint
-from invsolve.cli.interpolate import interpolate
-from invsolve.cli.likelihood import likelihood
-from invsolve.cli.models import models
-from invsolve.cli.sample import sample
-from invsolve.cli.simulate import simulate
-from invsolve.cli.train import train
-from invsolve.cli.verify import verify
+    app: typer.Typer
 
-EXIT_CODES = (
-    "Exit codes: 0 ok; 1 the solve failed; 2 usage; 3 bad input; 4 model or device; 5 output exists or cannot be "
-    "written; 130 interrupted."
-)
-
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Solve imaging inverse problems with one score model: repair a photo, colour a grey one, see a CT slice.",
-    epilog=EXIT_CODES,
-)
+SHARING = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""Environment for PyTorch's OpenMP, unless it is set already: threads that wait for each other sleep. By default they spin,
+and where another program wants their core, that takes the time of the very thread waited for (benchmarks/busy.py)."""
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"invsolve {__version__}")
-        raise typer.Exit()
+def __getattr__(name: str) -> Any:
+    # The commands are imported when they are asked for, so that Ctrl-C meanwhile is answered here as well.
+    if name == "app":
+        from invsolve.cli.app import app
 
-
-@app.callback()
-def options(
-    version: Annotated[
-        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    """Options of the program itself."""
-
-
-app.command(epilog=EXIT_CODES)(inpaint)
-app.command(epilog=EXIT_CODES)(colorize)
-app.command(epilog=EXIT_CODES)(ct)
-app.add_typer(simulate, name="simulate", epilog=EXIT_CODES)
-app.command(epilog=EXIT_CODES)(sample)
-app.command(epilog=EXIT_CODES)(generate)
-app.command(epilog=EXIT_CODES)(likelihood)
-app.command(epilog=EXIT_CODES)(interpolate)
-app.command(epilog=EXIT_CODES)(train)
-app.command(epilog=EXIT_CODES)(models)
-app.command(epilog=EXIT_CODES)(verify)
-app.command(epilog=EXIT_CODES)(demo)
+        return app
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def main() -> None:
-    """Run the command; every error becomes one line, a hint and an exit code."""
+    """Run the command line and end the process with an exit code of :class:`invsolve.errors.ExitCode`."""
+    for name, value in SHARING.items():
+        os.environ.setdefault(name, value)
     try:
-        app()
-    except SystemExit as stop:
-        # Typer has turned Ctrl-C into exit code 130 without a word.
-        if isinstance(getattr(stop.__context__, "__cause__", None), KeyboardInterrupt):
-            exit_code_of(KeyboardInterrupt())
-        raise
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the one place where everything is reported
-        if Verbosity.level >= 2:
-            traceback.print_exc()
-        sys.exit(exit_code_of(error))
+        from invsolve.cli.app import run
+
+        code = run()
+    except KeyboardInterrupt:  # while modules were loaded, or while another error was reported
+        sys.stderr.write("interrupted\n")
+        code = 130
+    sys.exit(code)
 
 
 if __name__ == "__main__":

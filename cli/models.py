@@ -15,11 +15,10 @@ def models(
     Example: invsolve models photos
     """
     from invsolve.pretrained.card import Card
-    from invsolve.pretrained.loading import CARD, SHIPPED, find_prior, shipped_classifiers, shipped_priors
+    from invsolve.pretrained.loading import CARD, SHIPPED, find_any, shipped_classifiers, shipped_priors
 
     if name is not None:
-        folder = SHIPPED / name if name in shipped_classifiers() else find_prior(name)
-        typer.echo(Card.read(folder / CARD).to_json(), nl=False)
+        typer.echo(Card.read(find_any(name) / CARD).to_json(), nl=False)
         return
     shipped = [*shipped_priors(), *shipped_classifiers()]
     width = max(map(len, shipped), default=0)

@@ -7,23 +7,29 @@ from typing import Annotated
 
 import typer
 
+from invsolve.cli.limits import LARGEST_SEED, MOST_SAMPLES, MOST_STEPS
+
 _INPUT, _SAMPLER, _OUTPUT, _RUN = "Problem", "Sampler", "Output", "Run"
 
 Model = Annotated[
     str, typer.Option(help="A shipped prior or a folder that `invsolve train` wrote.", rich_help_panel=_SAMPLER)
 ]
 Samples = Annotated[
-    int, typer.Option("--samples", "-n", min=1, help="Posterior samples; all are written.", rich_help_panel=_SAMPLER)
+    int,
+    typer.Option(
+        "--samples", "-n", min=1, max=MOST_SAMPLES, help="Posterior samples; all are written.", rich_help_panel=_SAMPLER
+    ),
 ]
 Seed = Annotated[
     int,
     typer.Option(
         min=0,
+        max=LARGEST_SEED,
         help="First seed; every other sample takes the one's before with opposite noise.",
         rich_help_panel=_SAMPLER,
     ),
 ]
-Steps = Annotated[int, typer.Option(min=1, help="Noise levels.", rich_help_panel=_SAMPLER)]
+Steps = Annotated[int, typer.Option(min=1, max=MOST_STEPS, help="Noise levels.", rich_help_panel=_SAMPLER)]
 Rule = Annotated[
     str,
     typer.Option(

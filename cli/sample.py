@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -15,10 +16,20 @@ from invsolve.atomic import write_files
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
 from invsolve.cli.files import check_writable, encode_picture, provenance
+from invsolve.cli.limits import LARGEST_SEED, MOST_SAMPLES, check_memory
 from invsolve.errors import OutputError, UsageError
 from invsolve.pictures import channels_last, to_pixels
+from invsolve.typed import brief
 
-Count = Annotated[int, typer.Option("--samples", "-n", min=1, help="Pictures.", rich_help_panel="Sampler")]
+Count = Annotated[
+    int, typer.Option("--samples", "-n", min=1, max=MOST_SAMPLES, help="Pictures.", rich_help_panel="Sampler")
+]
+FirstSeed = Annotated[
+    int,
+    typer.Option(
+        "--seed", min=0, max=LARGEST_SEED, help="First seed; picture j uses seed + j.", rich_help_panel="Sampler"
+    ),
+]
 Size = Annotated[
     str | None,
     typer.Option(metavar="WxH", help="Size, for priors that know any.  [default: 64x64]", rich_help_panel="Sampler"),
@@ -30,7 +41,13 @@ FreeSampler = Annotated[
         rich_help_panel="Sampler",
     ),
 ]
-Batch = Annotated[int, typer.Option(min=1, help="Pictures made at once.", rich_help_panel="Run")]
+BYTES_PER_VALUE = 32
+"""Of a finished picture: kept in single precision, laid out in the grid, rounded in double precision."""
+
+BYTES_IN_PROGRESS = 48
+"""Of a picture that is being made: the state, its noise and a step's predictions."""
+
+Batch = Annotated[int, typer.Option(min=1, max=MOST_SAMPLES, help="Pictures made at once.", rich_help_panel="Run")]
 GridOutput = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="The grid's file (.png) or existing folder.", rich_help_panel="Output"),
@@ -41,7 +58,7 @@ def sample(
     model: options.Model = "cifar10",
     samples: Count = 16,
     size: Size = None,
-    seed: options.Seed = 0,
+    seed: FirstSeed = 0,
     steps: options.Steps = 50,
     sampler: FreeSampler = "heun_sde",
     batch: Batch = 16,
@@ -61,6 +78,7 @@ def sample(
       invsolve sample --model photos --size 96x64 --sampler pc --steps 200 -o dreams.png
     """  # fmt: skip
     Verbosity.level = -1 if quiet else verbose
+    given = parse_size(size)
     paths = grid_paths(output, "sample.png", samples)
     check_writable(paths, force=force)
     with clean_stdout():
@@ -68,10 +86,12 @@ def sample(
         from invsolve.tasks.generation import sample as draw
 
         prior = load_prior(model, device)
+        wanted = given or (None if prior.size or prior.frame else (64, 64))
+        check_room(prior, wanted, samples, batch)
 
         def run(callback: Callable[[Any], None]) -> Any:
             return draw(
-                prior, parse_size(size) or (None if prior.size or prior.frame else (64, 64)), samples=samples, seed=seed, steps=steps, sampler=sampler, batch=batch,
+                prior, wanted, samples=samples, seed=seed, steps=steps, sampler=sampler, batch=batch,
                 callback=callback,
             )  # fmt: skip
 
@@ -121,11 +141,23 @@ def grid_paths(given: Path | None, default: str, count: int) -> list[Path]:
     return [path, *(path.with_name(f"{path.stem}.sample-{j}.png") for j in range(count))]
 
 
+def check_room(prior: Any, size: tuple[int, int] | None, samples: int, batch: int) -> None:
+    """Raise a UsageError where ``samples`` pictures of a size (height, width), or the prior's own, exceed the memory."""
+    side = prior.size or prior.frame or 64
+    height, width = size or (side, side)
+    values = prior.channels * height * width
+    check_memory(
+        values * (BYTES_PER_VALUE * samples + BYTES_IN_PROGRESS * min(samples, batch)),
+        f"--samples {samples} of {width} x {height} pixels",
+        hint="draw fewer or smaller pictures, several times with other seeds if need be",
+    )
+
+
 def parse_size(text: str | None) -> tuple[int, int] | None:
     """``WxH`` as (height, width)."""
     if text is None:
         return None
-    width, _, height = text.partition("x")
-    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise UsageError(f"--size {text!r}", hint="wanted width x height in pixels, such as 96x64")
-    return int(height), int(width)
+    found = re.fullmatch(r"0*([1-9]\d{0,5})x0*([1-9]\d{0,5})", text, re.ASCII)
+    if found is None:
+        raise UsageError(f"--size {brief(text)}", hint="wanted width x height in pixels, such as 96x64")
+    return int(found[2]), int(found[1])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import json
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,13 +18,23 @@ from invsolve.atomic import write_files
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
 from invsolve.cli.files import check_writable, encode_picture, provenance
+from invsolve.cli.limits import LARGEST_SEED, MOST_STEPS, check_memory
 from invsolve.errors import ExitCode, InvsolveError, UsageError
+from invsolve.files import regular_file
 
 if TYPE_CHECKING:
     from invsolve.verification.figures import Figures
     from invsolve.verification.problems import Problem
 
 _WHAT, _HOW, _OUTPUT = "What to judge", "How", "Output"
+
+MOST_REPEATS = 10**6
+
+BYTES_PER_DRAW = 48_000
+"""Of judging a draw, besides its own values: it is projected on 1000 directions, several times over."""
+
+MOST_VALUES = 5000
+"""Of an operator's input: its covariance is a matrix, and several such are needed."""
 
 
 def verify(
@@ -56,15 +66,20 @@ def verify(
         ),
     ] = None,
     steps: Annotated[
-        list[int] | None, typer.Option(min=1, help="Noise levels. Repeatable.", rich_help_panel=_HOW)
+        list[int] | None, typer.Option(min=1, max=MOST_STEPS, help="Noise levels. Repeatable.", rich_help_panel=_HOW)
     ] = None,
     samples: Annotated[
         int, typer.Option("--samples", "-n", min=40, help="Draws where the law is not exact.", rich_help_panel=_HOW)
     ] = 2000,
     repeats: Annotated[
-        int, typer.Option(min=1, help="Problems of each kind; figures are means over them.", rich_help_panel=_HOW)
+        int,
+        typer.Option(
+            min=1, max=MOST_REPEATS, help="Problems of each kind; figures are means over them.", rich_help_panel=_HOW
+        ),
     ] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Problem k uses seed + k.", rich_help_panel=_HOW)] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=LARGEST_SEED, help="Problem k uses seed + k.", rich_help_panel=_HOW)
+    ] = 0,
     save: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the figures.", rich_help_panel=_OUTPUT)
     ] = None,
@@ -105,50 +120,55 @@ def verify(
       invsolve verify -r mypackage.rules:MyRule -s multistep --against before.json
     """  # fmt: skip
     Verbosity.level = -1 if quiet else verbose
-    check_writable([path for path in (save, picture) if path], force=force)
     if picture is not None and picture.suffix.lower() != ".png":
         raise UsageError(f"--picture {picture} does not end in .png", hint="name a .png file")
+    if save is not None and picture is not None and save.absolute() == picture.absolute():
+        raise UsageError(f"--save and --picture both name {save}", hint="give two names")
+    check_writable([path for path in (save, picture) if path], force=force)
+    check_memory(BYTES_PER_DRAW * samples, f"--samples {samples}", hint="take fewer; errors fall as 1 / sqrt(samples)")
+    if against is not None:
+        regular_file(against, "saved run")
 
     with clean_stdout():
+        from invsolve.cli.own import OwnCodeError, blame
         from invsolve.pretrained.loading import resolve_device
         from invsolve.verification.figures import average, changes, load_figures, save_figures
-        from invsolve.verification.judge import check_adjoint, judged_draws, slice_picture
+        from invsolve.verification.judge import judged_draws, slice_picture
         from invsolve.verification.judge import verify as judge
-        from invsolve.verification.problems import find_problem, gaussian_problem
 
         before = load_figures(against) if against else None
         where = resolve_device(device)
-        makers: dict[str, Any] = {name: find_problem(name) for name in problem or []}
-        if operator is not None:
-            own = load_object(operator)
-            made = own() if callable(own) and not hasattr(own, "input_shape") else own
-            check_adjoint(made)
-            makers[operator] = lambda number: gaussian_problem(made, operator, number)
-        if not makers:
-            makers = {name: find_problem(name) for name in ("inpainting", "colorization", "blur")}
+        makers = find_problems(problem or [], operator)
         rules, samplers = rule or ["proximal", "moment_matching"], sampler or ["renoising", "ancestral", "multistep"]
+        functions = {
+            name: named(name, kind) for kind, names in (("rule", rules), ("sampler", samplers)) for name in names
+        }
         jobs = list(itertools.product(makers, rules, samplers, steps or [20]))
         figures: list[Figures] = []
         refused: InvsolveError | None = None
         last: tuple[Problem, dict[str, Any]] | None = None
-        with progress_bar("{task.fields[job]}") as bar:
-            task = bar.add_task("verifying", total=len(jobs), job="")
-            for problem_name, rule_name, sampler_name, count in jobs:
-                bar.update(task, job=f"{problem_name}, {rule_name}, {sampler_name}")
+        own = {operator or "": "operator", **dict.fromkeys(rules, "rule"), **dict.fromkeys(samplers, "sampler")}
+        own = {name: kind for name, kind in own.items() if ":" in name and not name.endswith(")")}
+        with blame(own), progress_bar("{task.fields[job]}") as bar:
+            task = bar.add_task("verifying", total=len(jobs) * repeats, job="")
+            for done, (problem_name, rule_name, sampler_name, count) in enumerate(jobs):
+                bar.update(task, job=f"{problem_name}, {rule_name}, {sampler_name}", completed=done * repeats)
                 arguments: dict[str, Any] = {
-                    "rule": named(rule_name), "sampler": named(sampler_name), "steps": count, "samples": samples,
+                    "rule": functions[rule_name], "sampler": functions[sampler_name], "steps": count, "samples": samples,
                 }  # fmt: skip
                 try:
                     found = []
                     for number in range(seed, seed + repeats):
                         case = makers[problem_name](number).to(where)
                         found.append(judge(case, **arguments, seed=number))
+                        bar.advance(task)
                     figures.append(average(found))
                     last = (case, arguments)
+                except OwnCodeError:
+                    raise
                 except UsageError as error:  # a rule and a sampler that do not go together
                     refused = error
                     say(f"left out {rule_name} with {sampler_name}: {error.message}")
-                bar.advance(task)
         if not figures and refused is not None:
             raise refused
         if save:
@@ -171,20 +191,36 @@ def verify(
         raise typer.Exit(int(ExitCode.FAILED))
 
 
-def load_object(path: str) -> Any:
-    """``module:name``, the working folder included in the search."""
-    module, _, name = path.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"cannot load {path}: {error}", hint="wanted module:name of something importable") from None
+def find_problems(names: list[str], operator: str | None) -> dict[str, Callable[[int], Problem]]:
+    """Makers of the problems asked for, by name; the standard three if none is."""
+    from invsolve.cli.own import blame, own_operator
+    from invsolve.verification.judge import check_adjoint
+    from invsolve.verification.problems import find_problem, gaussian_problem
+
+    makers = {name: find_problem(name) for name in names}
+    if operator is not None:
+        made = own_operator(operator)
+        with blame({operator: "operator"}):
+            if (values := math.prod(made.input_shape)) > MOST_VALUES:
+                raise UsageError(
+                    f"your operator {operator} takes {values} values: their covariance is a matrix of {values} squared",
+                    hint=f"give a small one of the kind, of at most {MOST_VALUES} values",
+                )
+            check_adjoint(made)
+        makers[operator] = lambda number: gaussian_problem(made, operator, number)
+    return makers or {name: find_problem(name) for name in ("inpainting", "colorization", "blur")}
 
 
-def named(name: str) -> Any:
-    """A built-in name as it is, ``module:name`` as what it names."""
-    return load_object(name) if ":" in name else name
+def named(name: str, kind: str) -> Any:
+    """A built-in name, with its arguments if any, as it is; of ``module:name`` what it names."""
+    from invsolve.cli.own import own_rule, own_sampler
+    from invsolve.rules import find_rule
+    from invsolve.samplers import find_sampler
+
+    if ":" in name and not name.endswith(")"):
+        return (own_rule if kind == "rule" else own_sampler)(name)
+    (find_rule if kind == "rule" else find_sampler)(name)
+    return name
 
 
 def print_table(figures: list[Figures]) -> None:
@@ -208,6 +244,10 @@ def print_table(figures: list[Figures]) -> None:
             cell("sliced_wasserstein"), cell("floor"), f"{f.calls:.0f}", f"{f.seconds:.1f}", f.method,
         )  # fmt: skip
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
-    console.print(table)
-    if any(not f.calibrated for f in figures):
-        console.print("* not calibrated: bias above .1 posterior standard deviations, or spread off by more than 10 %")
+    with console.capture() as shown:
+        console.print(table)
+        if any(not f.calibrated for f in figures):
+            console.print(
+                "* not calibrated: bias above .1 posterior standard deviations, or spread off by more than 10 %"
+            )
+    sys.stdout.write(shown.get())

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from invsolve.errors import InputError
+from invsolve.files import regular_file
 from invsolve.forward_models import LinearOperator
+from invsolve.typed import first_misfit
 from invsolve.uncertainty import intervals
 
 
@@ -96,16 +101,54 @@ class Posterior:
 
     @classmethod
     def load(cls, path: str | Path) -> Posterior:
-        """Read what :meth:`save` wrote."""
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        InputError : no such file, not a saved posterior, or damaged.
+        """
+        file = regular_file(path, "saved posterior")
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with np.load(file, allow_pickle=False) as archive:
                 header = json.loads(str(archive["header"]))
-                samples, chi2 = torch.from_numpy(archive["samples"]), torch.from_numpy(archive["chi2"])
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+                samples, chi2 = archive["samples"], archive["chi2"]
+            _check_saved(header, samples, chi2)
+        except READING_FAILED as error:
             raise InputError(
                 f"cannot read {path} as a saved posterior: {error}", hint="save it again with Posterior.save"
             ) from error
         return cls(
-            samples, tuple(header["seeds"]), chi2, header["settings"], header["network_calls"],
-            header.get("diagnostics", {}), header.get("measured_values", 0),
+            torch.from_numpy(samples), tuple(header["seeds"]), torch.from_numpy(chi2), header["settings"],
+            header["network_calls"], header.get("diagnostics", {}), header.get("measured_values", 0),
         )  # fmt: skip
+
+
+READING_FAILED = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, MemoryError, OverflowError, RecursionError,
+    NotImplementedError, RuntimeError, BadZipFile, zlib.error, struct.error,
+)  # fmt: skip
+"""What numpy and zipfile raise for archives that are damaged, encrypted or none."""
+
+HEADER = {
+    "seeds": list[int],
+    "settings": dict[str, Any],
+    "network_calls": int,
+    "diagnostics": dict[str, list[Any]],  # NaN where a step has no such number
+    "measured_values": int,
+}
+
+
+def _check_saved(header: Any, samples: npt.NDArray[Any], chi2: npt.NDArray[Any]) -> None:
+    """Raise a TypeError or ValueError for a header or arrays that no posterior has."""
+    if not isinstance(header, dict):
+        raise TypeError("the header is no object")
+    if missing := sorted({"seeds", "settings", "network_calls"} - header.keys()):
+        raise ValueError(f"the header has no {missing[0]}")
+    if wrong := first_misfit(header, HEADER):
+        raise ValueError(f"in the header, {wrong}")
+    if samples.ndim != 5 or not np.issubdtype(samples.dtype, np.floating):
+        raise ValueError(f"samples of shape {samples.shape} and type {samples.dtype}, wanted (n, B, C, H, W) floats")
+    if not np.issubdtype(chi2.dtype, np.floating) or (chi2.size and chi2.shape != samples.shape[:2]):
+        raise ValueError(f"chi2 of shape {chi2.shape} and type {chi2.dtype}, wanted {samples.shape[:2]} floats or none")
+    if header["seeds"] and len(header["seeds"]) != len(samples):
+        raise ValueError(f"{len(header['seeds'])} seeds for {len(samples)} samples")

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from dataclasses import asdict, dataclass, field
+import re
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-from invsolve.colours import KNOWN, Colours
+from invsolve.colours import Colours
 from invsolve.errors import ModelError
+from invsolve.files import read_json
 from invsolve.models.network import NetworkConfig
-from invsolve.models.orientation import ALLOWED
 from invsolve.models.score_model import Orientations, PriorFacts
+from invsolve.typed import brief, first_misfit
 
 FORMAT = 1
+
+SMALLEST_SIGMA, SMALLEST_ERROR = 1e-6, 1e-18
+"""In the units of x, and of its square; their inverses are the largest."""
 
 
 @dataclass(frozen=True)
@@ -78,33 +84,87 @@ class Card:
 
         Raises
         ------
-        ModelError : no such file, not a card, or of a newer format.
+        ModelError : no such file, not a card, of a newer format, or a field of a wrong type or out of its range.
         """
-        try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ModelError(
-                f"no card at {path}", hint="a prior is a folder with card.json and model.safetensors"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise ModelError(
-                f"cannot read the card {path}: {error}", hint="reinstall invsolve, or copy the prior again"
-            ) from error
-        if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+        if not path.exists():
+            raise ModelError(f"no card at {path}", hint="a prior is a folder with card.json and model.safetensors")
+        values = read_json(path, "card", ModelError)
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
             raise ModelError(f"{path} is not a card of format {FORMAT}", hint="update invsolve")
-        try:
-            card = cls(**fields)
-        except TypeError as error:
-            raise ModelError(
-                f"{path} is not a card: {error}", hint="reinstall invsolve, or copy the prior again"
-            ) from error
-        if card.orientations not in ALLOWED:
-            raise ModelError(f"{path}: orientations {card.orientations!r}", hint=f"wanted one of {', '.join(ALLOWED)}")
-        if card.colours not in KNOWN:
-            raise ModelError(f"{path}: colours {card.colours!r}", hint=f"wanted one of {', '.join(KNOWN)}")
-        return card
+        needed = {one.name for one in fields(cls) if one.default is MISSING and one.default_factory is MISSING}
+        missing = sorted(needed - values.keys())
+        wrong = f"no {missing[0]}" if missing else first_misfit(values, get_type_hints(cls))
+        if wrong := wrong or _out_of_range(cls(**values)):
+            raise ModelError(f"{path} is not a card: {wrong}", hint="reinstall invsolve, or copy the prior again")
+        return cls(**values)
+
+
+LARGEST_SIDE = 2**16
+MOST_LEVELS, MOST_BLOCKS, LARGEST_WIDTH, MOST_CHANNELS = 10, 64, 8192, 64
+"""Of a network: more than any that was ever trained, and few enough to be counted before it is built."""
+
+
+def _out_of_range(card: Card) -> str | None:
+    """What is wrong with the values of a card whose fields have their types; None if nothing is."""
+    sigmas = [row[0] for row in card.validation_mse or card.validation_accuracy]
+    numbers = [number for row in card.validation_mse for number in row]
+    shares = [row[1] for row in card.validation_accuracy]
+    checks = {
+        f"kind {card.kind!r}, wanted 'prior' or 'classifier'": card.kind in ("prior", "classifier"),
+        f"sha256 {brief(card.sha256)}, wanted 64 hexadecimal digits": re.fullmatch("[0-9a-f]{64}", card.sha256),
+        f"sigma_min {card.sigma_min} and sigma_max {card.sigma_max}, wanted 0 < sigma_min < sigma_max": (
+            SMALLEST_SIGMA <= card.sigma_min < card.sigma_max <= 1 / SMALLEST_SIGMA
+        ),
+        "validation_mse that is not positive": all(SMALLEST_ERROR < number < 1 / SMALLEST_ERROR for number in numbers),
+        "validation figures that are not sorted by sigma": all(a < b for a, b in itertools.pairwise(sigmas)),
+        "validation_accuracy with shares outside 0 to 1": all(0 <= share <= 1 for share in shares),
+        f"size {card.size}, wanted 1 to {LARGEST_SIDE}": card.size is None or 1 <= card.size <= LARGEST_SIDE,
+        f"frame {card.frame}, wanted 1 to {LARGEST_SIDE}": card.frame is None or 1 <= card.frame <= LARGEST_SIDE,
+        "bits_per_dimension without spread": card.bits_per_dimension.get("std", 1.0) > 0,
+        "no classes, which a classifier has": card.kind != "classifier" or card.classes,
+        "classes of one name": len(set(card.classes)) == len(card.classes),
+    }
+    return next((wrong for wrong, sound in checks.items() if not sound), None)
+
+
+def network_config(card: Card) -> NetworkConfig:
+    """The network of a card.
+
+    Raises
+    ------
+    ValueError : unknown fields, or values no network can have.
+    """
+    if wrong := first_misfit(card.network, get_type_hints(NetworkConfig)):
+        raise ValueError(f"network: {wrong}")
+    config = NetworkConfig.from_dict(card.network)
+    last = len(config.widths)
+    local_until = last if config.attention_from is None else config.attention_from
+    scales = [config.sigma_data, config.center]
+    checks = {  # attention splits a width into heads of about 32
+        "channels": 1 <= config.channels <= MOST_CHANNELS and (card.colours == "rgb" or config.channels == 3),
+        "stem": 1 <= config.stem <= 16,
+        "widths": 1 <= last <= MOST_LEVELS and all(1 <= width <= LARGEST_WIDTH for width in config.widths),
+        "encoder_blocks": all(0 <= count <= MOST_BLOCKS for count in config.encoder_blocks),
+        "decoder_blocks": all(0 <= count <= MOST_BLOCKS for count in config.decoder_blocks),
+        "dropout": 0 <= config.dropout < 1,
+        "normalize_from": config.normalize_from >= 0,
+        "attention_from": local_until >= 0 and all(w % max(1, w // 32) == 0 for w in config.widths[local_until:]),
+        "sigma_data": all(1e-6 <= one <= 1e6 for one in _each(config.sigma_data)),
+        "center": all(abs(one) <= 1e6 for one in _each(config.center)),
+        "sigma_data and center": all(len(_each(scale)) in (1, config.channels) for scale in scales),
+    }
+    for name, sound in checks.items():
+        if not sound:
+            shown = card.network.get(name, [brief(card.network.get(part)) for part in name.split(" and ")])
+            raise ValueError(f"network: {name} {brief(shown)} is out of range")
+    return config
+
+
+def _each(scale: float | tuple[float, ...]) -> tuple[float, ...]:
+    return scale if isinstance(scale, tuple) else (scale,)
 
 
 def file_sha256(path: Path) -> str:
     """Hex digest of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

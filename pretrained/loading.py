@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from invsolve.errors import ModelError
+from invsolve.files import regular_file
 from invsolve.forward_models.classifier import NoiseConditionalClassifier
 from invsolve.models.network import EDMDenoiser, NetworkConfig
 from invsolve.models.noisy_classifier import NoisyClassifier
 from invsolve.models.precision import autocast
 from invsolve.models.score_model import ScoreModel, Sigma
 from invsolve.models.tiling import tiled
-from invsolve.pretrained.card import Card, file_sha256
+from invsolve.pretrained.card import Card, file_sha256, network_config
+from invsolve.typed import brief
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -75,7 +78,12 @@ class NetworkPrior(ScoreModel):
         return tiled(whole, x, core=TILE_CORE, overlap=config.receptive_radius, multiple=config.multiple)
 
     def mse(self, sigma: float) -> float:
-        """The card's validated error, interpolated in log-log; sigma^2 scaling below the first level."""
+        """The card's validated error, interpolated in log-log; sigma^2 scaling below the first level.
+
+        Of a prior that was not validated, the error of a Gaussian of sigma_data.
+        """
+        if not self.card.validation_mse:
+            return super().mse(sigma)
         log_sigma = math.log(sigma)
         if log_sigma < self._log_sigmas[0]:
             return float(math.exp(self._log_mse[0] + 2 * (log_sigma - self._log_sigmas[0])))
@@ -136,19 +144,36 @@ def find_prior(name: str | Path) -> Path:
     return _find(name, "prior")
 
 
-def _find(name: str | Path, kind: str) -> Path:
-    shipped = _shipped(kind)
-    if str(name) in shipped:
-        return SHIPPED / str(name)
-    if (Path(name) / CARD).is_file():
-        found = Card.read(Path(name) / CARD).kind
-        if found != kind:
-            raise ModelError(f"{name} holds a {found}, not a {kind}", hint=f"give the folder of a {kind}")
-        return Path(name)
-    raise ModelError(
-        f"unknown {'model' if kind == 'prior' else kind} {str(name)!r}",
-        hint=f"shipped: {', '.join(shipped) or 'none'}; or give a folder that `invsolve train` wrote",
-    )
+def find_any(name: str | Path) -> Path:
+    """The folder of a prior or a classifier, as :func:`find_prior`."""
+    return _find(name)
+
+
+def _find(name: str | Path, kind: str | None = None) -> Path:
+    text, what = str(name), kind or "model"
+    ships = text.isprintable() and len(Path(text).parts) == 1 and len(text) < 100 and (SHIPPED / text / CARD).is_file()
+    folder = SHIPPED / text if ships else Path(text)
+    try:
+        exists, is_folder = text != "" and folder.exists(), folder.is_dir()
+    except (OSError, ValueError):  # a name too long for any file
+        exists = False
+    if not exists:
+        unknown = "model" if kind == "prior" else what
+        raise ModelError(f"unknown {unknown} {brief(text, 200)}", hint=_what_ships(kind))
+    if not is_folder:
+        raise ModelError(f"{folder} is a file, not the folder of a {what}", hint=_what_ships(kind))
+    if not (folder / CARD).exists():
+        hint = f"a {what} is a folder with {CARD} and {WEIGHTS}; {_what_ships(kind)}"
+        raise ModelError(f"{folder} has no {CARD}", hint=hint)
+    found = Card.read(folder / CARD).kind
+    if kind not in (None, found):
+        raise ModelError(f"{name} holds a {found}, not a {kind}", hint=f"give a {kind}; {_what_ships(kind)}")
+    return folder
+
+
+def _what_ships(kind: str | None) -> str:
+    names = [*shipped_priors(), *shipped_classifiers()] if kind is None else _shipped(kind)
+    return f"shipped: {', '.join(names) or 'none'}; or give a folder that `invsolve train` wrote"
 
 
 def resolve_device(device: str) -> torch.device:
@@ -157,8 +182,11 @@ def resolve_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         where = torch.device(device)
-    except RuntimeError:
-        raise ModelError(f"unknown device {device!r}", hint="use auto, cpu, cuda or cuda:N") from None
+        known = where.type != "meta"  # of which tensors have shapes, but no values
+    except (RuntimeError, ValueError, OverflowError):
+        known = False
+    if not known:
+        raise ModelError(f"unknown device {brief(device)}", hint="use auto, cpu, cuda or cuda:N")
     if where.type == "cuda" and (where.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise ModelError(
@@ -187,7 +215,7 @@ def load_prior(name: str | Path = "photos", device: str | torch.device = "auto")
     where = device if isinstance(device, torch.device) else resolve_device(device)
     folder = find_prior(name)
     card = Card.read(folder / CARD)
-    network = _load(folder, card, lambda: EDMDenoiser(NetworkConfig.from_dict(card.network)))
+    network = _load(folder, card, EDMDenoiser)
     return NetworkPrior(network, card, where)
 
 
@@ -196,15 +224,16 @@ def load_classifier(name: str | Path, device: str | torch.device = "auto") -> Tr
     where = device if isinstance(device, torch.device) else resolve_device(device)
     folder = _find(name, "classifier")
     card = Card.read(folder / CARD)
-    network = _load(folder, card, lambda: NoisyClassifier(NetworkConfig.from_dict(card.network), len(card.classes)))
+    network = _load(folder, card, lambda config: NoisyClassifier(config, len(card.classes)))
     return TrainedClassifier(network, card, where)
 
 
-def _load(folder: Path, card: Card, build: Callable[[], M]) -> M:
-    """The network with the folder's weights, after checking their hash."""
-    weights = folder / WEIGHTS
-    if not weights.is_file():
-        raise ModelError(f"no weights at {weights}", hint=REINSTALL)
+def _load(folder: Path, card: Card, build: Callable[[NetworkConfig], M]) -> M:
+    """The network of the card with the folder's weights, after checking their hash, names, shapes and values.
+
+    The generator of torch is left as it was: a network's first weights are drawn from it.
+    """
+    weights = regular_file(folder / WEIGHTS, "weights file", ModelError)
     digest = file_sha256(weights)
     if digest != card.sha256:
         raise ModelError(
@@ -212,11 +241,53 @@ def _load(folder: Path, card: Card, build: Callable[[], M]) -> M:
             hint=f"the file is damaged or was changed; {REINSTALL}",
         )
     try:
-        network = build()
-        network.load_state_dict({k: v.float() for k, v in load_file(weights).items()})
-    except (SafetensorError, TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{weights} does not fit its card: {str(error).splitlines()[0]}", hint=REINSTALL) from error
+        config = network_config(card)
+        shapes = _stored_shapes(weights)
+        stored, least = sum(map(math.prod, shapes.values())), least_numbers(config, decoder=card.kind == "prior")
+        if stored < least:
+            raise ValueError(f"the card's network has at least {least} numbers, the weights have {stored}")
+        with torch.random.fork_rng(devices=[]):
+            network = build(config)
+        _compare_shapes(shapes, {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()})
+        state = {name: tensor.float() for name, tensor in load_file(weights).items()}
+        for name, tensor in state.items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise ValueError(f"{name} is not finite")
+        network.load_state_dict(state)
+    except (SafetensorError, TypeError, ValueError, RuntimeError, OSError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{weights} does not fit its card: {reason}", hint=REINSTALL) from error
     return network
+
+
+def _stored_shapes(weights: Path) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor in a file; a ValueError for one that does not hold floating point numbers."""
+    with safe_open(weights, "pt") as file:
+        parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - the file is no dictionary
+        for name, part in parts.items():
+            if part.get_dtype() not in ("F16", "BF16", "F32"):
+                raise ValueError(f"{brief(name)} has numbers of type {part.get_dtype()}")
+        return {name: tuple(part.get_shape()) for name, part in parts.items()}
+
+
+def _compare_shapes(stored: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise a ValueError for the first name or shape that differs."""
+    if missing := sorted(wanted.keys() - stored.keys()):
+        raise ValueError(f"there is no {missing[0]}")
+    if unknown := sorted(stored.keys() - wanted.keys()):
+        raise ValueError(f"{brief(unknown[0])} is no part of the network")
+    for name, shape in wanted.items():
+        if stored[name] != shape:
+            raise ValueError(f"{name} has shape {stored[name]}, wanted {shape}")
+
+
+def least_numbers(config: NetworkConfig, *, decoder: bool) -> int:
+    """A lower bound, nearly reached, on how many numbers a network has: known before it is built."""
+    between = sum(4 * a * b for a, b in itertools.pairwise(config.widths))
+    blocks = [18 * width**2 * count for width, count in zip(config.widths, config.encoder_blocks, strict=True)]
+    if decoder:
+        blocks += [18 * w**2 * n for w, n in zip(config.widths, config.decoder_blocks, strict=False)]
+    return 9 * config.channels * config.stem**2 * config.widths[0] + between + sum(blocks)
 
 
 def save_prior(folder: Path, network: EDMDenoiser | NoisyClassifier, card: Card) -> Card:

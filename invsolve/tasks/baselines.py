@@ -10,8 +10,14 @@ import numpy.typing as npt
 from skimage.restoration import inpaint_biharmonic
 
 from invsolve.colours import luma
+from invsolve.errors import InputError
+from invsolve.files import read_json
+from invsolve.typed import fits
 
 Picture = npt.NDArray[np.floating]
+
+MOST_BINS = 256
+"""Of luma, which has so many levels in 8 bits, and of height."""
 
 
 def biharmonic(picture: Picture, missing: npt.NDArray[np.bool_]) -> Picture:
@@ -62,4 +68,20 @@ class ColourTable:
 
     @classmethod
     def load(cls, path: Path) -> ColourTable:
-        return cls(np.asarray(json.loads(path.read_text(encoding="utf-8"))))
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        InputError : no such file, or not a table of chromas.
+        """
+        rows = read_json(path, "colour table")
+        wanted = "wanted (luma bins, height bins, 3) numbers from -1 to 1"
+        if not fits(rows, list[list[tuple[float, float, float]]]):
+            raise InputError(f"{path} is not a colour table", hint=wanted)
+        heights = {len(row) for row in rows}
+        if not 1 <= len(rows) <= MOST_BINS or len(heights) != 1 or not 1 <= min(heights) <= MOST_BINS:
+            raise InputError(f"{path} has rows of {sorted(heights)[:9]} cells in {len(rows)} bins", hint=wanted)
+        chroma = np.asarray(rows, np.float64)
+        if np.abs(chroma).max() > 1:
+            raise InputError(f"{path} has chromas up to {np.abs(chroma).max():.3g}", hint=wanted)
+        return cls(chroma)

@@ -23,14 +23,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import torch
 from torch import Tensor
 
 from invsolve.errors import InputError, UsageError
+from invsolve.files import read_json
+from invsolve.typed import first_misfit
 from invsolve.uncertainty.intervals import Interval, attainable_interval
 
 FORMAT = 1
@@ -40,6 +42,9 @@ LEVEL = 0.9
 
 NO_WIDTH = 1e-6
 """Half widths, in the units of x, below which samples agree up to rounding: far less than a grey level or a HU."""
+
+LARGEST_FACTOR = 1e9
+"""A half width of NO_WIDTH scaled by so much is a thousand times the range of pictures."""
 
 TOLERANCE = 0.1
 """Relative difference of two problems' numbers, such as the noise, that a calibration survives without a word."""
@@ -223,24 +228,40 @@ class Calibration:
 
         Raises
         ------
-        InputError : no such file, not a calibration, or a factor that is none.
+        InputError : no such file, not a calibration, or values that are of a wrong type or out of range.
         """
         hint = "wanted a file that benchmarks/calibration.py --save wrote"
-        try:
-            fields = json.loads(Path(path).read_text(encoding="utf-8"))
-            if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
-                raise InputError(f"{path} is not a calibration of format {FORMAT}", hint=hint)
-            found = cls(**{**fields, "groups": [LeftOut(**group) for group in fields["groups"]]})
-            sound = math.isfinite(found.factor) and found.factor > 0 and 0 < found.level < 1 and bool(found.groups)
-        except FileNotFoundError:
-            raise InputError(f"no such file: {path}", hint=hint) from None
-        except InputError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"cannot read {path} as a calibration: {error}", hint=hint) from None
-        if not sound:
-            raise InputError(f"{path} has factor {found.factor}, level {found.level}", hint=hint)
+        values = read_json(path, "calibration")
+        if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+            raise InputError(f"{path} is not a calibration of format {FORMAT}", hint=hint)
+        needed = {one.name for one in fields(cls) if one.default is MISSING and one.default_factory is MISSING}
+        hints = {**get_type_hints(cls), "groups": list[dict[str, Any]]}
+        missing = sorted(needed - values.keys())
+        wrong = f"no {missing[0]}" if missing else first_misfit(values, hints)
+        for group in [] if wrong else values["groups"]:
+            absent = sorted(set(LeftOut._fields) - group.keys())
+            wrong = wrong or (
+                f"a group without {absent[0]}" if absent else first_misfit(group, get_type_hints(LeftOut))
+            )
+        if wrong:
+            raise InputError(f"cannot read {path} as a calibration: {wrong}", hint=hint)
+        found = cls(**{**values, "groups": [LeftOut(**group) for group in values["groups"]]})
+        if wrong := found._out_of_range():
+            raise InputError(f"{path} has {wrong}", hint=hint)
         return found
+
+    def _out_of_range(self) -> str | None:
+        """What is wrong with the values; None if nothing is."""
+        if not (0 < self.factor <= LARGEST_FACTOR and 0 < self.level < 1):
+            return f"factor {self.factor}, level {self.level}"
+        if self.steps < 1 or self.samples < 2:
+            return f"{self.steps} steps, {self.samples} samples"
+        if not self.groups:
+            return "no groups"
+        for group in self.groups:
+            if not (0 <= group.before <= 1 and 0 <= group.after <= 1 and 0 <= group.factor <= LARGEST_FACTOR):
+                return f"group {group.group!r} with coverage {group.before}, {group.after}, factor {group.factor}"
+        return None
 
 
 def _short(value: Any) -> str:

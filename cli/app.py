@@ -1,0 +1,134 @@
+"""The commands, put together. They live in one file each; torch is imported only when a command needs it."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from invsolve._version import __version__
+from invsolve.cli.colorize import colorize
+from invsolve.cli.console import (
+    Verbosity,
+    exit_code_of,
+    forget_stdout,
+    hide_warnings,
+    open_standard_streams,
+    report,
+)
+from invsolve.cli.ct import ct
+from invsolve.cli.demo import demo
+from invsolve.cli.generate import generate
+from invsolve.cli.inpaint import inpaint
+from invsolve.cli.interpolate import interpolate
+from invsolve.cli.likelihood import likelihood
+from invsolve.cli.models import models
+from invsolve.cli.sample import sample
+from invsolve.cli.simulate import simulate
+from invsolve.cli.train import train
+from invsolve.cli.verify import verify
+from invsolve.errors import ExitCode
+
+EXIT_CODES = (
+    "Exit codes: 0 ok; 1 the solve failed; 2 usage; 3 bad input; 4 model or device; 5 output exists or cannot be "
+    "written; 130 interrupted."
+)
+
+
+class Stopped(Exception):
+    """Carries Ctrl-C, or an error of the operating system, past Typer, which would end the program in its own way."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class Program(TyperGroup):
+    """All commands; what they raise reaches :func:`run`."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, OSError) as error:
+            raise Stopped(error) from error
+
+
+app = typer.Typer(
+    cls=Program,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Solve imaging inverse problems with one score model: repair a photo, colour a grey one, see a CT slice.",
+    epilog=EXIT_CODES,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"invsolve {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
+app.command(epilog=EXIT_CODES)(inpaint)
+app.command(epilog=EXIT_CODES)(colorize)
+app.command(epilog=EXIT_CODES)(ct)
+app.add_typer(simulate, name="simulate", epilog=EXIT_CODES)
+app.command(epilog=EXIT_CODES)(sample)
+app.command(epilog=EXIT_CODES)(generate)
+app.command(epilog=EXIT_CODES)(likelihood)
+app.command(epilog=EXIT_CODES)(interpolate)
+app.command(epilog=EXIT_CODES)(train)
+app.command(epilog=EXIT_CODES)(models)
+app.command(epilog=EXIT_CODES)(verify)
+app.command(epilog=EXIT_CODES)(demo)
+
+
+def run() -> int:
+    """Run the command that ``sys.argv`` asks for; its exit code, every error reported."""
+    open_standard_streams()
+    hide_warnings()
+    try:
+        error: BaseException
+        code = app(standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else int(ExitCode.OK)
+    except Stopped as stop:
+        error = stop.cause
+    except SystemExit as stop:  # what Typer makes of a reader of --help who leaves early
+        if not isinstance(stop.__context__, OSError):
+            raise
+        error = stop.__context__
+    except Exception as other:  # noqa: BLE001 - the one place where everything is reported
+        error = other
+    if Verbosity.level >= 2:
+        traceback.print_exception(error)
+    if hasattr(error, "format_message"):
+        return _exit_code_of_usage(error)
+    code = exit_code_of(error)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        forget_stdout()
+    return code
+
+
+def _exit_code_of_usage(error: Any) -> int:
+    """What Typer found wrong with the options, said the way all errors are."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return int(ExitCode.USAGE)
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "invsolve"
+    report(error.format_message(), f"see {command} --help")
+    return int(ExitCode.USAGE)
