@@ -77,11 +77,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     make, model, where = TASKS[chosen.task]
     prior, options = load_prior(chosen.model or model, chosen.device), options_of(chosen, SOLVING)
     report, table = Report(chosen, prior), Table()
-    groups, problem, level = {}, {}, 0.0
+    groups, problems, level = {}, [], 0.0
     for number, result in enumerate(solved(make(chosen, prior), prior, options, baselines=False)):
         table.add(result, judged(result))
         interval = attainable_interval(result.posterior.samples, LEVEL)
-        name, level, problem = result.case.name, interval.level, dict(result.case.task.problem)
+        name, level = result.case.name, interval.level
+        problems.append(result.case.task.problem)
         groups[name] = scores(interval, result.case.unit_truth, result.where)
         print(f"{name:>26}: covered {float((groups[name] <= 1).double().mean()):.3f}", flush=True)
         if chosen.keep:
@@ -98,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         level=chosen.level,
         factor=learn_factor(list(groups.values()), chosen.level, guaranteed=chosen.guaranteed),
         groups=leave_one_out(groups, chosen.level, guaranteed=chosen.guaranteed),
-        problem=problem,
+        problem={number: float(np.mean([one[number] for one in problems])) for number in problems[0]},
         where=where,
         guaranteed=chosen.guaranteed,
     )

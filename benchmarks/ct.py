@@ -21,17 +21,15 @@ from PIL import Image
 
 from invsolve.cli.ct_files import labelled_row, windowed
 from invsolve.ct.classical import classical
-from invsolve.ct.reconstruction import reconstruct_ct
+from invsolve.ct.reconstruction import reconstruction_task
 from invsolve.ct.simulation import photon_counts, project_slice
 from invsolve.ct.units import attenuation_per_unit, to_hounsfield
 from invsolve.evaluation.metrics import psnr, ssim
 from invsolve.forward_models import Geometry, LinearOperator, TransmissionNoise, even_angles, projector
-from invsolve.models.score_model import ScoreModel
-from invsolve.options import RECONSTRUCTION, SolveOptions
+from invsolve.options import RECONSTRUCTION
 from invsolve.pictures import Pixels
 from invsolve.posterior import Posterior
 from invsolve.pretrained import load_prior
-from invsolve.tasks.task import Progress, Task
 
 BODY = 0.25
 """n of the body's edge: -500 HU."""
@@ -110,32 +108,25 @@ def ct_case(one: Slice, how: Scan, seed: int, operator: LinearOperator) -> Case:
     """A slice measured, with the classical methods beside it."""
     truth, data, scale = simulate(one, how, seed)
 
-    def run(prior: ScoreModel, options: SolveOptions, progress: Progress) -> Posterior:
-        return reconstruct_ct(
-            data, how.geometry, prior, samples=options.samples, seed=options.seed, steps=options.steps,
-            sigma_start=options.sigma_start, i0=how.photons, scale=scale, rule=options.rule, sampler=options.sampler,
-            batch=options.batch, antithetic=options.antithetic, operator=operator, device=prior.device, progress=progress,
-        )  # fmt: skip
-
     def baselines() -> dict[str, Any]:
-        y, noise = line_integrals(data, how, scale)
+        y, noise = line_integrals(data, how, scale, operator.device)
         return {name: classical(name.lower(), operator, how.geometry, y, noise=noise)[0].numpy() for name in BASELINES}
 
-    task = Task(
-        name="ct",
-        run=run,
-        options=RECONSTRUCTION,
-        operator=operator,
-        determined=operator.measured_values / truth.size,
-        problem={"views": float(how.geometry.views), "noise": 0.0, "photons": how.photons or 0.0},
+    return Case(
+        one.patient,
+        reconstruction_task(data, how.geometry, i0=how.photons, scale=scale, operator=operator),
+        truth,
+        judge=slice_figures,
         baselines=baselines,
+        where=lambda posterior: body(truth, posterior),
     )
-    return Case(one.patient, task, truth, judge=slice_figures, where=lambda posterior: body(truth, posterior))
 
 
-def line_integrals(data: Array, how: Scan, scale: float) -> tuple[torch.Tensor, float | torch.Tensor]:
+def line_integrals(
+    data: Array, how: Scan, scale: float, device: torch.device | str = "cpu"
+) -> tuple[torch.Tensor, float | torch.Tensor]:
     """(1, views, detectors) and the standard deviation of its noise, 0 or one per ray."""
-    y = torch.from_numpy(data)[None]
+    y = torch.from_numpy(data)[None].to(device)
     if how.photons is None:
         return y, 0.0
     y, weight = TransmissionNoise(how.photons, scale).line_integrals(y)

@@ -153,6 +153,7 @@ def test_calibration_is_one_the_commands_take(small_prior: Path, photos: Path, t
     script("calibration").main(["inpaint", *solving(small_prior, tmp_path, data=photos, groups=2), *files])
     learned = Calibration.load(tmp_path / "learned.json")
     learned.check(task="inpaint", prior_sha256=load_prior(small_prior).card.sha256, samples=2, steps=2)
+    assert learned.problem == {"missing": pytest.approx(0.5, abs=0.05), "noise": 0}
     assert json.loads((tmp_path / "figures.json").read_text())["factor"] == learned.factor
     with np.load(tmp_path / "kept" / "group-01.npz") as kept:
         assert kept["samples"].shape == (2, 1, 3, 24, 24) and kept["truth"].shape == (1, 3, 24, 24)
@@ -248,7 +249,7 @@ def test_figures_are_means_over_the_cases_of_what_the_judge_says(small_prior: Pa
     cases = [
         harness.Case(
             name=f"case {k}",
-            task=Task("known", constant(value), INPAINTING, Identity((3, 4, 4)), 0.0, baselines=lambda: {"zero": np.zeros((4, 4, 3))}),
+            task=Task("known", constant(value), INPAINTING, Identity((3, 4, 4)), lambda: 0.0, baselines=lambda: {"zero": np.zeros((4, 4, 3))}),
             truth=np.full((4, 4, 3), 0.5, np.float32),
             judge=lambda truth, estimate: {"off": float((estimate - truth).mean())},
         )
@@ -264,7 +265,7 @@ def test_figures_are_means_over_the_cases_of_what_the_judge_says(small_prior: Pa
 
 def test_what_an_estimate_is_judged_by_is_stored_as_the_truth_is() -> None:
     harness = script("harness")
-    task = Task("known", constant(0.5), INPAINTING, Identity((3, 4, 4)), 0.0)
+    task = Task("known", constant(0.5), INPAINTING, Identity((3, 4, 4)), lambda: 0.0)
     levels = harness.Case("levels", task, np.full((4, 4, 3), 128, np.uint8))
     units = harness.Case("units", task, np.full((4, 4), 0.5, np.float32))
     estimate = np.full((4, 4, 3), 1.7)
