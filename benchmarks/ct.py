@@ -1,40 +1,46 @@
-"""Sparse-view CT against FBP, SIRT and TV on the same data in one run, per patient.
+"""Sparse-view CT against FBP, SIRT, CGLS and TV on the same data in one run, per patient.
 
     python benchmarks/ct.py --data ct-val.npz --case noiseless
     python benchmarks/ct.py --data ct-val.npz --case photons
 
 ``noiseless``: the reconstructing matrix made the data (the inverse crime, as Song et al. 2022 commit it). ``photons``: a
-grid twice as fine and Poisson noise of I0 = 1e5 at the slice's own pixel size. PSNR and SSIM over -1000 to 1000 HU.
+grid twice as fine and Poisson noise of I0 = 1e5 at the slice's own pixel size. PSNR and SSIM over -1000 to 1000 HU; the
+samples are judged inside the body.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import time
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from common import machine
+from harness import Array, Case, Figures, Report, Result, arguments, measure, options_of, save_sheet
 from PIL import Image
 
-from invsolve import load_prior
 from invsolve.cli.ct_files import labelled_row, windowed
 from invsolve.ct.classical import classical
-from invsolve.ct.reconstruction import reconstruct_ct
+from invsolve.ct.reconstruction import reconstruction_task
 from invsolve.ct.simulation import photon_counts, project_slice
 from invsolve.ct.units import attenuation_per_unit, to_hounsfield
 from invsolve.evaluation.metrics import psnr, ssim
-from invsolve.forward_models import Geometry, TransmissionNoise, even_angles, projector
+from invsolve.forward_models import Geometry, LinearOperator, TransmissionNoise, even_angles, projector
+from invsolve.options import RECONSTRUCTION
+from invsolve.pictures import Pixels
+from invsolve.posterior import Posterior
+from invsolve.pretrained import load_prior
 
-Array = Any
+BODY = 0.25
+"""n of the body's edge: -500 HU."""
+
+BASELINES = ("FBP", "SIRT", "CGLS", "TV")
+SOFT_TISSUE = (40, 400)
+IN_SHEET = 4
 
 
-class Case(NamedTuple):
-    """What is measured."""
+class Scan(NamedTuple):
+    """How is measured: the geometry, and photons per ray, None without noise."""
 
     geometry: Geometry
     photons: float | None
@@ -44,22 +50,23 @@ class Slice(NamedTuple):
     """A validation slice."""
 
     patient: str
-    n: Array  # (256, 256), HU = 2000 n - 1000
+    n: Array  # (H, W) float32, HU = 2000 n - 1000
     pixel_mm: float
 
 
-def one_slice_per_patient(path: str) -> list[Slice]:
-    """The middle slice of each patient of an archive like ct-val.npz."""
+def one_slice_per_patient(path: str, size: int | None = None) -> list[Slice]:
+    """The middle slice of each patient of an archive like ct-val.npz, or the middle ``size`` x ``size`` of it."""
     with np.load(path, allow_pickle=False) as archive:
         patients, names = archive["patient"], archive["patient_names"]
         chosen = [np.flatnonzero(patients == p) for p in np.unique(patients)]
         middles = [int(rows[len(rows) // 2]) for rows in chosen]
-        return [
-            Slice(
-                str(names[patients[i]]), archive["images"][i].astype(np.float32) / 2000, float(archive["pixel_mm"][i])
-            )
-            for i in middles
-        ]
+        images, pixels = archive["images"], archive["pixel_mm"]
+    edge = 0 if size is None else (images.shape[1] - size) // 2
+    inside = slice(edge, images.shape[1] - edge)
+    return [
+        Slice(str(names[patients[i]]), images[i, inside, inside].astype(np.float32) / 2000, float(pixels[i]))
+        for i in middles
+    ]
 
 
 def scan(views: int, size: int = 256, span: float = 180.0) -> Geometry:
@@ -67,31 +74,72 @@ def scan(views: int, size: int = 256, span: float = 180.0) -> Geometry:
     return Geometry(even_angles(views, span), detectors, (size, size))
 
 
-CASES = {
-    "noiseless": Case(scan(23), None),
-    "photons": Case(scan(23), 1e5),
-    "10 views": Case(scan(10), None),
-    "45 views": Case(scan(45), None),
-    "90 views": Case(scan(90), None),
-    "limited angle": Case(scan(45, span=90.0), None),
-    "512": Case(scan(23, 512), None),
+SCANS = {
+    "noiseless": Scan(scan(23), None),
+    "photons": Scan(scan(23), 1e5),
+    "10 views": Scan(scan(10), None),
+    "45 views": Scan(scan(45), None),
+    "90 views": Scan(scan(90), None),
+    "limited angle": Scan(scan(45, span=90.0), None),
+    "512": Scan(scan(23, 512), None),
 }
 
 
-def measure(one: Slice, case: Case, seed: int) -> tuple[Array, Array, float]:
+def scan_of(name: str, size: int | None) -> Scan:
+    """A scan by name, of crops of another size if wanted."""
+    chosen = SCANS[name]
+    return chosen if size is None else chosen._replace(geometry=scan(chosen.geometry.views, size))
+
+
+def simulate(one: Slice, how: Scan, seed: int) -> tuple[Array, Array, float]:
     """(truth n, sinogram or counts, attenuation per unit)."""
     truth = one.n
-    if case.geometry.shape[0] != truth.shape[0]:
-        factor = case.geometry.shape[0] // truth.shape[0]
+    if how.geometry.shape[0] != truth.shape[0]:
+        factor = how.geometry.shape[0] // truth.shape[0]
         resized = Image.fromarray(truth).resize((truth.shape[1] * factor,) * 2, Image.Resampling.BICUBIC)
         truth = np.clip(np.asarray(resized), 0, None)
     scale = attenuation_per_unit(one.pixel_mm)
-    if case.photons is None:
-        return truth, project_slice(truth, case.geometry, same_grid=True), scale
-    return truth, photon_counts(project_slice(truth, case.geometry), case.photons, scale, seed), scale
+    if how.photons is None:
+        return truth, project_slice(truth, how.geometry, same_grid=True), scale
+    return truth, photon_counts(project_slice(truth, how.geometry), how.photons, scale, seed), scale
 
 
-def figures(truth: Array, estimate: Array) -> dict[str, float]:
+def ct_case(one: Slice, how: Scan, seed: int, operator: LinearOperator) -> Case:
+    """A slice measured, with the classical methods beside it."""
+    truth, data, scale = simulate(one, how, seed)
+
+    def baselines() -> dict[str, Any]:
+        y, noise = line_integrals(data, how, scale, operator.device)
+        return {name: classical(name.lower(), operator, how.geometry, y, noise=noise)[0].numpy() for name in BASELINES}
+
+    return Case(
+        one.patient,
+        reconstruction_task(data, how.geometry, i0=how.photons, scale=scale, operator=operator),
+        truth,
+        judge=slice_figures,
+        baselines=baselines,
+        where=lambda posterior: body(truth, posterior),
+    )
+
+
+def line_integrals(
+    data: Array, how: Scan, scale: float, device: torch.device | str = "cpu"
+) -> tuple[torch.Tensor, float | torch.Tensor]:
+    """(1, views, detectors) and the standard deviation of its noise, 0 or one per ray."""
+    y = torch.from_numpy(data)[None].to(device)
+    if how.photons is None:
+        return y, 0.0
+    y, weight = TransmissionNoise(how.photons, scale).line_integrals(y)
+    return y, 1 / weight.clamp(min=1e-6)
+
+
+def body(truth: Array, posterior: Posterior) -> torch.Tensor:
+    """What is above -500 HU, in truth or in any sample: (1, 1, H, W)."""
+    known = torch.from_numpy(np.ascontiguousarray(truth))[None, None]
+    return (known > BODY) | (posterior.samples.amax(dim=0) > BODY)
+
+
+def slice_figures(truth: Array, estimate: Array) -> Figures:
     return {
         "psnr": psnr(truth, estimate, data_range=1.0),
         "ssim": ssim(truth, estimate, data_range=1.0),
@@ -99,80 +147,31 @@ def figures(truth: Array, estimate: Array) -> dict[str, float]:
     }
 
 
-def baselines(operator: Any, case: Case, data: Array, scale: float) -> dict[str, Array]:
-    y, noise = torch.from_numpy(data)[None], 0.0
-    if case.photons is not None:
-        y, weight = TransmissionNoise(case.photons, scale).line_integrals(y)
-        noise = 1 / weight.clamp(min=1e-6)
-    return {
-        name: classical(name.lower(), operator, case.geometry, y, noise=noise)[0].numpy()
-        for name in ("FBP", "SIRT", "CGLS", "TV")
-    }
+def strip(result: Result) -> list[Pixels]:
+    """Truth, FBP, TV, mean, and the samples' standard deviation."""
+    samples = result.posterior.samples[:, 0, 0].numpy()
+    pictures = {"truth": result.case.truth, **{name: result.estimates[name] for name in ("FBP", "TV")}}
+    shown = {k: windowed(to_hounsfield(v), SOFT_TISSUE) for k, v in {**pictures, "mean": samples.mean(axis=0)}.items()}
+    shown["std, white 200 HU"] = np.clip(samples.std(axis=0) * 10 * 255, 0, 255).astype(np.uint8)
+    return [labelled_row(shown)]
 
 
-def coverage(truth: Array, samples: Array) -> float:
-    """Share of the body's pixels (above -500 HU, or any sample there) that lie between the least and the largest sample."""
-    low, high = samples.min(axis=0), samples.max(axis=0)
-    body = (truth > 0.25) | (high > 0.25)
-    return float(((truth >= low) & (truth <= high))[body].mean())
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--case", choices=CASES, default="noiseless")
-    parser.add_argument("--model", default="ct")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--slices", type=int, default=11)
-    parser.add_argument("--samples", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--sampler", default="renoising")
-    parser.add_argument("--rule", default="proximal")
-    parser.add_argument("--sigma-start", type=float)
-    parser.add_argument("--show", type=Path, help="write a picture of the first four slices here")
-    options = parser.parse_args()
-    prior = load_prior(options.model, options.device)
-    case = CASES[options.case]
-    operator = projector(case.geometry, prior.device)
-    print(machine(), {k: str(v) for k, v in vars(options).items()}, prior.card.sha256[:12])
-    extra = {} if options.sigma_start is None else {"sigma_start": options.sigma_start}
-    rows: dict[str, list[dict[str, float]]] = {}
-    seconds, covered, strips = [], [], []
-    for index, one in enumerate(one_slice_per_patient(options.data)[: options.slices]):
-        truth, data, scale = measure(one, case, index)
-        found = baselines(operator, case, data, scale)
-        started = time.perf_counter()
-        posterior = reconstruct_ct(
-            data, replace(case.geometry), prior, samples=options.samples, steps=options.steps, i0=case.photons,
-            scale=scale, rule=options.rule, sampler=options.sampler, operator=operator, device=prior.device, **extra,
-        )  # fmt: skip
-        seconds.append(time.perf_counter() - started)
-        samples = posterior.samples[:, 0, 0].numpy()
-        found |= {"one sample": samples[0], f"mean of {options.samples}": samples.mean(axis=0)}
-        covered.append(coverage(truth, samples))
-        line = []
-        for method, estimate in found.items():
-            rows.setdefault(method, []).append(figures(truth, estimate))
-            line.append(f"{method} {rows[method][-1]['psnr']:.2f}/{rows[method][-1]['ssim']:.3f}")
-        print(
-            f"{one.patient:>26}: " + "  ".join(line) + f"  coverage {covered[-1]:.3f}  {seconds[-1]:.1f} s", flush=True
-        )
-        if index < 4:
-            pictures = {"truth": truth, **{k: v for k, v in found.items() if k in ("FBP", "TV")}}
-            pictures["mean"] = samples.mean(axis=0)
-            pictures["std x 10"] = samples.std(axis=0) * 10
-            shown = {k: windowed(to_hounsfield(v), (40, 400)) for k, v in pictures.items() if k != "std x 10"}
-            shown["std, white 200 HU"] = np.clip(pictures["std x 10"] * 255, 0, 255).astype(np.uint8)
-            strips.append(labelled_row(shown))
-    means = {m: {k: float(np.mean([f[k] for f in fs])) for k in fs[0]} for m, fs in rows.items()}
-    for method, mean in means.items():
-        print(f"{method:>14}: PSNR {mean['psnr']:.2f} dB  SSIM {mean['ssim']:.3f}  RMSE {mean['rmse_hu']:.1f} HU")
-    print(
-        f"median {np.median(seconds):.1f} s a slice; min-max of {options.samples} covers {np.mean(covered):.3f} of the body"
-    )
-    print(json.dumps({"case": options.case, "means": means, "coverage": covered, "seconds": seconds}))
-    if options.show:
-        Image.fromarray(np.concatenate(strips)).save(options.show)
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = arguments(__doc__, RECONSTRUCTION, model="ct", count="slices", cases=11)
+    parser.add_argument("--case", choices=SCANS, default="noiseless")
+    parser.add_argument("--size", type=int, help="side of the middle of the slices; default whole slices")
+    parser.add_argument("--show", type=Path, metavar="FILE", help="a picture of the first slices")
+    chosen = parser.parse_args(argv)
+    prior = load_prior(chosen.model, chosen.device)
+    how = scan_of(chosen.case, chosen.size)
+    operator = projector(how.geometry, prior.device)
+    slices = one_slice_per_patient(chosen.data, chosen.size)[: chosen.cases]
+    report = Report(chosen, prior)
+    cases = (ct_case(one, how, index, operator) for index, one in enumerate(slices))
+    report.add(chosen.case, measure(cases, prior, options_of(chosen, RECONSTRUCTION)))
+    report.finish()
+    if chosen.show:
+        save_sheet(chosen.show, map(strip, report.tables[chosen.case].shown[:IN_SHEET]))
 
 
 if __name__ == "__main__":

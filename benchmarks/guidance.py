@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from common import machine, seconds_per_call
+from harness import machine, seconds_per_call
 from PIL import Image
 
 from invsolve.evaluation.sample_quality import classifier_features, diversity
@@ -28,7 +29,7 @@ from invsolve.tasks.generation import generate, grid
 from invsolve.training.sources import load_labelled
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="cifar10")
     parser.add_argument("--classifier", default="cifar10-classifier")
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=20)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--show", type=Path, help="a grid here: a row per class, at the scale nearest 3")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     prior = load_prior(options.model, options.device)
     guide = load_classifier(options.classifier, prior.device).forward_model
     judge = load_classifier(options.judge, prior.device)

@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def known() -> None:
             print(f"{name:>9} {trace:>12}: rms error {error:.4f} bits/dim, claimed {claimed:.4f}", flush=True)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--known", action="store_true")
     parser.add_argument("--data", help="validation pictures: folder or .npz")
@@ -57,10 +58,12 @@ def main() -> None:
     parser.add_argument("--probes", type=int, default=1)
     parser.add_argument("--tolerance", type=float, default=1e-4)
     parser.add_argument("--write-card", action="store_true")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     if options.known:
         known()
         return
+    if options.data is None:
+        parser.error("wanted --data, or --known")
     prior = load_prior(options.model, options.device)
     pictures = load_pictures(options.data, prior.channels)
     chosen = np.stack(pictures[:: max(1, len(pictures) // options.pictures)][: options.pictures])

@@ -312,7 +312,7 @@ def rng(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="only the check")
     parser.add_argument("--skip-check", action="store_true", help="only the table")
@@ -320,7 +320,7 @@ def main() -> None:
     parser.add_argument("--tuning", type=int, default=4, help="other problems, to tune MCG-diff on")
     parser.add_argument("--problem", default="", help="only (d, dy) whose d-dy contains this, such as 80-1")
     parser.add_argument("--only", default="", help="methods whose name contains this")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(argv)
     if not chosen.skip_check:
         check()
     if chosen.check:

@@ -14,14 +14,15 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from common import machine
+from ct import scan
+from harness import machine
 
-from invsolve.forward_models import AstraProjector, Geometry, LinearOperator, even_angles
+from invsolve.forward_models import AstraProjector, Geometry, LinearOperator
 from invsolve.forward_models.projector import SparseProjector, system_matrix
 
 
@@ -68,17 +69,17 @@ def radon_time(geometry: Geometry, x: torch.Tensor) -> float:
     return best(lambda: radon(picture, angles, circle=False))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", default="256x23,512x60,512x360")
-    options = parser.parse_args()
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", default="256x23,512x60,512x360", help="side x views, by comma")
+    options = parser.parse_args(argv)
     table: dict[str, dict[str, Any]] = {}
     print(machine())
     with tempfile.TemporaryDirectory() as cache:
         os.environ["INVSOLVE_CACHE"] = cache
         for text in options.sizes.split(","):
             size, views = (int(n) for n in text.split("x"))
-            geometry = Geometry(even_angles(views), {256: 367, 512: 729}[size], (size, size))
+            geometry = scan(views, size)
             row: dict[str, Any] = {}
             started = time.perf_counter()
             matrix = system_matrix(geometry)

@@ -15,19 +15,19 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from common import machine, seconds_per_call
+from harness import Timed, machine, seconds_per_call
 from PIL import Image
 from torch import Tensor
 
 from invsolve.errors import SolveError, UsageError
 from invsolve.evaluation.sample_quality import Features, Quality, classifier_features, inception_features, quality
-from invsolve.models.score_model import ScoreModel, Sigma, WrappedModel
+from invsolve.models.score_model import ScoreModel
 from invsolve.pictures import to_pixels
 from invsolve.pretrained import load_classifier, load_prior
 from invsolve.samplers.sigmas import geometric
@@ -44,22 +44,6 @@ LEVELS: dict[str, Callable[[int], int]] = {  # network calls -> noise levels
     "multistep": lambda calls: calls,
     "langevin": lambda calls: max(1, (calls - 1) // 5),
 }
-
-
-class Timed(WrappedModel):
-    """Adds up the seconds spent in ``model``."""
-
-    def __init__(self, model: ScoreModel) -> None:
-        super().__init__(model)
-        self.seconds = 0.0
-
-    def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
-        started = time.perf_counter()
-        out = self.model.denoise(x, sigma)
-        if x.is_cuda:
-            torch.cuda.synchronize()
-        self.seconds += time.perf_counter() - started
-        return out
 
 
 def as_tensor(path: str, channels: int, count: int) -> Tensor:
@@ -115,7 +99,7 @@ def measure(
     return {**found._asdict(), **facts}, pictures
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="cifar10")
     parser.add_argument("--features", default="cifar10-classifier", help="a classifier, or inception")
@@ -129,7 +113,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--save", type=Path, help="rows as JSON; those already there are not run again")
     parser.add_argument("--show", type=Path, help="folder for a grid of 64 pictures of every row")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     counts = counts_for(options.calls, options.counts)
     prior = load_prior(options.model, options.device)
     guide = options.features
@@ -138,7 +122,7 @@ def main() -> None:
     )
     real = as_tensor(options.data, prior.channels, options.real)
     size = (prior.size, prior.size) if prior.size else (int(real.shape[-2]), int(real.shape[-1]))
-    run = {"batch": options.batch, "device": prior.device}
+    run = {"batch": options.batch}
     save: Path | None = options.save
     rows: dict[str, Any] = json.loads(save.read_text()) if save and save.is_file() else {}
     plan = [

@@ -5,43 +5,40 @@
     python benchmarks/tasks.py ct --data ct-val.npz
 
 Per row: PSNR of one sample and of the mean of n, the share of unmeasured values between the least and the largest sample
-(ideal n / (n + 2) in pairs of opposite noise, (n - 1) / (n + 1) with --independent ones), and the samples' spread over
-the error of their mean (ideal 1). Unmeasured are the missing pixels, all pixels of a grey picture, and the inside of the
-body. Backward passes count as calls.
+(the ideal is printed first), and the samples' spread over the error of their mean (ideal 1). Unmeasured are the missing
+pixels, all pixels of a grey picture, and the inside of the body. Backward passes count as calls.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-from common import centre_crops, machine, random_lines, random_pixels
-from ct import CASES, measure, one_slice_per_patient
-from PIL import Image
+from cases import MASKS, centre, centre_crops, colorization_case, inpainting_case
+from ct import SCANS, ct_case, one_slice_per_patient
+from harness import ONE_SAMPLE, SAMPLES, Case, Report, Table, arguments, mean_of, measure, options_of
 
-from invsolve import Posterior, colorize, inpaint, load_prior
-from invsolve.ct.reconstruction import reconstruct_ct
 from invsolve.errors import SolveError
-from invsolve.evaluation.metrics import psnr
+from invsolve.evaluation.coverage import ideal_coverage
 from invsolve.forward_models import projector
+from invsolve.options import SolveOptions
+from invsolve.pretrained import NetworkPrior, load_prior
 from invsolve.rules import MomentMatching, Rule
-from invsolve.samplers import ancestral_corrected, renoising
+from invsolve.samplers import Sampler, ancestral_corrected, renoising
 
 BUDGETS = (50, 100, 200)
 CROP = 128
+SOLVING = SolveOptions(samples=4)
 
 
 class Method(NamedTuple):
     """A rule, a sampler, and the noise levels that use up each budget."""
 
     rule: str | Rule
-    sampler: Any
+    sampler: str | Sampler
     levels: tuple[int, int, int]
 
 
@@ -59,122 +56,71 @@ METHODS = {
 }  # fmt: skip
 
 
-class Problem(NamedTuple):
-    """A measurement: how to solve it, what is right, and which values the data left open."""
-
-    solve: Callable[[Method, int], Posterior]  # method, levels
-    truth: npt.NDArray[np.floating]  # (C, H, W)
-    unmeasured: npt.NDArray[np.bool_]
-
-
-def inpainting(options: argparse.Namespace) -> Iterator[Problem]:
-    """Half of the pixels missing, or lines."""
-    prior = load_prior(options.model or "photos", options.device)
-    mask = random_lines if options.lines else random_pixels
-    edge = slice((256 - CROP) // 2, (256 + CROP) // 2)
-    for index, picture in enumerate(centre_crops(options.data, options.pictures)):
-        truth, missing = picture[edge, edge] / np.float32(255), mask(index)[edge, edge]
-        known = np.where(missing[..., None], 0, truth).astype(np.float32)
-
-        def solve(method: Method, levels: int, known: Any = known, missing: Any = missing) -> Posterior:
-            return inpaint(
-                known, missing, prior, samples=options.samples, steps=levels, rule=method.rule, sampler=method.sampler,
-                antithetic=not options.independent,
-            )  # fmt: skip
-
-        yield Problem(solve, truth.transpose(2, 0, 1), np.broadcast_to(missing, (3, *missing.shape)))
+def inpainting(chosen: argparse.Namespace, prior: NetworkPrior) -> list[Case]:
+    """Half of the pixels missing, or lines; the middle of the pictures and masks of the other benchmarks."""
+    mask = MASKS["lines" if chosen.lines else "pixels"]
+    return [
+        inpainting_case(f"picture {index}", centre(picture, CROP), centre(mask(index, len(picture)), CROP))
+        for index, picture in enumerate(centre_crops(chosen.data, chosen.cases))
+    ]
 
 
-def colorization(options: argparse.Namespace) -> Iterator[Problem]:
+def colorization(chosen: argparse.Namespace, prior: NetworkPrior) -> list[Case]:
     """Grey pictures."""
-    prior = load_prior(options.model or "photos", options.device)
-    for picture in centre_crops(options.data, options.pictures):
-        grey = np.asarray(Image.fromarray(picture).convert("L"), np.float32) / 255
-
-        def solve(method: Method, levels: int, grey: Any = grey) -> Posterior:
-            return colorize(
-                grey, prior, samples=options.samples, steps=levels, rule=method.rule, sampler=method.sampler,
-                antithetic=not options.independent,
-            )  # fmt: skip
-
-        truth = picture.transpose(2, 0, 1) / 255.0
-        yield Problem(solve, truth, np.ones(truth.shape, bool))
+    pictures = centre_crops(chosen.data, chosen.cases)
+    return [colorization_case(f"picture {index}", picture) for index, picture in enumerate(pictures)]
 
 
-def ct(options: argparse.Namespace) -> Iterator[Problem]:
+def ct(chosen: argparse.Namespace, prior: NetworkPrior) -> list[Case]:
     """23 views, photon noise."""
-    prior, case = load_prior(options.model or "ct", options.device), CASES["photons"]
-    operator = projector(case.geometry, prior.device)
-    for index, one in enumerate(one_slice_per_patient(options.data)[: options.pictures]):
-        truth, data, scale = measure(one, case, index)
-
-        def solve(method: Method, levels: int, data: Any = data, scale: float = scale) -> Posterior:
-            return reconstruct_ct(
-                data, case.geometry, prior, samples=options.samples, steps=levels, i0=case.photons, scale=scale,
-                rule=method.rule, sampler=method.sampler, operator=operator, antithetic=not options.independent,
-            )  # fmt: skip
-
-        yield Problem(solve, truth[None], truth[None] > 0.25)
+    how = SCANS["photons"]
+    operator = projector(how.geometry, prior.device)
+    slices = one_slice_per_patient(chosen.data)[: chosen.cases]
+    return [ct_case(one, how, index, operator) for index, one in enumerate(slices)]
 
 
-TASKS = {"inpainting": inpainting, "colorization": colorization, "ct": ct}
+TASKS = {"inpainting": (inpainting, "photos"), "colorization": (colorization, "photos"), "ct": (ct, "ct")}
 
 
-def judge(posterior: Posterior, problem: Problem) -> dict[str, float]:
-    """The figures of a row, for one measurement."""
-    samples = posterior.samples[:, 0].numpy().astype(np.float64)
-    mean, count, where = samples.mean(axis=0), len(samples), problem.unmeasured
-    inside = (samples.min(axis=0) <= problem.truth) & (problem.truth <= samples.max(axis=0))
-    # The truth's expected distance from the mean: the spread, and what the mean of so few still errs by.
-    draws = samples.reshape(count // 2, 2, *mean.shape).mean(axis=1) if posterior.antithetic else samples
-    of_mean = draws.var(axis=0, ddof=1) / len(draws)
-    variance = (posterior.std[0].numpy().astype(np.float64) ** 2 + of_mean)[where].mean()
-    return {
-        "one": psnr(problem.truth, samples[0], data_range=1.0),
-        "mean": psnr(problem.truth, mean, data_range=1.0),
-        "inside": float(inside[where].mean()),
-        "spread": float(np.sqrt(variance / ((problem.truth - mean)[where] ** 2).mean())),
-        "calls": posterior.network_calls / count,
-    }
+def line(table: Table, samples: int) -> str:
+    """A row in few figures."""
+    means = table.means
+    calls = sum(table.calls) / len(table.calls) / samples
+    seconds = sum(table.seconds) / len(table.seconds)
+    return (
+        f"one {means[ONE_SAMPLE]['psnr']:.2f}  mean {means[mean_of(samples)]['psnr']:.2f}  "
+        f"inside {means[SAMPLES]['coverage']:.3f}  spread {means[SAMPLES]['spread']:.2f}  calls {calls:.0f}  {seconds:.1f} s"
+    )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = arguments(__doc__, SOLVING, model=None, cases=6, own=("steps", "sampler", "rule"))
     parser.add_argument("task", choices=TASKS)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--model")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--pictures", type=int, default=6)
-    parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--independent", action="store_true", help="samples that are not in pairs of opposite noise")
     parser.add_argument("--lines", action="store_true", help="inpainting of lines instead of random pixels")
     parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--budgets", type=int, nargs="+", choices=BUDGETS, default=BUDGETS)
-    options = parser.parse_args()
-    if options.samples < 4 or options.samples % 2:
-        parser.error(f"{options.samples} samples: wanted an even number from 4 on")
-    ideal = (options.samples - options.independent) / (options.samples + 2 - options.independent)
-    print(machine(), vars(options), f"ideal inside: {ideal:.3f}")
-    problems = list(TASKS[options.task](options))
-    for budget in options.budgets:
-        for name, method in METHODS.items():
-            if name not in options.only:
-                continue
-            started = time.perf_counter()
+    chosen = parser.parse_args(argv)
+    if chosen.samples < 2:
+        parser.error(f"{chosen.samples} samples: wanted 2 at least, for their mean and spread")
+    make, model = TASKS[chosen.task]
+    prior = load_prior(chosen.model or model, chosen.device)
+    options = replace(options_of(chosen, SOLVING), antithetic=not chosen.independent)
+    report = Report(chosen, prior, ideal=ideal_coverage(chosen.samples, antithetic=options.antithetic))
+    cases = make(chosen, prior)
+    for budget in chosen.budgets:
+        for name in chosen.only:
+            method = METHODS[name]
             levels = method.levels[BUDGETS.index(budget)]
+            own = replace(options, steps=levels, rule=method.rule, sampler=method.sampler)
             try:
-                found = [judge(problem.solve(method, levels), problem) for problem in problems]
+                table = measure(cases, prior, own, baselines=False, quiet=True)
             except SolveError as error:  # a pair that diverges is a row too
                 print(f"{budget:>4} {name:<28} {error}", flush=True)
                 continue
-            means = {key: float(np.mean([figures[key] for figures in found])) for key in found[0]}
-            seconds = time.perf_counter() - started
-            print(
-                f"{budget:>4} {name:<28} one {means['one']:.2f}  mean {means['mean']:.2f}  inside {means['inside']:.3f}"
-                f"  spread {means['spread']:.2f}  calls {means['calls']:.0f}  {seconds / len(found):.1f} s",
-                flush=True,
-            )
-            print(json.dumps({"task": options.task, "budget": budget, "method": name, **means}), flush=True)
+            report.tables[f"{budget}, {name}"] = table
+            print(f"{budget:>4} {name:<28} {line(table, chosen.samples)}", flush=True)
+    report.finish()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import math
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,13 +82,13 @@ VARIANTS: dict[str, tuple[presets.TrainingConfig, type]] = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", required=True)
     parser.add_argument("--val", required=True)
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--only", nargs="*", help="names of variants")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     pictures, held_out = load_pictures(options.train), validation_pictures(load_pictures(options.val), 256)
     for name, (config, optimizer) in VARIANTS.items():
         if options.only and name not in options.only:

@@ -142,8 +142,8 @@ def mixture(repeats: int, samples: int, only: str, problem: str) -> Iterator[Fig
             yield found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", choices=("gaussian", "mixture"))
     parser.add_argument("--repeats", type=int, help="problems of each kind (default 1, mixture 20)")
     parser.add_argument("--samples", type=int, help="draws per problem (default 2000, mixture 200)")
@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--problem", default="", help="problems whose name contains this")
     parser.add_argument("--budget", type=int, help="Gaussian: only so many calls (default 50, 100 and 200)")
     parser.add_argument("--save", help="figures as JSON")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(argv)
     if chosen.table == "gaussian":
         budgets = BUDGETS if chosen.budget is None else (chosen.budget,)
         rows = list(gaussian(chosen.repeats or 1, chosen.samples or 2000, chosen.only, chosen.problem, budgets))

@@ -320,14 +320,14 @@ def table(kind: str, samples: int, tuning: int, only: str) -> Iterator[dict[str,
         )
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=2000, help="draws that judge (500 at most above 1000 calls)")
     parser.add_argument("--tuning", type=int, default=200, help="draws for each candidate in tuning")
     parser.add_argument("--only", default="", help="methods whose name contains this")
     parser.add_argument("--problem", default="", help="kinds of problem whose name contains this")
     parser.add_argument("--save", type=Path, help="figures as JSON")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(argv)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     print("deepinv", deepinv.__version__, "torch", torch.__version__, "threads", torch.get_num_threads(), flush=True)
     rows = [

@@ -1,0 +1,112 @@
+"""Pictures, masks and the measurements made of them, for the benchmarks of photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from harness import Array, Case, Figures
+from PIL import Image
+
+from invsolve.cli.demo import scratches
+from invsolve.evaluation.metrics import ciede2000, mean_chroma, score
+from invsolve.pictures import Missing, Pixels
+from invsolve.tasks.baselines import ColourTable
+from invsolve.tasks.colorization import colorization_task
+from invsolve.tasks.inpainting import inpainting_task
+from invsolve.training.sources import load_pictures
+
+SIZE = 256
+HALF_LEVEL = 0.5 / 255
+OPENCV = {"OpenCV Telea": "INPAINT_TELEA", "OpenCV Navier-Stokes": "INPAINT_NS"}
+OPENCV_RADIUS = 5
+
+
+def centre(picture: Array, size: int) -> Array:
+    """The middle ``size`` x ``size`` of (H, W[, C]), or the largest square there is."""
+    side = min(size, *picture.shape[:2])
+    top, left = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
+    return picture[top : top + side, left : left + side]
+
+
+def centre_crops(path: str, count: int, size: int = SIZE) -> list[Pixels]:
+    """The middle of the first ``count`` pictures."""
+    return [np.asarray(centre(picture, size), np.uint8) for picture in load_pictures(path)[:count]]
+
+
+def every_kth(path: str, count: int) -> list[Pixels]:
+    """``count`` pictures spread evenly over the file."""
+    pictures = load_pictures(path)
+    return [np.asarray(p, np.uint8) for p in pictures[:: max(1, len(pictures) // count)][:count]]
+
+
+def random_pixels(index: int, size: int = SIZE) -> Missing:
+    """Mask (a): half of all pixels, at random."""
+    return np.random.default_rng([1, index]).random((size, size)) < 0.5
+
+
+def random_lines(index: int, size: int = SIZE) -> Missing:
+    """Mask (b): lines 5 pixels wide over 10 % of the picture."""
+    return scratches(size, size, np.random.default_rng([2, index]), share=0.1, thickness=5)
+
+
+MASKS: dict[str, Callable[[int, int], Missing]] = {"pixels": random_pixels, "lines": random_lines}
+
+
+def inpainting_case(
+    name: str,
+    truth: Pixels,
+    missing: Missing,
+    *,
+    opencv: tuple[str, ...] = (),
+    judge: Callable[[Array, Array], Figures] = score,
+) -> Case:
+    """A picture without its ``missing`` pixels, OpenCV's methods of these names beside the task's own baseline."""
+    known = np.where(missing[..., None], 0, truth).astype(np.uint8)
+    return Case(
+        name,
+        inpainting_task(known / np.float32(255), missing),
+        truth,
+        judge=judge,
+        baselines=lambda: {method: opencv_inpaint(method, known, missing) for method in opencv},
+    )
+
+
+def opencv_inpaint(method: str, known: Pixels, missing: Missing) -> Array:
+    """OpenCV's filling of (H, W, 3), in [0, 1]."""
+    import cv2  # only these baselines need it
+
+    bgr = np.ascontiguousarray(known[..., ::-1])
+    return cv2.inpaint(bgr, missing.astype(np.uint8), OPENCV_RADIUS, getattr(cv2, OPENCV[method]))[..., ::-1] / 255
+
+
+def damaged(case: Case) -> Pixels:
+    """The picture of an inpainting case with its missing pixels white."""
+    known = case.task.open_values
+    assert known is not None
+    return np.where(known[0].numpy()[..., None], 255, case.truth).astype(np.uint8)
+
+
+def grey_of(truth: Pixels) -> Pixels:
+    """Rec. 601 luma, (H, W)."""
+    return np.asarray(Image.fromarray(truth).convert("L"))
+
+
+def colour_figures(truth: Pixels, estimate: Pixels) -> Figures:
+    """PSNR, SSIM, the colours' distance and how strong they are."""
+    return {**score(truth, estimate), **colour_difference(truth, estimate)}
+
+
+def colour_difference(truth: Pixels, estimate: Pixels) -> Figures:
+    """The colours' distance, CIEDE2000, and how strong they are."""
+    return {"ciede2000": ciede2000(truth / 255, estimate / 255), "chroma": mean_chroma(estimate / 255)}
+
+
+def colorization_case(name: str, truth: Pixels, table: ColourTable | None = None) -> Case:
+    """A picture without its colours.
+
+    Truth and grey are rounded, each by itself: samples that all agree, as in black and white, may then miss the truth by
+    half a grey level and be right.
+    """
+    unit = grey_of(truth).astype(np.float32) / 255
+    return Case(name, colorization_task(unit, table), truth, judge=colour_figures, rounding=HALF_LEVEL)

@@ -1,0 +1,275 @@
+"""Every benchmark imports, says what it takes, and runs on a few tiny pictures with a tiny prior."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from invsolve.forward_models import Identity
+from invsolve.options import INPAINTING, SolveOptions
+from invsolve.posterior import Posterior
+from invsolve.pretrained import load_prior
+from invsolve.tasks.task import Task
+from invsolve.uncertainty.conformal import Calibration
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+SHARED = {"harness", "cases", "ffdnet"}
+WITHOUT_OPTIONS = {"exactness"}
+PEERS = {"ct_peers": "deepinv", "verify_peers": "deepinv"}
+SCRIPTS = sorted({path.stem for path in FOLDER.glob("*.py")} - SHARED - WITHOUT_OPTIONS)
+
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the benchmarks are not here")
+
+
+@pytest.fixture(autouse=True)
+def _benchmarks_on_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The benchmarks import one another by their file names, which are nobody else's business."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(FOLDER)
+    yield
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(FOLDER)):
+            del sys.modules[name]
+
+
+def script(name: str) -> ModuleType:
+    if name in PEERS:
+        pytest.importorskip(PEERS[name])
+    if name == "inpainting":
+        pytest.importorskip("cv2")
+    return importlib.import_module(name)
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two smooth pictures of 24 x 24."""
+    folder = tmp_path_factory.mktemp("photos")
+    y, x = np.mgrid[:24, :24]
+    for k in range(2):
+        planes = [128 + 100 * np.sin(x / (5 + k) + c) * np.cos(y / 7 - c) for c in range(3)]
+        Image.fromarray(np.stack(planes, axis=2).astype(np.uint8)).save(folder / f"{k}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def slices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two patients' discs of water, one slice of 32 x 32 each."""
+    y, x = np.mgrid[:32, :32] - 15.5
+    images = np.stack([np.where(np.hypot(x, y) < radius, 1000, 0) for radius in (9, 12)]).astype(np.uint16)
+    path = tmp_path_factory.mktemp("slices") / "ct.npz"
+    names = np.array(["first", "second"])
+    np.savez(path, images=images, patient=np.arange(2), patient_names=names, pixel_mm=np.full(2, 8.0))
+    return path
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_says_how_it_is_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module = script(name)
+    with pytest.raises(SystemExit) as ended:
+        module.main(["--help"])
+    assert ended.value.code == 0
+    assert f"python benchmarks/{name}.py" in capsys.readouterr().out
+
+
+def record(path: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Means by table and method of a ``--json`` file."""
+    found = json.loads(path.read_text())
+    assert found["settings"] and found["machine"]["torch"] == torch.__version__
+    for table in found["tables"].values():
+        assert len(table["seconds"]) == len(table["calls"]) == len(table["cases"])
+    return {title: table["means"] for title, table in found["tables"].items()}
+
+
+def solving(prior: Path, out: Path, **options: str | int) -> list[str]:
+    given = {"model": prior, "samples": 2, "steps": 2, "device": "cpu", "json": out / "figures.json", **options}
+    return [text for name, value in given.items() for text in (f"--{name}", str(value))]
+
+
+def test_inpainting(small_prior: Path, photos: Path, tmp_path: Path) -> None:
+    script("inpainting").main(solving(small_prior, tmp_path, data=photos, show=tmp_path / "strips.png"))
+    tables = record(tmp_path / "figures.json")
+    methods = {"biharmonic", "OpenCV Telea", "OpenCV Navier-Stokes", "invsolve one sample", "invsolve mean of 2"}
+    assert set(tables) == {"pixels", "lines"}
+    for means in tables.values():
+        assert set(means) == {*methods, "invsolve samples"}
+        assert all(5 < means[method]["psnr"] < 60 and means[method]["ssim"] <= 1 for method in methods)
+        assert means["invsolve samples"]["ideal"] == 0.5
+    assert Image.open(tmp_path / "strips.png").size == (5 * 24, 4 * 24)
+
+
+def test_colorization_of_whole_pictures(small_prior: Path, photos: Path, tmp_path: Path) -> None:
+    oblong = tmp_path / "oblong"
+    oblong.mkdir()
+    for path in photos.iterdir():
+        picture = Image.open(path)
+        picture.crop((0, 0, 24, 18) if path.stem == "0" else (0, 0, 18, 24)).save(oblong / path.name)
+    show = tmp_path / "strips.png"
+    script("colorization").main([*solving(small_prior, tmp_path, data=oblong, show=show), "--whole"])
+    means = record(tmp_path / "figures.json")["colorization"]
+    assert means["truth"]["ciede2000"] == 0 and means["truth"]["chroma"] > 1
+    assert means["grey"]["chroma"] < 0.1
+    assert set(means["invsolve samples"]) >= {"psnr", "chroma", "coverage", "ideal", "spread"}
+    assert Image.open(show).size == (5 * 24, 18 + 24)  # on white where they differ in width
+
+
+def test_flowers(small_prior: Path, photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("cv2")
+    script("flowers").main(solving(small_prior, tmp_path, data=photos, train=photos, show=tmp_path / "sheets"))
+    tables = record(tmp_path / "figures.json")
+    assert tables["inpainting"]["biharmonic"]["psnr in the hole"] < tables["inpainting"]["biharmonic"]["psnr"]
+    assert "truth" in tables["colorization"]
+    assert {path.stem for path in (tmp_path / "sheets").iterdir()} == {"inpainting", "completions", "colorization"}
+
+
+@pytest.mark.parametrize("case", ["noiseless", "photons"])
+def test_ct(case: str, ct_prior: Path, slices: Path, tmp_path: Path) -> None:
+    show = tmp_path / "strips.png"
+    script("ct").main(solving(ct_prior, tmp_path, data=slices, case=case, size=32, show=show))
+    means = record(tmp_path / "figures.json")[case]
+    assert set(means) >= {"FBP", "SIRT", "CGLS", "TV", "invsolve one sample", "invsolve mean of 2"}
+    assert means["TV"]["psnr"] > 20
+    assert Image.open(show).size == (5 * 32, 2 * (32 + 16))
+
+
+def test_tasks(small_prior: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = solving(small_prior, tmp_path, data=photos, budgets=50, only="moment matching, multistep", samples=3)
+    del arguments[arguments.index("--steps") : arguments.index("--steps") + 2]  # the budget says it
+    script("tasks").main(["inpainting", *arguments])
+    assert set(record(tmp_path / "figures.json")) == {"50, moment matching, multistep"}
+    assert "inside" in capsys.readouterr().out
+
+
+def test_calibration_is_one_the_commands_take(small_prior: Path, photos: Path, tmp_path: Path) -> None:
+    files = ["--save", str(tmp_path / "learned.json"), "--keep", str(tmp_path / "kept")]
+    script("calibration").main(["inpaint", *solving(small_prior, tmp_path, data=photos, groups=2), *files])
+    learned = Calibration.load(tmp_path / "learned.json")
+    learned.check(task="inpaint", prior_sha256=load_prior(small_prior).card.sha256, samples=2, steps=2)
+    assert learned.problem == {"missing": pytest.approx(0.5, abs=0.05), "noise": 0}
+    assert json.loads((tmp_path / "figures.json").read_text())["factor"] == learned.factor
+    with np.load(tmp_path / "kept" / "group-01.npz") as kept:
+        assert kept["samples"].shape == (2, 1, 3, 24, 24) and kept["truth"].shape == (1, 3, 24, 24)
+
+
+def test_calibration_of_ct(ct_prior: Path, slices: Path, tmp_path: Path) -> None:
+    script("calibration").main(["ct", *solving(ct_prior, tmp_path, data=slices, size=32)])
+    assert len(json.loads((tmp_path / "figures.json").read_text())["groups"]) == 2
+
+
+def test_denoising_tells_the_better_from_the_worse(
+    small_prior: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--data", str(photos), "--model", str(small_prior), "--size", "24", "--sigmas", "0.05", "0.2"]
+    script("denoising").main([*given, "--json", str(tmp_path / "figures.json")])
+    rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
+    for found in rows.values():
+        assert found[0]["rms"] < found[1]["rms"] and found[0]["psnr"] > found[1]["psnr"]
+    assert rows["non-local means"][1]["rms"] < 0.1  # half of the noise
+    assert "rms error / PSNR in dB" in capsys.readouterr().out
+
+
+def test_denoising_has_pictures_outside_every_training_set() -> None:
+    assert [picture.shape for picture in script("denoising").pictures("skimage", 4, 64)] == [(64, 64, 3)] * 4
+
+
+def test_ffdnet_is_told_the_noise_level_and_takes_odd_sizes() -> None:
+    """With the weights of the identity it must return its input; the level enters as a thirteenth channel."""
+    ffdnet = script("ffdnet")
+    network = ffdnet.FFDNet()
+    convolutions = [layer for layer in network.model if isinstance(layer, torch.nn.Conv2d)]
+    assert [name for name, _ in network.named_parameters()][::2] == [f"model.{2 * k}.weight" for k in range(12)]
+    with torch.no_grad():
+        for layer in convolutions:
+            torch.nn.init.dirac_(layer.weight)
+            layer.bias.zero_()
+    x = torch.rand(2, 3, 9, 7, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(network(x, 0.1), x)
+    with torch.no_grad():
+        convolutions[0].weight[0, 12, 1, 1] = 1  # onto the first of the twelve: red of every second pixel
+    added = network(x, 0.1) - x
+    torch.testing.assert_close(added[:, 0, ::2, ::2], torch.full((2, 5, 4), 0.1))
+    assert not added[:, 1:].any()
+
+
+def test_ffdnet_weights_are_read_without_the_package(tmp_path: Path) -> None:
+    """Beside an installed package that cannot be imported."""
+    ffdnet = script("ffdnet")
+    torch.save(ffdnet.FFDNet().state_dict(), tmp_path / "weights.pth")
+    assert ffdnet.load_ffdnet(tmp_path / "weights.pth")(torch.zeros(1, 3, 4, 4), 0.1).shape == (1, 3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("objectives", ["--dimensions", "4", "8", "--repeats", "1"]),
+        (
+            "verify",
+            ["gaussian", "--samples", "20", "--budget", "50", "--only", "proximal, renoising", "--problem", "color"],
+        ),
+    ],
+)
+def test_runs(name: str, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    script(name).main(arguments)
+    assert capsys.readouterr().out
+
+
+def test_timing(small_prior: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script("timing").main(["--model", str(small_prior), "--size", "16", "--samples", "2"])
+    assert "network call" in capsys.readouterr().out
+
+
+def test_fitted_colour_table_is_one_that_colours(photos: Path, tmp_path: Path) -> None:
+    module = script("fit_colour_table")
+    module.main([str(photos), str(tmp_path / "table.json")])
+    table = module.ColourTable.load(tmp_path / "table.json")
+    assert table.colorize(np.full((8, 8), 0.5)).shape == (8, 8, 3)
+
+
+def constant(value: float) -> Callable[..., Posterior]:
+    """Two samples around a value."""
+
+    def run(prior: object, options: SolveOptions, progress: object) -> Posterior:
+        samples = torch.full((2, 1, 3, 4, 4), value) + torch.tensor([-0.1, 0.1])[:, None, None, None, None]
+        return Posterior(samples, network_calls=7)
+
+    return run
+
+
+def test_figures_are_means_over_the_cases_of_what_the_judge_says(small_prior: Path) -> None:
+    harness = script("harness")
+    prior = load_prior(small_prior, "cpu")
+    cases = [
+        harness.Case(
+            name=f"case {k}",
+            task=Task("known", constant(value), INPAINTING, Identity((3, 4, 4)), lambda: 0.0, baselines=lambda: {"zero": np.zeros((4, 4, 3))}),
+            truth=np.full((4, 4, 3), 0.5, np.float32),
+            judge=lambda truth, estimate: {"off": float((estimate - truth).mean())},
+        )
+        for k, value in enumerate((0.5, 0.8))
+    ]  # fmt: skip
+    table = harness.measure(cases, prior, INPAINTING)
+    assert table.means["zero"]["off"] == pytest.approx(-0.5)
+    assert table.means["invsolve one sample"]["off"] == pytest.approx((-0.1 + 0.2) / 2)
+    assert table.means["invsolve mean of 2"]["off"] == pytest.approx(0.15)
+    assert table.means["invsolve samples"]["coverage"] == 0.5  # inside the first case's range, outside the second's
+    assert (table.names, table.calls) == (["case 0", "case 1"], [7, 7])
+
+
+def test_what_an_estimate_is_judged_by_is_stored_as_the_truth_is() -> None:
+    harness = script("harness")
+    task = Task("known", constant(0.5), INPAINTING, Identity((3, 4, 4)), lambda: 0.0)
+    levels = harness.Case("levels", task, np.full((4, 4, 3), 128, np.uint8))
+    units = harness.Case("units", task, np.full((4, 4), 0.5, np.float32))
+    estimate = np.full((4, 4, 3), 1.7)
+    assert levels.stored(estimate).dtype == np.uint8 and levels.stored(estimate).max() == 255
+    assert units.stored(estimate) is estimate
+    assert levels.unit_truth.shape == (1, 3, 4, 4) and float(levels.unit_truth.max()) == pytest.approx(128 / 255)
+    assert units.unit_truth.shape == (1, 1, 4, 4)
