@@ -13,12 +13,14 @@ from PIL import Image
 
 from invsolve.errors import InputError, UsageError
 from invsolve.models.network import EDMDenoiser, NetworkConfig
+from invsolve.models.precision import full_precision
 from invsolve.pretrained import load_prior
 from invsolve.training.checkpoint import initial_state
 from invsolve.training.crops import Augmentation, random_crops, shrunk
 from invsolve.training.loop import TrainingInfo, ema_decay, fit, learning_rate_factor, train
-from invsolve.training.loss import DENOISING, denoising_loss, loss_weight, stratified_sigma
-from invsolve.training.presets import PRESETS, SigmaDensity
+from invsolve.training.loss import DENOISING, Batch, denoising_loss, loss_weight, stratified_sigma
+from invsolve.training.optimizer import Muon, orthogonalized
+from invsolve.training.presets import PRESETS, SigmaDensity, TrainingConfig
 from invsolve.training.sources import load_pictures, mixed
 from invsolve.training.validation import validate
 
@@ -75,6 +77,42 @@ def test_resumed_training_repeats_an_unbroken_run(tmp_path: Path, monkeypatch: p
         assert torch.equal(a, b)
     for a, b in zip(whole.ema.parameters(), resumed.ema.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_losses_are_those_of_old(tmp_path: Path) -> None:
+    losses: list[float] = []
+
+    def recorded(model: EDMDenoiser, batch: Batch, config: TrainingConfig) -> torch.Tensor:
+        loss = DENOISING.loss(model, batch, config)
+        losses.append(float(loss.detach()))
+        return loss
+
+    with full_precision():
+        fit(replace(DENOISING, loss=recorded), pictures(), TINY, tmp_path, device=CPU)
+    # A change in crops, noise, rates or updates would show; processors and rounding differ by far less.
+    of_old = [1.06614, 1.11411, 1.18759, 1.08603, 1.09987, 1.11173, 1.28974, 1.11231, 1.15754, 1.0593, 1.1042, 1.09931]
+    assert losses == pytest.approx(of_old, rel=1e-3)
+
+
+def test_muon_in_float32_is_pytorchs(monkeypatch: pytest.MonkeyPatch, generator: torch.Generator) -> None:
+    """On processors that have no bfloat16 the same steps, but for its rounding."""
+    ours, theirs = ([torch.nn.Parameter(torch.ones(shape)) for shape in ((8, 40), (40, 8))] for _ in range(2))
+    settings = {"lr": 0.1, "weight_decay": 0.01, "momentum": 0.95, "adjust_lr_fn": "match_rms_adamw"}
+    pairs = [(Muon(ours, **settings), ours), (torch.optim.Muon(theirs, **settings), theirs)]
+    monkeypatch.setattr("invsolve.training.optimizer.native_bfloat16", lambda device: False)
+    for _ in range(3):
+        gradients = [torch.randn(p.shape, generator=generator) for p in ours]
+        for optimizer, parameters in pairs:
+            for p, gradient in zip(parameters, gradients, strict=True):
+                p.grad = gradient.clone()
+            optimizer.step()
+    for a, b in zip(ours, theirs, strict=True):
+        moved = (b.detach() - 1).norm()
+        assert float((a.detach() - b.detach()).norm() / moved) < 0.01
+    matrix = torch.randn(12, 30, generator=generator)
+    found = orthogonalized(matrix, (3.4445, -4.775, 2.0315), 5, 1e-7)
+    spread = torch.linalg.svdvals(found)
+    assert 0.6 < float(spread.min()) <= float(spread.max()) < 1.3
 
 
 def test_training_denoises_better_than_before(tmp_path: Path) -> None:

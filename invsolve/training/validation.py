@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from invsolve.colours import Colours, to_rgb
 from invsolve.errors import InputError
@@ -23,27 +23,38 @@ def validation_sigmas(density: SigmaDensity, count: int = 13) -> list[float]:
     return [float(s) for s in np.geomspace(density.low, density.high, count)]
 
 
-@torch.no_grad()
 def validate(
     model: EDMDenoiser, pictures: Tensor, sigmas: Sequence[float], seed: int = 0, batch: int = 4
 ) -> dict[float, float]:
     """Mean squared denoising error per noise level on ``pictures`` (N, C, H, W) in the prior's units."""
-    was_training = model.training
+    errors = dict.fromkeys(sigmas, 0.0)
+    for sigma, rows, denoised in noisy_outputs(model, pictures, sigmas, seed, batch):
+        errors[sigma] += float((denoised - pictures[rows]).square().mean(dim=(1, 2, 3)).sum())
+    return {sigma: total / len(pictures) for sigma, total in errors.items()}
+
+
+@torch.no_grad()
+def noisy_outputs(
+    model: nn.Module, pictures: Tensor, sigmas: Sequence[float], seed: int, batch: int
+) -> Iterator[tuple[float, slice, Tensor]]:
+    """What ``model``, in evaluation mode, makes of ``pictures`` (N, C, H, W) with noise of every level.
+
+    Yields the level, which of the pictures, and the output for them, on the CPU. A level's noise is drawn from (seed,
+    number of the level), so that every model is judged on the same noise.
+    """
+    device, was_training = next(model.parameters()).device, model.training
     model.eval()
-    errors = {}
-    device = next(model.parameters()).device
-    for index, sigma in enumerate(sigmas):
-        generator = torch.Generator().manual_seed(seed * 1000 + index)
-        total = 0.0
-        for start in range(0, len(pictures), batch):
-            x0 = pictures[start : start + batch]
-            noisy = x0 + sigma * torch.randn(x0.shape, generator=generator)
-            with autocast(device):
-                denoised = model(noisy.to(device), torch.full((len(x0),), sigma, device=device))
-            total += float((denoised.cpu() - x0).square().mean(dim=(1, 2, 3)).sum())
-        errors[sigma] = total / len(pictures)
-    model.train(was_training)
-    return errors
+    try:
+        for index, sigma in enumerate(sigmas):
+            generator = torch.Generator().manual_seed(seed * 1000 + index)
+            for first in range(0, len(pictures), batch):
+                rows = slice(first, first + batch)
+                noisy = pictures[rows] + sigma * torch.randn(pictures[rows].shape, generator=generator)
+                with autocast(device):
+                    output = model(noisy.to(device), torch.full((len(noisy),), sigma, device=device))
+                yield sigma, rows, output.cpu()
+    finally:
+        model.train(was_training)
 
 
 def validation_pictures(pictures: Sequence[Picture], size: int, framing: float = 0.0) -> Tensor:
