@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
+import os
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +19,7 @@ from PIL import Image
 from invsolve.errors import InputError, UsageError
 from invsolve.models.network import EDMDenoiser, NetworkConfig
 from invsolve.models.precision import full_precision
-from invsolve.pretrained import load_prior
+from invsolve.pretrained import load_prior, save_prior
 from invsolve.training.checkpoint import initial_state
 from invsolve.training.crops import Augmentation, random_crops, shrunk
 from invsolve.training.loop import TrainingInfo, ema_decay, fit, learning_rate_factor, train
@@ -448,3 +453,59 @@ def test_rotation_and_zoom_keep_straight_ramps_straight_and_stay_in_range() -> N
     assert float(slopes.std()) > 0.5
     small = random_crops([[ramp[:10, :10]]], [1.0], 16, 2, rng, Augmentation("flips", 10.0, (0.8, 1.25), 1.0))
     assert small.shape == (2, 1, 16, 16)
+
+
+class Killed(BaseException):
+    """Nothing runs after it, as nothing does after kill -9."""
+
+
+def test_breaking_off_anywhere_leaves_the_old_prior_or_the_new_one(
+    small_prior: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = load_prior(small_prior, "cpu")
+    new = EDMDenoiser(old.network.config)
+    card = replace(old.card, name="new")
+    operations = ("replace", "rename", "link", "unlink", "fsync")
+    for stop in itertools.count():
+        folder = tmp_path / str(stop)
+        shutil.copytree(small_prior, folder)
+        calls = itertools.count()
+        dead = False
+
+        def broken(operation: Callable[..., None]) -> Callable[..., None]:
+            def call(*args: object, **options: object) -> None:
+                nonlocal dead
+                dead = dead or next(calls) == stop  # noqa: B023 - used up within the round
+                if dead:
+                    raise Killed
+                operation(*args, **options)
+
+            return call
+
+        with monkeypatch.context() as patch, contextlib.suppress(Killed):
+            for name in operations:
+                patch.setattr(os, name, broken(getattr(os, name)))
+            save_prior(folder, new, card)
+        left = load_prior(folder, "cpu")
+        wanted = new if left.card.name == "new" else old.network
+        for name, value in left.network.state_dict().items():
+            torch.testing.assert_close(value, wanted.state_dict()[name], rtol=1e-3, atol=1e-6)
+        save_prior(folder, new, card)  # a later run is not in the way of what is left of this one
+        assert load_prior(folder, "cpu").card.name == "new"
+        assert {path.name for path in folder.glob("[!.]*")} == {"card.json", "model.safetensors"}
+        if not dead:
+            break
+    assert stop >= 6
+
+
+def test_weights_have_the_permissions_of_other_files(tmp_path: Path, small_prior: Path) -> None:
+    prior = load_prior(small_prior, "cpu")
+    before = os.umask(0o022)
+    try:
+        save_prior(tmp_path, prior.network, prior.card)
+    finally:
+        os.umask(before)
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {
+        "card.json": 0o644,
+        "model.safetensors": 0o644,
+    }
