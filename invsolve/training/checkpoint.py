@@ -92,6 +92,38 @@ def save_checkpoint(folder: Path, config: TrainingConfig, state: TrainingState[M
     write_files({folder / CHECKPOINT: lambda file: torch.save(content, file)})
 
 
+class Checkpoints(Generic[M]):
+    """Saves a run now and then and, as a context manager, at its end, however it ends.
+
+    ``offer`` hands over the state after each step. A step overwrites what was offered last, so ``withhold`` comes before
+    it: broken off in between, weights and count of steps would not belong together, and are not saved.
+    """
+
+    def __init__(self, folder: Path, config: TrainingConfig, seconds: float, every: float) -> None:
+        self.folder, self.config, self.every = folder, config, every
+        self._saved_at = seconds
+        self._offered: TrainingState[M] | None = None
+
+    def withhold(self) -> None:
+        self._offered = None
+
+    def offer(self, state: TrainingState[M]) -> None:
+        self._offered = state
+        if state.seconds - self._saved_at > self.every:
+            self._save()
+
+    def _save(self) -> None:
+        if self._offered is not None:
+            save_checkpoint(self.folder, self.config, self._offered)
+            self._saved_at, self._offered = self._offered.seconds, None
+
+    def __enter__(self) -> Checkpoints[M]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._save()
+
+
 def _plain(value: Any) -> Any:
     """Tuples as lists, all the way down, so that a stored configuration compares equal."""
     if isinstance(value, dict):

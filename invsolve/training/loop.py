@@ -25,11 +25,11 @@ from invsolve.errors import SolveError
 from invsolve.models.network import EDMDenoiser
 from invsolve.models.precision import autocast
 from invsolve.training.checkpoint import (
+    Checkpoints,
     TrainingState,
     has_checkpoint,
     load_checkpoint,
     remove_checkpoint,
-    save_checkpoint,
     start,
 )
 from invsolve.training.crops import check_shrinkable, halve, numbered_crops, unit_scale
@@ -50,6 +50,24 @@ class TrainingInfo(NamedTuple):
     remaining: float  # estimated seconds to the end
 
 
+class Seen(NamedTuple):
+    """What a run has seen since it was started or resumed."""
+
+    loss: float  # running average; NaN before the first step
+    images: int
+
+    def after(self, loss: float, images: int) -> Seen:
+        average = loss if math.isnan(self.loss) else 0.98 * self.loss + 0.02 * loss
+        return Seen(average, self.images + images)
+
+    def info(
+        self, state: TrainingState[M], config: TrainingConfig, seconds: float, done: float, at_start: float
+    ) -> TrainingInfo:
+        """For a run that went from the share ``at_start`` to ``done`` in ``seconds``."""
+        remaining = seconds * max(0.0, 1 - done) / max(done - at_start, 1e-9)
+        return TrainingInfo(state.step, config.steps, self.loss, self.images / seconds, seconds, remaining)
+
+
 def ema_decay(step: int, relative_width: float) -> float:
     """Power-function EMA of Karras et al. 2024 (eq. 3 and 128): its width stays a fixed share of the run so far."""
     # Solve relative_width = sqrt((g + 1) / ((g + 2)^2 (g + 3))) for the exponent g.
@@ -64,9 +82,14 @@ def learning_rate_factor(progress: float, step: int, decay_share: float, warmup:
     return min(1.0, (step + 1) / warmup) * decay
 
 
-def share_done(step: int, seconds: float, steps: int, time_limit: float | None) -> float:
+def rate_at(step: int, progress: float, config: TrainingConfig) -> float:
+    """The :func:`learning_rate_factor` of a run's step."""
+    return learning_rate_factor(progress, step, config.decay_share, min(200, max(1, config.steps // 20)))
+
+
+def share_done(state: TrainingState[M], config: TrainingConfig, time_limit: float | None) -> float:
     """How much of a run is over, by steps or by time, whichever is further."""
-    return max(step / steps, seconds / time_limit if time_limit else 0.0)
+    return max(state.step / config.steps, state.seconds / time_limit if time_limit else 0.0)
 
 
 def crop_at(step: int, config: TrainingConfig) -> int:
@@ -103,6 +126,11 @@ def prefetched(prepare: Callable[[int], Batch], first: int) -> Generator[Batch]:
             batch = upcoming.result()
             upcoming = pool.submit(prepare, step)
             yield batch
+
+
+def in_prior_units(batch: Batch, scale: float, config: TrainingConfig) -> Batch:
+    """A batch whose crops are in stored values, ``scale`` meaning 1.0, in the coordinates of the prior."""
+    return batch._replace(x0=from_rgb(batch.x0.float() / scale, config.colours))
 
 
 def gradient(task: Task[M], model: M, batch: Batch, config: TrainingConfig, step: int) -> float:
@@ -196,35 +224,27 @@ def fit(
     state = _begun(task, config, folder, device, initial, resume)
     state.model.train()
     first, began = state, time.monotonic()
-    at_start = done = share_done(state.step, state.seconds, config.steps, time_limit)
-    saved, loss, images, sound = state.seconds, float("nan"), 0, True
+    done, seen = share_done(state, config, time_limit), Seen(float("nan"), 0)
+    at_start = done
 
     def prepare(step: int) -> Batch:
         return batch_at(step, crop_at(step, config), config, pyramid, labels)
 
-    with deferred_interrupt(on_interrupt) as interrupted, closing(prefetched(prepare, state.step)) as batches:
-        try:
-            while done < 1 and not interrupted():
-                batch = next(batches).to(device)
-                batch = batch._replace(x0=from_rgb(batch.x0.float() / scale, config.colours))
-                value = gradient(task, state.model, batch, config, state.step)
-                rate = learning_rate_factor(done, state.step, config.decay_share, min(200, max(1, config.steps // 20)))
-                sound = False  # broken off in the middle of this, weights and step would not belong together
-                state = updated(state, rate, config)
-                sound = True
-                elapsed = time.monotonic() - began
-                state = state._replace(seconds=first.seconds + elapsed)
-                done = share_done(state.step, state.seconds, config.steps, time_limit)
-                loss, images = value if math.isnan(loss) else 0.98 * loss + 0.02 * value, images + len(batch.x0)
-                if on_step is not None:
-                    left = elapsed * max(0.0, 1 - done) / max(done - at_start, 1e-9)
-                    on_step(TrainingInfo(state.step, config.steps, loss, images / elapsed, elapsed, left))
-                if state.seconds - saved > checkpoint_every:
-                    save_checkpoint(folder, config, state)
-                    saved = state.seconds
-        finally:
-            if sound and state.step > first.step:
-                save_checkpoint(folder, config, state)
+    with (
+        deferred_interrupt(on_interrupt) as interrupted,
+        closing(prefetched(prepare, state.step)) as batches,
+        Checkpoints[M](folder, config, state.seconds, checkpoint_every) as checkpoints,
+    ):
+        while done < 1 and not interrupted():
+            batch = in_prior_units(next(batches).to(device), scale, config)
+            loss = gradient(task, state.model, batch, config, state.step)
+            checkpoints.withhold()
+            state = updated(state, rate_at(state.step, done, config), config)
+            state = state._replace(seconds=first.seconds + time.monotonic() - began)
+            checkpoints.offer(state)
+            done, seen = share_done(state, config, time_limit), seen.after(loss, len(batch.x0))
+            if on_step is not None:
+                on_step(seen.info(state, config, state.seconds - first.seconds, done, at_start))
     if interrupted():
         raise KeyboardInterrupt
     return state

@@ -3,7 +3,7 @@
 Muon (Jordan et al. 2024) orthogonalises the momentum of each weight matrix before the step. After three minutes it denoises
 .4 to 1.1 dB better than AdamW alone on this network (docs/benchmarks.md). PyTorch's Muon takes matrices only, so each
 convolution's weight is handed to it as the matrix (out, height * width * in) on the same memory. It computes in bfloat16,
-which processors without it multiply some thirty times more slowly than float32; there :class:`Muon` takes float32.
+which processors without it multiply many times more slowly than float32; there :class:`Muon` takes float32.
 """
 
 from __future__ import annotations
