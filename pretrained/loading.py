@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 from collections.abc import Callable, Mapping
@@ -12,10 +13,11 @@ from typing import TypeVar
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from invsolve.errors import ModelError
+from invsolve.atomic import write_files
+from invsolve.errors import ModelError, OutputError
 from invsolve.files import regular_file
 from invsolve.forward_models.classifier import NoiseConditionalClassifier
 from invsolve.models.network import EDMDenoiser, NetworkConfig
@@ -233,7 +235,7 @@ def _load(folder: Path, card: Card, build: Callable[[NetworkConfig], M]) -> M:
 
     The generator of torch is left as it was: a network's first weights are drawn from it.
     """
-    weights = regular_file(folder / WEIGHTS, "weights file", ModelError)
+    weights = regular_file(_weights_of(folder, card), "weights file", ModelError)
     digest = file_sha256(weights)
     if digest != card.sha256:
         raise ModelError(
@@ -290,14 +292,39 @@ def least_numbers(config: NetworkConfig, *, decoder: bool) -> int:
     return 9 * config.channels * config.stem**2 * config.widths[0] + between + sum(blocks)
 
 
+def _weights_of(folder: Path, card: Card) -> Path:
+    """Where the card's weights are: in the usual file, or, if writing was broken off, still under their own name."""
+    own = folder / _own_name(card.sha256)
+    return own if own.is_file() else folder / WEIGHTS
+
+
+def _own_name(sha256: str) -> str:
+    return f"model-{sha256[:12]}.safetensors"
+
+
 def save_prior(folder: Path, network: EDMDenoiser | NoisyClassifier, card: Card) -> Card:
-    """Write weights (fp16) and card; returns the card with the weights' hash filled in."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / (WEIGHTS + ".part")
-    save_file({k: v.half().contiguous() for k, v in network.state_dict().items()}, temporary)
-    temporary.replace(folder / WEIGHTS)
-    card = replace(card, network=network.config.to_dict(), sha256=file_sha256(folder / WEIGHTS))
-    temporary = folder / (CARD + ".part")
-    temporary.write_text(card.to_json(), encoding="utf-8")
-    temporary.replace(folder / CARD)
+    """Write weights (fp16) and card; returns the card with the weights' hash filled in.
+
+    Over an older prior, :func:`load_prior` finds that or the new one, whole, at whatever moment this is broken off: the
+    weights get a name of their own first, the card that goes with them replaces the old one, and only then do they take
+    the usual name.
+
+    Raises
+    ------
+    OutputError : the folder or a file cannot be written; what was there before still loads.
+    """
+    content = save({name: value.half().contiguous() for name, value in network.state_dict().items()})
+    card = replace(card, network=network.config.to_dict(), sha256=hashlib.sha256(content).hexdigest())
+    own = folder / _own_name(card.sha256)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_files({own: content})
+        write_files({folder / CARD: card.to_json().encode()})
+        own.replace(folder / WEIGHTS)
+        for leftover in folder.glob("model-" + "[0-9a-f]" * 12 + ".safetensors"):
+            leftover.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write the prior into {folder}: {error.strerror or error}", hint="choose another place"
+        ) from None
     return card

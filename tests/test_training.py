@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
+import os
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +18,14 @@ from PIL import Image
 
 from invsolve.errors import InputError, UsageError
 from invsolve.models.network import EDMDenoiser, NetworkConfig
-from invsolve.pretrained import load_prior
+from invsolve.models.precision import full_precision
+from invsolve.pretrained import load_prior, save_prior
 from invsolve.training.checkpoint import initial_state
 from invsolve.training.crops import Augmentation, random_crops, shrunk
 from invsolve.training.loop import TrainingInfo, ema_decay, fit, learning_rate_factor, train
-from invsolve.training.loss import DENOISING, denoising_loss, loss_weight, stratified_sigma
-from invsolve.training.presets import PRESETS, SigmaDensity
+from invsolve.training.loss import DENOISING, Batch, denoising_loss, loss_weight, stratified_sigma
+from invsolve.training.optimizer import Muon, orthogonalized
+from invsolve.training.presets import PRESETS, SigmaDensity, TrainingConfig
 from invsolve.training.sources import load_pictures, mixed
 from invsolve.training.validation import validate
 
@@ -75,6 +82,42 @@ def test_resumed_training_repeats_an_unbroken_run(tmp_path: Path, monkeypatch: p
         assert torch.equal(a, b)
     for a, b in zip(whole.ema.parameters(), resumed.ema.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_losses_are_those_of_old(tmp_path: Path) -> None:
+    losses: list[float] = []
+
+    def recorded(model: EDMDenoiser, batch: Batch, config: TrainingConfig) -> torch.Tensor:
+        loss = DENOISING.loss(model, batch, config)
+        losses.append(float(loss.detach()))
+        return loss
+
+    with full_precision():
+        fit(replace(DENOISING, loss=recorded), pictures(), TINY, tmp_path, device=CPU)
+    # A change in crops, noise, rates or updates would show; processors and rounding differ by far less.
+    of_old = [1.06614, 1.11411, 1.18759, 1.08603, 1.09987, 1.11173, 1.28974, 1.11231, 1.15754, 1.0593, 1.1042, 1.09931]
+    assert losses == pytest.approx(of_old, rel=1e-3)
+
+
+def test_muon_in_float32_is_pytorchs(monkeypatch: pytest.MonkeyPatch, generator: torch.Generator) -> None:
+    """On processors that have no bfloat16 the same steps, but for its rounding."""
+    ours, theirs = ([torch.nn.Parameter(torch.ones(shape)) for shape in ((8, 40), (40, 8))] for _ in range(2))
+    settings = {"lr": 0.1, "weight_decay": 0.01, "momentum": 0.95, "adjust_lr_fn": "match_rms_adamw"}
+    pairs = [(Muon(ours, **settings), ours), (torch.optim.Muon(theirs, **settings), theirs)]
+    monkeypatch.setattr("invsolve.training.optimizer.native_bfloat16", lambda device: False)
+    for _ in range(3):
+        gradients = [torch.randn(p.shape, generator=generator) for p in ours]
+        for optimizer, parameters in pairs:
+            for p, gradient in zip(parameters, gradients, strict=True):
+                p.grad = gradient.clone()
+            optimizer.step()
+    for a, b in zip(ours, theirs, strict=True):
+        moved = (b.detach() - 1).norm()
+        assert float((a.detach() - b.detach()).norm() / moved) < 0.01
+    matrix = torch.randn(12, 30, generator=generator)
+    found = orthogonalized(matrix, (3.4445, -4.775, 2.0315), 5, 1e-7)
+    spread = torch.linalg.svdvals(found)
+    assert 0.6 < float(spread.min()) <= float(spread.max()) < 1.3
 
 
 def test_training_denoises_better_than_before(tmp_path: Path) -> None:
@@ -410,3 +453,59 @@ def test_rotation_and_zoom_keep_straight_ramps_straight_and_stay_in_range() -> N
     assert float(slopes.std()) > 0.5
     small = random_crops([[ramp[:10, :10]]], [1.0], 16, 2, rng, Augmentation("flips", 10.0, (0.8, 1.25), 1.0))
     assert small.shape == (2, 1, 16, 16)
+
+
+class Killed(BaseException):
+    """Nothing runs after it, as nothing does after kill -9."""
+
+
+def test_breaking_off_anywhere_leaves_the_old_prior_or_the_new_one(
+    small_prior: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = load_prior(small_prior, "cpu")
+    new = EDMDenoiser(old.network.config)
+    card = replace(old.card, name="new")
+    operations = ("replace", "rename", "link", "unlink", "fsync")
+    for stop in itertools.count():
+        folder = tmp_path / str(stop)
+        shutil.copytree(small_prior, folder)
+        calls = itertools.count()
+        dead = False
+
+        def broken(operation: Callable[..., None]) -> Callable[..., None]:
+            def call(*args: object, **options: object) -> None:
+                nonlocal dead
+                dead = dead or next(calls) == stop  # noqa: B023 - used up within the round
+                if dead:
+                    raise Killed
+                operation(*args, **options)
+
+            return call
+
+        with monkeypatch.context() as patch, contextlib.suppress(Killed):
+            for name in operations:
+                patch.setattr(os, name, broken(getattr(os, name)))
+            save_prior(folder, new, card)
+        left = load_prior(folder, "cpu")
+        wanted = new if left.card.name == "new" else old.network
+        for name, value in left.network.state_dict().items():
+            torch.testing.assert_close(value, wanted.state_dict()[name], rtol=1e-3, atol=1e-6)
+        save_prior(folder, new, card)  # a later run is not in the way of what is left of this one
+        assert load_prior(folder, "cpu").card.name == "new"
+        assert {path.name for path in folder.glob("[!.]*")} == {"card.json", "model.safetensors"}
+        if not dead:
+            break
+    assert stop >= 6
+
+
+def test_weights_have_the_permissions_of_other_files(tmp_path: Path, small_prior: Path) -> None:
+    prior = load_prior(small_prior, "cpu")
+    before = os.umask(0o022)
+    try:
+        save_prior(tmp_path, prior.network, prior.card)
+    finally:
+        os.umask(before)
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {
+        "card.json": 0o644,
+        "model.safetensors": 0o644,
+    }

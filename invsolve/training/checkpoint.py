@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import os
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -10,11 +13,12 @@ from typing import Any, Generic, NamedTuple
 import torch
 from torch import Tensor
 
-from invsolve.errors import InputError
+from invsolve.atomic import write_files
+from invsolve.errors import InputError, OutputError
 from invsolve.models.network import EDMDenoiser
 from invsolve.training.loss import DENOISING, M, Task
-from invsolve.training.optimizer import MuonAdamW
-from invsolve.training.presets import TrainingConfig
+from invsolve.training.optimizer import MuonAdamW, check_tensors
+from invsolve.training.presets import MOST_STEPS, TrainingConfig
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -48,6 +52,32 @@ def start(
     return TrainingState(model, ema, MuonAdamW(model, config.learning_rate, config.muon_rate), 0, 0.0)
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is a run to resume in ``folder``.
+
+    Raises
+    ------
+    InputError : something of that name is there which is no file.
+    """
+    path = folder / CHECKPOINT
+    if not os.path.lexists(path):
+        return False
+    if not path.is_file():
+        raise InputError(f"{path} is not a file", hint="remove it, or choose another folder")
+    return True
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Forget the run in ``folder``, if there is one; errors as :func:`has_checkpoint`, OutputError if it cannot go."""
+    if has_checkpoint(folder):
+        try:
+            (folder / CHECKPOINT).unlink()
+        except OSError as error:
+            raise OutputError(
+                f"cannot remove {folder / CHECKPOINT}: {error.strerror}", hint="remove it yourself"
+            ) from None
+
+
 def save_checkpoint(folder: Path, config: TrainingConfig, state: TrainingState[M]) -> None:
     """Write the checkpoint so that an interruption leaves either the old or the new one."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,9 +89,39 @@ def save_checkpoint(folder: Path, config: TrainingConfig, state: TrainingState[M
         "step": state.step,
         "seconds": state.seconds,
     }
-    temporary = folder / (CHECKPOINT + ".part")
-    torch.save(content, temporary)
-    temporary.replace(folder / CHECKPOINT)
+    write_files({folder / CHECKPOINT: lambda file: torch.save(content, file)})
+
+
+class Checkpoints(Generic[M]):
+    """Saves a run now and then and, as a context manager, at its end, however it ends.
+
+    ``offer`` hands over the state after each step. A step overwrites what was offered last, so ``withhold`` comes before
+    it: broken off in between, weights and count of steps would not belong together, and are not saved.
+    """
+
+    def __init__(self, folder: Path, config: TrainingConfig, seconds: float, every: float) -> None:
+        self.folder, self.config, self.every = folder, config, every
+        self._saved_at = seconds
+        self._offered: TrainingState[M] | None = None
+
+    def withhold(self) -> None:
+        self._offered = None
+
+    def offer(self, state: TrainingState[M]) -> None:
+        self._offered = state
+        if state.seconds - self._saved_at > self.every:
+            self._save()
+
+    def _save(self) -> None:
+        if self._offered is not None:
+            save_checkpoint(self.folder, self.config, self._offered)
+            self._saved_at, self._offered = self._offered.seconds, None
+
+    def __enter__(self) -> Checkpoints[M]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._save()
 
 
 def _plain(value: Any) -> Any:
@@ -79,18 +139,67 @@ def _with_defaults(stored: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_checkpoint(folder: Path, config: TrainingConfig, device: torch.device, task: Task[M]) -> TrainingState[M]:
-    """Read a checkpoint back; only tensors and plain values are unpickled (``weights_only``)."""
-    content: dict[str, Any] = torch.load(folder / CHECKPOINT, map_location=device, weights_only=True)
-    wanted, stored = _plain(asdict(config)), _plain(_with_defaults(content["config"]))
-    changed = [name for name in wanted if name != "steps" and wanted[name] != stored.get(name)]
-    if changed:
-        was, now = ({name: settings.get(name) for name in changed} for settings in (stored, wanted))
+    """Read a checkpoint back; only tensors and plain values are unpickled (``weights_only``).
+
+    Raises
+    ------
+    InputError : the file is damaged, no checkpoint, or that of another run.
+    """
+    path = folder / CHECKPOINT
+    content = _read(path)
+    try:
+        was, now = _differences(content["config"], config)
+        step, seconds = _count(content["step"]), _duration(content["seconds"])
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise _damaged(path, error) from error
+    if now:
         raise InputError(
             f"{folder} holds the checkpoint of another run: it has {was}, this one {now}",
             hint="resume with the settings it was started with, choose another folder, or --fresh to start anew",
         )
     state = start(task, config, device)
-    state.model.load_state_dict(content["model"])
-    state.ema.load_state_dict(content["ema"])
-    state.optimizer.load_state_dict(content["optimizer"])
-    return state._replace(step=content["step"], seconds=content["seconds"])
+    try:
+        for module, part in ((state.model, "model"), (state.ema, "ema")):
+            check_tensors(content[part], {name: value.shape for name, value in module.state_dict().items()})
+            module.load_state_dict(content[part])
+        state.optimizer.load_state_dict(content["optimizer"])
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise _damaged(path, error) from error
+    return state._replace(step=step, seconds=seconds)
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+    return InputError(f"{path} is damaged: {reason}", hint="start anew with --fresh, or choose another folder")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The file's content, plain values and tensors on the CPU that take no more memory than the file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            compressed = any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist())
+        content = None if compressed else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever zipfile and the unpickler make of damaged bytes
+        raise _damaged(path, ValueError("it is no checkpoint, or not a whole one")) from error
+    if not isinstance(content, dict):
+        raise _damaged(path, ValueError("it is no checkpoint"))
+    return content
+
+
+def _differences(stored: dict[str, Any], config: TrainingConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings in which a stored configuration differs: there, and in ``config``. Only the steps may."""
+    wanted, found = _plain(asdict(config)), _plain(_with_defaults(stored))
+    changed = [name for name in wanted if name != "steps" and wanted[name] != found.get(name)]
+    return {name: found.get(name) for name in changed}, {name: wanted[name] for name in changed}
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or not 0 <= value <= MOST_STEPS:
+        raise ValueError(f"step {value!r}")
+    return value
+
+
+def _duration(value: object) -> float:
+    if not isinstance(value, float) or not 0 <= value < math.inf:
+        raise ValueError(f"{value!r} seconds")
+    return value

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from invsolve.models.network import NetworkConfig
 from invsolve.models.noisy_classifier import NoisyClassifier
-from invsolve.models.precision import autocast
 from invsolve.training.crops import Augmentation
 from invsolve.training.loss import Task
-from invsolve.training.presets import SigmaDensity, TrainingConfig
+from invsolve.training.presets import ONE_SIZE, SigmaDensity, TrainingConfig
+from invsolve.training.validation import noisy_outputs
 
 CLASSIFYING: Task[NoisyClassifier] = Task(
     build=lambda config: NoisyClassifier(config.network, len(config.classes)),
@@ -29,7 +29,8 @@ CLASSIFYING: Task[NoisyClassifier] = Task(
     ),
 )
 
-_CIFAR10 = TrainingConfig(
+_CIFAR10 = replace(
+    ONE_SIZE,
     network=NetworkConfig(
         widths=(32, 64, 128),
         encoder_blocks=(1, 2, 2),
@@ -41,10 +42,6 @@ _CIFAR10 = TrainingConfig(
     density=SigmaDensity(high=50.0, lower_share=0.8),
     steps=20_000,
     batch=128,
-    crop=32,
-    crop_late=32,
-    scale_odds=(1.0,),
-    augmentation=Augmentation("mirror"),
 )
 
 _FLOWERS64 = replace(
@@ -89,7 +86,6 @@ PRESETS: dict[str, TrainingConfig] = {
 }
 
 
-@torch.no_grad()
 def validate_classifier(
     model: NoisyClassifier,
     pictures: Tensor,
@@ -99,20 +95,9 @@ def validate_classifier(
     batch: int = 100,
 ) -> dict[float, tuple[float, float]]:
     """Accuracy and mean cross-entropy (nats) per noise level on ``pictures`` (N, C, H, W) in the prior's units."""
-    was_training = model.training
-    model.eval()
-    device, truth = next(model.parameters()).device, torch.as_tensor(labels)
-    scores = {}
-    for index, sigma in enumerate(sigmas):
-        generator = torch.Generator().manual_seed(seed * 1000 + index)
-        hits, surprise = 0, 0.0
-        for first in range(0, len(pictures), batch):
-            x0, y = pictures[first : first + batch], truth[first : first + batch]
-            noisy = x0 + sigma * torch.randn(x0.shape, generator=generator)
-            with autocast(device):
-                logits = model(noisy.to(device), torch.full((len(x0),), sigma, device=device)).cpu()
-            hits += int((logits.argmax(dim=1) == y).sum())
-            surprise += float(F.cross_entropy(logits, y, reduction="sum"))
-        scores[sigma] = (hits / len(pictures), surprise / len(pictures))
-    model.train(was_training)
-    return scores
+    truth = torch.as_tensor(labels)
+    hits, surprise = dict.fromkeys(sigmas, 0), dict.fromkeys(sigmas, 0.0)
+    for sigma, rows, logits in noisy_outputs(model, pictures, sigmas, seed, batch):
+        hits[sigma] += int((logits.argmax(dim=1) == truth[rows]).sum())
+        surprise[sigma] += float(F.cross_entropy(logits, truth[rows], reduction="sum"))
+    return {sigma: (hits[sigma] / len(pictures), surprise[sigma] / len(pictures)) for sigma in hits}

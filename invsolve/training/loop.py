@@ -6,24 +6,34 @@ Crops, noise levels and noise are drawn from (seed, step), so a resumed run repe
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from invsolve.colours import from_rgb
 from invsolve.errors import SolveError
 from invsolve.models.network import EDMDenoiser
 from invsolve.models.precision import autocast
-from invsolve.training.checkpoint import CHECKPOINT, TrainingState, load_checkpoint, save_checkpoint, start
+from invsolve.training.checkpoint import (
+    Checkpoints,
+    TrainingState,
+    has_checkpoint,
+    load_checkpoint,
+    remove_checkpoint,
+    start,
+)
 from invsolve.training.crops import check_shrinkable, halve, numbered_crops, unit_scale
+from invsolve.training.interrupt import deferred_interrupt
 from invsolve.training.loss import DENOISING, Batch, M, Task, stratified_sigma
 from invsolve.training.presets import TrainingConfig
 from invsolve.training.sources import Picture
@@ -40,6 +50,24 @@ class TrainingInfo(NamedTuple):
     remaining: float  # estimated seconds to the end
 
 
+class Seen(NamedTuple):
+    """What a run has seen since it was started or resumed."""
+
+    loss: float  # running average; NaN before the first step
+    images: int
+
+    def after(self, loss: float, images: int) -> Seen:
+        average = loss if math.isnan(self.loss) else 0.98 * self.loss + 0.02 * loss
+        return Seen(average, self.images + images)
+
+    def info(
+        self, state: TrainingState[M], config: TrainingConfig, seconds: float, done: float, at_start: float
+    ) -> TrainingInfo:
+        """For a run that went from the share ``at_start`` to ``done`` in ``seconds``."""
+        remaining = seconds * max(0.0, 1 - done) / max(done - at_start, 1e-9)
+        return TrainingInfo(state.step, config.steps, self.loss, self.images / seconds, seconds, remaining)
+
+
 def ema_decay(step: int, relative_width: float) -> float:
     """Power-function EMA of Karras et al. 2024 (eq. 3 and 128): its width stays a fixed share of the run so far."""
     # Solve relative_width = sqrt((g + 1) / ((g + 2)^2 (g + 3))) for the exponent g.
@@ -54,6 +82,21 @@ def learning_rate_factor(progress: float, step: int, decay_share: float, warmup:
     return min(1.0, (step + 1) / warmup) * decay
 
 
+def rate_at(step: int, progress: float, config: TrainingConfig) -> float:
+    """The :func:`learning_rate_factor` of a run's step."""
+    return learning_rate_factor(progress, step, config.decay_share, min(200, max(1, config.steps // 20)))
+
+
+def share_done(state: TrainingState[M], config: TrainingConfig, time_limit: float | None) -> float:
+    """How much of a run is over, by steps or by time, whichever is further."""
+    return max(state.step / config.steps, state.seconds / time_limit if time_limit else 0.0)
+
+
+def crop_at(step: int, config: TrainingConfig) -> int:
+    """The side of a step's crops: by steps only, never by the clock, as a resumed run must see the same ones."""
+    return config.crop if step < config.steps * 2 // 3 else config.crop_late
+
+
 def batch_at(
     step: int,
     crop: int,
@@ -65,10 +108,61 @@ def batch_at(
     rng = np.random.default_rng([config.seed, step])
     count = max(1, config.batch * config.crop**2 // crop**2)
     crops, numbers = numbered_crops(pyramid, config.scale_odds, crop, count, rng, config.augmentation)
-    generator = torch.Generator().manual_seed(config.seed * 2**32 + step)
+    generator = torch.Generator().manual_seed(_torch_seed(config, step))
     sigma = stratified_sigma(count, config.density, generator)
     z = torch.randn(crops.shape, generator=generator)
     return Batch(crops, sigma, z, torch.tensor([0 if labels is None else int(labels[n]) for n in numbers]))
+
+
+def _torch_seed(config: TrainingConfig, step: int) -> int:
+    return config.seed * 2**32 + step
+
+
+def prefetched(prepare: Callable[[int], Batch], first: int) -> Generator[Batch]:
+    """The batches of step ``first`` and all later ones, each made by a thread while the one before is in use."""
+    with ThreadPoolExecutor(1) as pool:
+        upcoming = pool.submit(prepare, first)
+        for step in itertools.count(first + 1):
+            batch = upcoming.result()
+            upcoming = pool.submit(prepare, step)
+            yield batch
+
+
+def in_prior_units(batch: Batch, scale: float, config: TrainingConfig) -> Batch:
+    """A batch whose crops are in stored values, ``scale`` meaning 1.0, in the coordinates of the prior."""
+    return batch._replace(x0=from_rgb(batch.x0.float() / scale, config.colours))
+
+
+def gradient(task: Task[M], model: M, batch: Batch, config: TrainingConfig, step: int) -> float:
+    """The loss of a step's batch; leaves its gradient, clipped to norm 1, on the model's parameters.
+
+    Raises
+    ------
+    SolveError : loss or gradient is NaN or infinite.
+    """
+    model.zero_grad(set_to_none=True)
+    torch.manual_seed(_torch_seed(config, step))  # dropout's, so that a resumed run repeats it too
+    with autocast(batch.x0.device):
+        loss = task.loss(model, batch, config)
+    loss.backward()
+    value = float(loss.detach())
+    steepness = float(nn.utils.clip_grad_norm_(model.parameters(), 1.0))
+    if not (math.isfinite(value) and math.isfinite(steepness)):
+        raise SolveError(
+            f"the loss became {value}, its gradient {steepness}, at step {step}",
+            hint="the last checkpoint is sound; look for broken pictures, or start with --fresh and another seed",
+        )
+    return value
+
+
+def updated(state: TrainingState[M], rate: float, config: TrainingConfig) -> TrainingState[M]:
+    """The state after a step along the model's gradient, with ``rate`` times the learning rate; overwrites ``state``."""
+    state.optimizer.scale_rates(rate)
+    state.optimizer.step()
+    decay = ema_decay(state.step, config.ema_relative_width)
+    with torch.no_grad():
+        torch._foreach_lerp_(list(state.ema.parameters()), list(state.model.parameters()), 1 - decay)
+    return state._replace(step=state.step + 1)
 
 
 def train(
@@ -109,89 +203,77 @@ def fit(
     checkpoint_every: float = 120.0,
     resume: bool = True,
     on_step: Callable[[TrainingInfo], None] | None = None,
+    on_interrupt: Callable[[], None] | None = None,
 ) -> TrainingState[M]:
     """Train until ``config.steps`` or ``time_limit`` seconds, whichever comes first; resumes from ``folder``.
 
     The learning rate falls to zero towards whichever end comes first; the time of earlier, resumed parts counts. A run
     limited by steps repeats itself bit for bit on the CPU with fixed threads, broken off or not; one limited by time
-    cannot. Interrupting (Ctrl-C) saves a checkpoint. ``labels`` (N,) are the pictures' class numbers, for tasks that
-    have any; ``initial`` the weights (a state dict) that a new run starts from instead of random ones.
+    cannot. ``labels`` (N,) are the pictures' class numbers, for tasks that have any; ``initial`` the weights (a state
+    dict) that a new run starts from instead of random ones. Without ``resume`` an old checkpoint is removed.
+
+    The first Ctrl-C calls ``on_interrupt`` (inside a signal handler), lets the step in hand finish, saves a checkpoint and
+    raises KeyboardInterrupt; a second one does not wait for the step.
 
     Raises
     ------
     SolveError : the loss became NaN or infinite; the last checkpoint is kept.
+    InputError : the folder's checkpoint is damaged or another run's; a picture does not fit the configuration.
     """
-    scale = unit_scale(pictures)
+    scale, pyramid = unit_scale(pictures), _pyramid(pictures, config)
+    state = _begun(task, config, folder, device, initial, resume)
+    state.model.train()
+    first, began = state, time.monotonic()
+    done, seen = share_done(state, config, time_limit), Seen(float("nan"), 0)
+    at_start = done
+
+    def prepare(step: int) -> Batch:
+        return batch_at(step, crop_at(step, config), config, pyramid, labels)
+
+    with (
+        deferred_interrupt(on_interrupt) as interrupted,
+        closing(prefetched(prepare, state.step)) as batches,
+        Checkpoints[M](folder, config, state.seconds, checkpoint_every) as checkpoints,
+    ):
+        while done < 1 and not interrupted():
+            batch = in_prior_units(next(batches).to(device), scale, config)
+            loss = gradient(task, state.model, batch, config, state.step)
+            checkpoints.withhold()
+            state = updated(state, rate_at(state.step, done, config), config)
+            state = state._replace(seconds=first.seconds + time.monotonic() - began)
+            checkpoints.offer(state)
+            done, seen = share_done(state, config, time_limit), seen.after(loss, len(batch.x0))
+            if on_step is not None:
+                on_step(seen.info(state, config, state.seconds - first.seconds, done, at_start))
+    if interrupted():
+        raise KeyboardInterrupt
+    return state
+
+
+def _pyramid(pictures: Sequence[Picture], config: TrainingConfig) -> list[Sequence[Picture]]:
+    """The pictures at 1 / 2**k of their size, as many scales as the configuration draws from."""
     if config.augmentation.framing[1]:
         for picture in pictures:
             check_shrinkable(picture, config.crop)  # now rather than in an hour
     pyramid = [pictures]
     while len(pyramid) < len(config.scale_odds):
         pyramid.append([halve(p) for p in pyramid[-1]])
-    resumable = resume and (folder / CHECKPOINT).is_file()
-    state = load_checkpoint(folder, config, device, task) if resumable else start(task, config, device, initial)
-    model, ema, optimizer, first, seconds_before = state
-    model.train()
+    return pyramid
 
-    began = saved = time.monotonic()
-    late = config.steps * 2 // 3
-    warmup = min(200, max(1, config.steps // 20))
-    step, average, images, consistent = first, float("nan"), 0, True
 
-    def current() -> TrainingState[M]:
-        return TrainingState(model, ema, optimizer, step, seconds_before + time.monotonic() - began)
-
-    def progress() -> float:
-        by_time = (seconds_before + time.monotonic() - began) / time_limit if time_limit else 0.0
-        return max(step / config.steps, by_time)
-
-    def prepare(index: int) -> Batch:
-        # By steps only, never by the clock: a resumed run must see the same crops.
-        return batch_at(index, config.crop if index < late else config.crop_late, config, pyramid, labels)
-
-    at_start = progress()
-    with ThreadPoolExecutor(1) as pool:
-        upcoming = pool.submit(prepare, step)
-        try:
-            while step < config.steps and progress() < 1:
-                batch = upcoming.result().to(device)
-                batch = batch._replace(x0=from_rgb(batch.x0.float() / scale, config.colours))
-                upcoming = pool.submit(prepare, step + 1)
-                optimizer.scale_rates(learning_rate_factor(progress(), step, config.decay_share, warmup))
-                torch.manual_seed(config.seed * 2**32 + step)  # dropout's, so that a resumed run repeats it too
-                with autocast(device):
-                    loss = task.loss(model, batch, config)
-                optimizer.zero_grad()
-                loss.backward()
-                value = float(loss.detach())
-                steepness = float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0))
-                if not (math.isfinite(value) and math.isfinite(steepness)):
-                    raise SolveError(
-                        f"the loss became {value}, its gradient {steepness}, at step {step}",
-                        hint="the last checkpoint is sound; look for broken pictures, or start with --fresh and another seed",
-                    )
-                consistent = False  # an interruption from here on must not be saved
-                optimizer.step()
-                with torch.no_grad():
-                    decay = ema_decay(step, config.ema_relative_width)
-                    torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - decay)
-                step += 1
-                consistent = True
-                images += len(batch.x0)
-                average = value if math.isnan(average) else 0.98 * average + 0.02 * value
-                elapsed = time.monotonic() - began
-                if on_step is not None:
-                    done = max(progress() - at_start, 1e-9)
-                    left = elapsed * max(0.0, 1 - progress()) / done
-                    on_step(TrainingInfo(step, config.steps, average, images / elapsed, elapsed, left))
-                if time.monotonic() - saved > checkpoint_every:
-                    save_checkpoint(folder, config, current())
-                    saved = time.monotonic()
-        finally:
-            upcoming.cancel()
-            if step > first and consistent:
-                save_checkpoint(folder, config, current())
-    return current()
+def _begun(
+    task: Task[M],
+    config: TrainingConfig,
+    folder: Path,
+    device: torch.device,
+    initial: Mapping[str, Tensor] | None,
+    resume: bool,
+) -> TrainingState[M]:
+    """Where the folder's checkpoint left off, or the start."""
+    if resume and has_checkpoint(folder):
+        return load_checkpoint(folder, config, device, task)
+    remove_checkpoint(folder)  # so that one that is there is always this run's
+    return start(task, config, device, initial)
 
 
 def with_overrides(config: TrainingConfig, **changes: Any) -> TrainingConfig:

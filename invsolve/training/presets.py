@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from invsolve.colours import LUMA_GAIN, Colours
+from invsolve.errors import UsageError
 from invsolve.models.network import NetworkConfig
 from invsolve.training.crops import Augmentation
+
+MOST_STEPS = 10**9
+MOST_CROPS = 2**16
+LARGEST_SEED = 2**31 - 1
+"""PyTorch takes 64 bits; a step's seed is 2**32 times the run's, plus the step."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,15 @@ class TrainingConfig:
     seed: int = 0
     classes: tuple[str, ...] = ()  # of a classifier; none for a prior
 
+    def __post_init__(self) -> None:
+        limits = (("steps", 1, MOST_STEPS), ("batch", 1, MOST_CROPS), ("seed", 0, LARGEST_SEED))
+        for name, least, most in limits:
+            if not least <= getattr(self, name) <= most:
+                raise UsageError(f"{name} {getattr(self, name)}", hint=f"wanted {least} to {most}")
+
+
+ONE_SIZE = TrainingConfig(crop=32, crop_late=32, scale_odds=(1.0,), augmentation=Augmentation("mirror"))
+"""Pictures of one size, each taken whole."""
 
 PRESETS: dict[str, TrainingConfig] = {
     "photos": TrainingConfig(),
@@ -78,7 +93,8 @@ PRESETS: dict[str, TrainingConfig] = {
     ),
     # Pictures of one size, whole objects in the middle: attention at low resolution. The ladder's top is the largest
     # distance between two pictures (measured: 49 and 75), the bottom fine enough for likelihoods of 8-bit pictures.
-    "cifar10": TrainingConfig(
+    "cifar10": replace(
+        ONE_SIZE,
         network=NetworkConfig(
             widths=(48, 96, 256),
             encoder_blocks=(1, 2, 2),
@@ -89,12 +105,9 @@ PRESETS: dict[str, TrainingConfig] = {
         density=SigmaDensity(low=0.002, high=50.0, lower_share=0.8),
         steps=60_000,
         batch=64,
-        crop=32,
-        crop_late=32,
-        scale_odds=(1.0,),
-        augmentation=Augmentation("mirror"),
     ),
-    "flowers64": TrainingConfig(
+    "flowers64": replace(
+        ONE_SIZE,
         network=NetworkConfig(
             widths=(32, 64, 128, 192),
             encoder_blocks=(1, 1, 2, 2),
@@ -107,12 +120,11 @@ PRESETS: dict[str, TrainingConfig] = {
         steps=40_000,
         crop=64,
         crop_late=64,
-        scale_odds=(1.0,),
-        augmentation=Augmentation("mirror"),
     ),
     # Whole scenes, shrunk, in coordinates where colour is decided with the luma in sight: what colorization works on.
     # Up to noise 10, which drowns any colour, the luma is all but clean: its denoising needs little of the network.
-    "thumbnails": TrainingConfig(
+    "thumbnails": replace(
+        ONE_SIZE,
         network=NetworkConfig(sigma_data=(0.23 * LUMA_GAIN, 0.065, 0.065), center=(0.46 * LUMA_GAIN, 0.0, 0.0)),
         density=SigmaDensity(low=0.02, split=10.0, high=4000.0, lower_share=0.95),
         colours="luma first",
@@ -120,17 +132,13 @@ PRESETS: dict[str, TrainingConfig] = {
         units=f"({LUMA_GAIN:g} Y, Cb, Cr) of RGB in [0, 1], Rec. 601",
         steps=60_000,
         batch=64,
-        crop=32,
-        crop_late=32,
-        scale_odds=(1.0,),
         augmentation=Augmentation("mirror", framing=(0.5, 1.0)),
     ),
-    "tiny": TrainingConfig(
+    "tiny": replace(
+        ONE_SIZE,
         network=NetworkConfig(widths=(16, 32), encoder_blocks=(1, 1), decoder_blocks=(1,)),
         steps=200,
         batch=8,
-        crop=32,
-        crop_late=32,
-        scale_odds=(1.0,),
+        augmentation=Augmentation(),
     ),
 }

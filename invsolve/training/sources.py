@@ -5,23 +5,19 @@ Everything is kept as uint8 (H, W, C) in memory, or uint16 for CT archives, and 
 
 from __future__ import annotations
 
-import io
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from invsolve.cache import cache_folder
 from invsolve.errors import InputError
+from invsolve.training.archives import archive_labels, archive_pictures
+from invsolve.training.decoding import SUFFIXES, folder_pictures
 
 Picture = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
-
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 
 
 def load_pictures(source: str | Path, channels: int = 3) -> list[Picture]:
@@ -37,17 +33,15 @@ def load_pictures(source: str | Path, channels: int = 3) -> list[Picture]:
     ------
     InputError : the source does not exist, holds no picture, or one cannot be read.
     """
-    path = Path(source)
-    if path.is_dir():
-        pictures = _from_folder(path, channels)
+    path, pictures = Path(source), list[Picture]()
+    if _is_folder(path):
+        pictures += folder_pictures(path, channels)
     elif path.suffix == ".npz":
-        pictures = _from_npz(path, channels)
+        pictures += archive_pictures(path, channels)
     else:
-        pictures = _from_torchvision(str(source), channels)
+        pictures += _from_torchvision(str(source), channels)
     if not pictures:
-        raise InputError(
-            f"no picture found in {source}", hint=f"accepted endings: {' '.join(sorted(PICTURE_SUFFIXES))}"
-        )
+        raise InputError(f"no picture found in {source}", hint=f"accepted endings: {' '.join(sorted(SUFFIXES))}")
     return pictures
 
 
@@ -57,12 +51,76 @@ def mixed(sources: Sequence[Sequence[Picture]]) -> list[Picture]:
     return [picture for source in sources for picture in list(source) * round(most / len(source))]
 
 
+def held_out_indices(count: int, share: float = 0.03) -> range:
+    """Which of ``count`` pictures to keep for validation when no validation set is given: every k-th.
+
+    Raises
+    ------
+    InputError : fewer than two pictures.
+    """
+    if count < 2:
+        raise InputError(f"{count} picture", hint="training and validation need at least 2")
+    return range(0, count, min(count, max(2, round(1 / share))))
+
+
+class Split(NamedTuple):
+    """What a prior is trained and validated on."""
+
+    different: int  # how many training pictures, repeated ones counted once
+    training: list[Picture]  # those of small sources repeated, see mixed
+    held_out: list[Picture]
+
+
+def load_split(sources: Sequence[str], validation: str | None, channels: int) -> Split:
+    """The pictures of all ``sources``, and those of ``validation``, by default a share of each source.
+
+    Raises
+    ------
+    InputError : as :func:`load_pictures`, or the pictures have different depths.
+    """
+    parts = [load_pictures(source, channels) for source in sources]
+    held_out = [] if validation is None else load_pictures(validation, channels)
+    if len({part[0].dtype for part in [*parts, held_out] if part}) > 1:
+        raise InputError("there are 8-bit and 16-bit pictures", hint="train and validate on one kind")
+    if validation is None:  # before mixing: what is repeated in training must not come up again in validation
+        chosen = [held_out_indices(len(part)) for part in parts]
+        held_out = [part[i] for part, some in zip(parts, chosen, strict=True) for i in some]
+        parts = [
+            [picture for i, picture in enumerate(part) if i not in some]
+            for part, some in zip(parts, chosen, strict=True)
+        ]
+    return Split(sum(map(len, parts)), mixed(parts), held_out)
+
+
 class Labelled(NamedTuple):
     """Pictures with what they show."""
 
     pictures: list[Picture]
     labels: npt.NDArray[np.int64]  # (N,), numbers into classes
     classes: tuple[str, ...]
+
+    def part(self, indices: Sequence[int]) -> Labelled:
+        """Some of the pictures, with their labels."""
+        return Labelled([self.pictures[i] for i in indices], self.labels[list(indices)], self.classes)
+
+
+def load_labelled_split(source: str, validation: str | None, channels: int) -> tuple[Labelled, Labelled]:
+    """Pictures to train on and to validate with, by default a share of the same.
+
+    Raises
+    ------
+    InputError : as :func:`load_labelled`, or the two have other classes or depths.
+    """
+    known = load_labelled(source, channels)
+    if validation is None:
+        held_out = held_out_indices(len(known.pictures))
+        return known.part([i for i in range(len(known.pictures)) if i not in held_out]), known.part(held_out)
+    other = load_labelled(validation, channels)
+    if other.classes != known.classes:
+        raise InputError(f"--val has the classes {other.classes}", hint=f"wanted {known.classes}, in this order")
+    if other.pictures[0].dtype != known.pictures[0].dtype:
+        raise InputError("there are 8-bit and 16-bit pictures", hint="train and validate on one kind")
+    return known, other
 
 
 def load_labelled(source: str | Path, channels: int = 3) -> Labelled:
@@ -78,73 +136,31 @@ def load_labelled(source: str | Path, channels: int = 3) -> Labelled:
     InputError : as :func:`load_pictures`, or there are no classes.
     """
     path = Path(source)
-    if path.is_dir():
-        folders = sorted(p for p in path.iterdir() if p.is_dir())
-        groups = [_from_folder(folder, channels) for folder in folders]
-        if sum(bool(group) for group in groups) < 2:
-            raise InputError(f"{path} has no two sub-folders with pictures", hint="wanted: one sub-folder per class")
-        labels = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
-        return Labelled([p for group in groups for p in group], labels, tuple(folder.name for folder in folders))
+    if _is_folder(path):
+        return _labelled_by_folder(path, channels)
     if path.suffix != ".npz":
         raise InputError(f"{source} has no labels", hint="give an .npz with `labels` and `classes`, or a folder")
     pictures = load_pictures(path, channels)
-    with np.load(path, allow_pickle=False) as archive:
-        if "labels" not in archive or "classes" not in archive:
-            raise InputError(f"{path} has keys {sorted(archive.keys())}", hint="wanted: `labels` and `classes` too")
-        labels, classes = archive["labels"].astype(np.int64), tuple(str(name) for name in archive["classes"])
-    if len(labels) != len(pictures) or labels.min() < 0 or labels.max() >= len(classes):
-        raise InputError(
-            f"{path}: {len(labels)} labels up to {labels.max()} for {len(pictures)} pictures of {len(classes)} classes",
-            hint="labels number the classes from 0, one per picture",
-        )
-    return Labelled(pictures, labels, classes)
+    return Labelled(pictures, *archive_labels(path, len(pictures)))
 
 
-def _convert(image: Image.Image, channels: int) -> Picture:
-    array = np.asarray(image.convert("L" if channels == 1 else "RGB"))
-    return array.reshape(*array.shape[:2], channels)
-
-
-def _from_folder(folder: Path, channels: int) -> list[Picture]:
-    pictures = []
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES):
-        try:
-            with Image.open(path) as image:
-                pictures.append(_convert(image, channels))
-        except OSError as error:
-            raise InputError(f"cannot read {path}: {error}", hint="remove it from the folder or repair it") from error
-    return pictures
-
-
-def _from_npz(path: Path, channels: int) -> list[Picture]:
-    if not path.is_file():
-        raise InputError(f"no such file: {path}", hint="check the path of the data")
+def _is_folder(path: Path) -> bool:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if "jpeg" in archive and "offsets" in archive:
-                data, offsets = archive["jpeg"].tobytes(), archive["offsets"]
-                files = [data[a:b] for a, b in itertools.pairwise(offsets)]
-                return [_convert(Image.open(io.BytesIO(f)), channels) for f in files]
-            if "images" in archive:
-                images: npt.NDArray[Any] = archive["images"]
-            else:
-                raise InputError(
-                    f"{path} has keys {sorted(archive.keys())}", hint="wanted: `images`, or `jpeg` with `offsets`"
-                )
-    except InputError:
-        raise
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise InputError(f"cannot read {path}: {error}", hint="copy it again from the original") from error
-    if images.dtype not in (np.uint8, np.uint16):
-        raise InputError(f"{path}: images are {images.dtype}", hint="wanted: uint8 or uint16")
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.shape[-1] != channels:
-        raise InputError(
-            f"{path}: images have {images.shape[-1]} channels, the preset wants {channels}",
-            hint="choose another preset",
-        )
-    return list(images)
+        return path.is_dir()
+    except (OSError, ValueError):  # no permission, or no name that a file could have
+        return False
+
+
+def _labelled_by_folder(path: Path, channels: int) -> Labelled:
+    try:
+        folders = sorted(p for p in path.iterdir() if p.is_dir())
+    except OSError as error:
+        raise InputError(f"cannot look into {path}: {error.strerror}", hint="make it readable") from None
+    groups = [folder_pictures(folder, channels) for folder in folders]
+    if sum(bool(group) for group in groups) < 2:
+        raise InputError(f"{path} has no two sub-folders with pictures", hint="wanted: one sub-folder per class")
+    labels = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+    return Labelled([p for group in groups for p in group], labels, tuple(folder.name for folder in folders))
 
 
 def _from_torchvision(name: str, channels: int) -> list[Picture]:
@@ -163,4 +179,6 @@ def _from_torchvision(name: str, channels: int) -> list[Picture]:
         raise InputError(
             f"torchvision could not provide {name}: {error}", hint="download it by hand and give the folder"
         ) from error
-    return [_convert(dataset[i][0], channels) for i in range(len(dataset))]
+    mode = "L" if channels == 1 else "RGB"
+    pictures = (np.asarray(dataset[i][0].convert(mode)) for i in range(len(dataset)))
+    return [picture.reshape(*picture.shape[:2], channels) for picture in pictures]

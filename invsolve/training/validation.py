@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from invsolve.colours import Colours, to_rgb
+from invsolve.colours import Colours, from_rgb, to_rgb
 from invsolve.errors import InputError
 from invsolve.models.network import EDMDenoiser
 from invsolve.models.precision import autocast
 from invsolve.training.crops import center_crops, unit_scale
-from invsolve.training.presets import SigmaDensity
-from invsolve.training.sources import Picture
+from invsolve.training.presets import SigmaDensity, TrainingConfig
+from invsolve.training.sources import Labelled, Picture
+
+MOST_FOR_PRIOR = 500
+MOST_FOR_CLASSIFIER = 2000
+"""Validation pictures beyond this many would hardly change the card's figures."""
 
 
 def validation_sigmas(density: SigmaDensity, count: int = 13) -> list[float]:
@@ -23,27 +27,38 @@ def validation_sigmas(density: SigmaDensity, count: int = 13) -> list[float]:
     return [float(s) for s in np.geomspace(density.low, density.high, count)]
 
 
-@torch.no_grad()
 def validate(
     model: EDMDenoiser, pictures: Tensor, sigmas: Sequence[float], seed: int = 0, batch: int = 4
 ) -> dict[float, float]:
     """Mean squared denoising error per noise level on ``pictures`` (N, C, H, W) in the prior's units."""
-    was_training = model.training
+    errors = dict.fromkeys(sigmas, 0.0)
+    for sigma, rows, denoised in noisy_outputs(model, pictures, sigmas, seed, batch):
+        errors[sigma] += float((denoised - pictures[rows]).square().mean(dim=(1, 2, 3)).sum())
+    return {sigma: total / len(pictures) for sigma, total in errors.items()}
+
+
+@torch.no_grad()
+def noisy_outputs(
+    model: nn.Module, pictures: Tensor, sigmas: Sequence[float], seed: int, batch: int
+) -> Iterator[tuple[float, slice, Tensor]]:
+    """What ``model``, in evaluation mode, makes of ``pictures`` (N, C, H, W) with noise of every level.
+
+    Yields the level, which of the pictures, and the output for them, on the CPU. A level's noise is drawn from (seed,
+    number of the level), so that every model is judged on the same noise.
+    """
+    device, was_training = next(model.parameters()).device, model.training
     model.eval()
-    errors = {}
-    device = next(model.parameters()).device
-    for index, sigma in enumerate(sigmas):
-        generator = torch.Generator().manual_seed(seed * 1000 + index)
-        total = 0.0
-        for start in range(0, len(pictures), batch):
-            x0 = pictures[start : start + batch]
-            noisy = x0 + sigma * torch.randn(x0.shape, generator=generator)
-            with autocast(device):
-                denoised = model(noisy.to(device), torch.full((len(x0),), sigma, device=device))
-            total += float((denoised.cpu() - x0).square().mean(dim=(1, 2, 3)).sum())
-        errors[sigma] = total / len(pictures)
-    model.train(was_training)
-    return errors
+    try:
+        for index, sigma in enumerate(sigmas):
+            generator = torch.Generator().manual_seed(seed * 1000 + index)
+            for first in range(0, len(pictures), batch):
+                rows = slice(first, first + batch)
+                noisy = pictures[rows] + sigma * torch.randn(pictures[rows].shape, generator=generator)
+                with autocast(device):
+                    output = model(noisy.to(device), torch.full((len(noisy),), sigma, device=device))
+                yield sigma, rows, output.cpu()
+    finally:
+        model.train(was_training)
 
 
 def validation_pictures(pictures: Sequence[Picture], size: int, framing: float = 0.0) -> Tensor:
@@ -58,13 +73,38 @@ def validation_pictures(pictures: Sequence[Picture], size: int, framing: float =
     return center_crops(large, min(size, smallest // 8 * 8), unit_scale(large), framing)
 
 
-def hold_out(pictures: Sequence[Picture], share: float = 0.03) -> tuple[list[Picture], list[Picture]]:
-    """Split off every k-th picture for validation when no validation set is given."""
-    if len(pictures) < 2:
-        raise InputError(f"{len(pictures)} picture", hint="training and validation need at least 2")
-    every = min(len(pictures), max(2, round(1 / share)))
-    kept = [p for i, p in enumerate(pictures) if i % every]
-    return kept, [p for i, p in enumerate(pictures) if i % every == 0]
+def prior_examples(config: TrainingConfig, held_out: Sequence[Picture]) -> Tensor:
+    """What a prior of ``config`` is validated on: (N, C, H, W) in its units, from at most MOST_FOR_PRIOR pictures.
+
+    Raises
+    ------
+    InputError : none of the pictures is large enough for the network and its crops.
+    """
+    framing = config.augmentation.framing[1]
+    of_one_size = bool(framing) or not config.network.local
+    some = held_out[:: -(-len(held_out) // MOST_FOR_PRIOR)]
+    examples = validation_pictures(some, config.crop if of_one_size else 256, framing)
+    if of_one_size and examples.shape[-1] != config.crop:
+        raise _too_small(config.crop)
+    return from_rgb(examples, config.colours)
+
+
+def classifier_examples(config: TrainingConfig, held_out: Labelled) -> tuple[Tensor, list[int]]:
+    """What a classifier of ``config`` is validated on, (N, C, crop, crop), and the labels; at most MOST_FOR_CLASSIFIER.
+
+    Raises
+    ------
+    InputError : a picture is smaller than the crops.
+    """
+    # Every k-th picture: files may be sorted by class.
+    some = held_out.part(range(0, len(held_out.pictures), -(-len(held_out.pictures) // MOST_FOR_CLASSIFIER)))
+    if any(min(picture.shape[:2]) < config.crop for picture in some.pictures):
+        raise _too_small(config.crop)
+    return validation_pictures(some.pictures, config.crop), some.labels.tolist()
+
+
+def _too_small(crop: int) -> InputError:
+    return InputError("a validation picture is too small", hint=f"wanted {crop} x {crop} pixels or more")
 
 
 def denoising_picture(
