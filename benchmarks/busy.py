@@ -13,6 +13,7 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 
 WAYS: dict[str, dict[str, str]] = {
     "as it comes": {},
@@ -42,12 +43,12 @@ def seconds_of_a_call(way: dict[str, str], calls: int) -> float:
     return float(subprocess.run(code, env=clean | way, capture_output=True, text=True, check=True).stdout)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--busy", type=int, nargs="+", default=[0, 1], help="programs that compute beside ours")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--calls", type=int, default=10)
-    settings = parser.parse_args()
+    settings = parser.parse_args(arguments)
     for busy in settings.busy:
         others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
         try:

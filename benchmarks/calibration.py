@@ -63,7 +63,7 @@ def keep(folder: Path, number: int, result: Result) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = arguments(__doc__, SOLVING, model=None, count="groups", cases=11)
+    parser = arguments(__doc__, SOLVING, model=None, count="--groups", cases=11)
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--case", choices=SCANS, default="noiseless", help="of ct")
     parser.add_argument("--size", type=int, help=f"side of the centre crops; default {CROP}, and whole slices")

@@ -157,7 +157,7 @@ def strip(result: Result) -> list[Pixels]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = arguments(__doc__, RECONSTRUCTION, model="ct", count="slices", cases=11)
+    parser = arguments(__doc__, RECONSTRUCTION, model="ct", count="--slices", cases=11)
     parser.add_argument("--case", choices=SCANS, default="noiseless")
     parser.add_argument("--size", type=int, help="side of the middle of the slices; default whole slices")
     parser.add_argument("--show", type=Path, metavar="FILE", help="a picture of the first slices")

@@ -51,7 +51,7 @@ def arguments(
     defaults: SolveOptions,
     *,
     model: str | None,
-    count: str = "pictures",
+    count: str = "--pictures",
     cases: int = 20,
     own: Sequence[str] = (),
 ) -> argparse.ArgumentParser:
@@ -62,14 +62,14 @@ def arguments(
     description : the benchmark's docstring, which says how to run it.
     defaults : how it solves unless told otherwise.
     model : the prior; None lets the benchmark choose.
-    count, cases : what its cases are called, and how many it takes.
+    count, cases : the option for how many cases it takes, and its default.
     own : of the ways of solving, those the benchmark sets itself.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="what no prior was trained on: folder or .npz")
     parser.add_argument("--model", default=model, help="a prior's name or folder")
     parser.add_argument("--device", default="auto")
-    parser.add_argument(f"--{count}", dest="cases", type=int, default=cases, help=f"how many {count}, default {cases}")
+    parser.add_argument(count, dest="cases", type=int, default=cases, help=f"how many, default {cases}")
     for name, kind in SOLVING.items():
         if name not in own:
             parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=getattr(defaults, name))
