@@ -6,9 +6,9 @@ import itertools
 import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
@@ -23,6 +23,8 @@ from invsolve.errors import ExitCode, InvsolveError, UsageError
 from invsolve.files import regular_file
 
 if TYPE_CHECKING:
+    import torch
+
     from invsolve.verification.figures import Figures
     from invsolve.verification.problems import Problem
 
@@ -130,11 +132,10 @@ def verify(
         regular_file(against, "saved run")
 
     with clean_stdout():
-        from invsolve.cli.own import OwnCodeError, blame
+        from invsolve.cli.own import blame
         from invsolve.pretrained.loading import resolve_device
-        from invsolve.verification.figures import average, changes, load_figures, save_figures
+        from invsolve.verification.figures import changes, load_figures, save_figures
         from invsolve.verification.judge import judged_draws, slice_picture
-        from invsolve.verification.judge import verify as judge
 
         before = load_figures(against) if against else None
         where = resolve_device(device)
@@ -143,40 +144,30 @@ def verify(
         functions = {
             name: named(name, kind) for kind, names in (("rule", rules), ("sampler", samplers)) for name in names
         }
-        jobs = list(itertools.product(makers, rules, samplers, steps or [20]))
-        figures: list[Figures] = []
-        refused: InvsolveError | None = None
-        last: tuple[Problem, dict[str, Any]] | None = None
+        jobs = [Job(*job) for job in itertools.product(makers, rules, samplers, steps or [20])]
         own = {operator or "": "operator", **dict.fromkeys(rules, "rule"), **dict.fromkeys(samplers, "sampler")}
         own = {name: kind for name, kind in own.items() if ":" in name and not name.endswith(")")}
+        numbers = range(seed, seed + repeats)
         with blame(own), progress_bar("{task.fields[job]}") as bar:
             task = bar.add_task("verifying", total=len(jobs) * repeats, job="")
-            for done, (problem_name, rule_name, sampler_name, count) in enumerate(jobs):
-                bar.update(task, job=f"{problem_name}, {rule_name}, {sampler_name}", completed=done * repeats)
-                arguments: dict[str, Any] = {
-                    "rule": functions[rule_name], "sampler": functions[sampler_name], "steps": count, "samples": samples,
-                }  # fmt: skip
-                try:
-                    found = []
-                    for number in range(seed, seed + repeats):
-                        case = makers[problem_name](number).to(where)
-                        found.append(judge(case, **arguments, seed=number))
-                        bar.advance(task)
-                    figures.append(average(found))
-                    last = (case, arguments)
-                except OwnCodeError:
-                    raise
-                except UsageError as error:  # a rule and a sampler that do not go together
-                    refused = error
-                    say(f"left out {rule_name} with {sampler_name}: {error.message}")
-        if not figures and refused is not None:
-            raise refused
+            figures, last = judge_jobs(
+                jobs, makers, functions, numbers, samples, where,
+                starting=lambda job, done: bar.update(task, job=job.title, completed=done),
+            )  # fmt: skip
         if save:
             save_figures(save, figures)
         if picture and last:
-            draws = judged_draws(last[0], **last[1], seed=seed)
-            image = slice_picture(draws, last[0].posterior).numpy()
-            facts = provenance(task="verify", problem=last[0].name, content="left exact, right sampled")
+            case, job = last
+            draws = judged_draws(
+                case,
+                rule=functions[job.rule],
+                sampler=functions[job.sampler],
+                steps=job.steps,
+                samples=samples,
+                seed=seed,
+            )
+            image = slice_picture(draws, case.posterior).numpy()
+            facts = provenance(task="verify", problem=case.name, content="left exact, right sampled")
             write_files({picture: encode_picture(image, picture, facts)})
         moved = changes(figures, before) if before is not None else []
     if as_json:
@@ -189,6 +180,65 @@ def verify(
         say(f"{'worse' if change.worse else 'changed'}: {change.text}", level=-1 if change.worse else 0)
     if any(change.worse for change in moved):
         raise typer.Exit(int(ExitCode.FAILED))
+
+
+class Job(NamedTuple):
+    """A row of the table: names, and the number of levels."""
+
+    problem: str
+    rule: str
+    sampler: str
+    steps: int
+
+    @property
+    def title(self) -> str:
+        return f"{self.problem}, {self.rule}, {self.sampler}"
+
+
+def judge_jobs(
+    jobs: list[Job],
+    makers: Mapping[str, Callable[[int], Problem]],
+    functions: Mapping[str, Any],
+    numbers: range,
+    samples: int,
+    where: torch.device,
+    *,
+    starting: Callable[[Job, int], None],
+) -> tuple[list[Figures], tuple[Problem, Job] | None]:
+    """The figures of every job, means over the problems of these ``numbers``, and the last problem with its job.
+
+    ``starting`` hears of each job and of how many problems are done. A rule and a sampler that do not go together are
+    left out, and said to be.
+
+    Raises
+    ------
+    InvsolveError : none of them go together.
+    """
+    from invsolve.cli.own import OwnCodeError
+    from invsolve.verification.figures import average
+    from invsolve.verification.judge import verify as judge
+
+    figures: list[Figures] = []
+    refused: InvsolveError | None = None
+    last: tuple[Problem, Job] | None = None
+    for done, job in enumerate(jobs):
+        starting(job, done * len(numbers))
+        rule, sampler = functions[job.rule], functions[job.sampler]
+        try:
+            found = []
+            for number in numbers:
+                case = makers[job.problem](number).to(where)
+                found.append(judge(case, rule=rule, sampler=sampler, steps=job.steps, samples=samples, seed=number))
+            figures.append(average(found))
+            last = (case, job)
+        except OwnCodeError:
+            raise
+        except UsageError as error:
+            refused = error
+            say(f"left out {job.rule} with {job.sampler}: {error.message}")
+    if not figures and refused is not None:
+        raise refused
+    return figures, last
 
 
 def find_problems(names: list[str], operator: str | None) -> dict[str, Callable[[int], Problem]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
@@ -105,19 +106,7 @@ def solve(
         model = condition(oriented, forward_model, y[images], rule)
         guess = starts[[j for j, _ in chunk], images]
         x = guess + float(ladder[0]) * noise(guess)
-
-        def watch(info: StepInfo, number: int = number, y: Tensor = y[images]) -> None:
-            trace.add(info, y)
-            # NaN and infinity survive a sum, at a fifth of the cost
-            if not bool(torch.isfinite(info.x.sum())) or trace.runaway(info.step):
-                misfits = trace.diagnostics()["misfit"]
-                raise SolveError(
-                    f"the sampler diverged at noise level {info.sigma:.3g} (step {info.step} of {info.steps})",
-                    hint=likely_cause(info.sigma, prior.sigma_min, prior.sigma_max, misfits),
-                )
-            if callback is not None:
-                callback(info._replace(step=number * info.steps + info.step, steps=len(chunks) * info.steps))
-
+        watch = _Watch(trace, prior, y[images], number, len(chunks), callback)
         results.append(sample(model, x, ladder, noise, callback=watch, **options))
     stacked = torch.cat(results).reshape(samples, len(y), *start.shape[-3:])
     return Posterior(
@@ -138,6 +127,31 @@ def solve(
         diagnostics=trace.diagnostics(),
         measured_values=measured_values(forward_model, y),
     )
+
+
+@dataclass(frozen=True)
+class _Watch:
+    """What is done after every step of one batch: note it, stop a run that diverges, tell the caller."""
+
+    trace: Trace
+    prior: ScoreModel
+    y: Tensor
+    number: int  # of the batch
+    batches: int
+    callback: Callback | None
+
+    def __call__(self, info: StepInfo) -> None:
+        self.trace.add(info, self.y)
+        # NaN and infinity survive a sum, at a fifth of the cost
+        if not bool(torch.isfinite(info.x.sum())) or self.trace.runaway(info.step):
+            misfits = self.trace.diagnostics()["misfit"]
+            raise SolveError(
+                f"the sampler diverged at noise level {info.sigma:.3g} (step {info.step} of {info.steps})",
+                hint=likely_cause(info.sigma, self.prior.sigma_min, self.prior.sigma_max, misfits),
+            )
+        if self.callback is not None:
+            step, steps = self.number * info.steps + info.step, self.batches * info.steps
+            self.callback(info._replace(step=step, steps=steps))
 
 
 def _check(prior: Any, forward_model: Any, y: Any, *, samples: int, seed: int, batch: int) -> None:
