@@ -39,6 +39,24 @@ def loss_weight(
     return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
 
 
+def weighted_error(
+    denoised: Tensor,
+    target: Tensor,
+    sigma: Tensor,
+    sigma_data: Tensor,
+    weighting: str,
+    density: SigmaDensity | None = None,
+    channel_weights: Sequence[float] = (),
+) -> Tensor:
+    """Mean over pixels and batch of the weighted ``|denoised - target|^2``; (B, C, H, W) each, sigma (B,)."""
+    per_channel = (denoised - target).square().mean(dim=(2, 3))
+    weights = loss_weight(sigma[:, None], sigma_data.flatten(), weighting, density)
+    if channel_weights:
+        shares = per_channel.new_tensor(channel_weights)
+        weights = weights * shares / shares.mean()
+    return (weights * per_channel).mean()
+
+
 def denoising_loss(
     model: EDMDenoiser,
     x0: Tensor,
@@ -48,14 +66,9 @@ def denoising_loss(
     density: SigmaDensity | None = None,
     channel_weights: Sequence[float] = (),
 ) -> Tensor:
-    """Mean over pixels and batch of the weighted squared denoising error; all inputs (B, C, H, W), sigma (B,)."""
+    """:func:`weighted_error` of the denoised ``x0 + sigma z``; all inputs (B, C, H, W), sigma (B,)."""
     denoised = model(x0 + sigma[:, None, None, None] * z, sigma)
-    per_channel = (denoised - x0).square().mean(dim=(2, 3))
-    weights = loss_weight(sigma[:, None], model.sigma_data.flatten(), weighting, density)
-    if channel_weights:
-        shares = per_channel.new_tensor(channel_weights)
-        weights = weights * shares / shares.mean()
-    return (weights * per_channel).mean()
+    return weighted_error(denoised, x0, sigma, model.sigma_data, weighting, density, channel_weights)
 
 
 class Batch(NamedTuple):
