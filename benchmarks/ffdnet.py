@@ -33,12 +33,13 @@ class FFDNet(nn.Module):
             layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU()]
         self.model = nn.Sequential(*layers[:-1])
 
-    def forward(self, x: Tensor, sigma: float) -> Tensor:
-        """Denoise (B, 3, H, W) in [0, 1] with noise of standard deviation ``sigma``, known up to .29 (75 / 255)."""
+    def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """Denoise (B, 3, H, W) in [0, 1] with noise of standard deviation ``sigma``, a number or one per picture shaped
+        (B, 1, 1, 1), known up to 0.29 (75 / 255)."""
         height, width = x.shape[-2:]
         even = F.pad(x, (0, width % STRIDE, 0, height % STRIDE), mode="replicate")
         small = F.pixel_unshuffle(even, STRIDE)
-        level = small.new_full((len(small), 1, *small.shape[-2:]), sigma)
+        level = torch.as_tensor(sigma, dtype=small.dtype).expand(len(small), 1, *small.shape[-2:])
         return F.pixel_shuffle(self.model(torch.cat([small, level], dim=1)), STRIDE)[..., :height, :width]
 
 
