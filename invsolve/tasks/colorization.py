@@ -117,15 +117,10 @@ def draw_colours(grey: UnitPicture, prior: ScoreModel, options: SolveOptions, pr
         prior,
         ForwardModel(operator),
         small,
-        rule=options.rule,
-        sampler=options.sampler,
+        **options.keywords,
         sigmas=levels,
-        samples=options.samples,
-        seed=options.seed,
         start=start,
-        batch=options.batch,
         turn=True,
-        antithetic=options.antithetic,
         callback=lambda info: progress(info.step / info.steps),
     )
     coloured = [enlarged(to_rgb(x, prior.colours)[None], small.cpu(), y) for x in solved.samples[:, 0]]

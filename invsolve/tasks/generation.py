@@ -111,14 +111,9 @@ def _draw(
         prior,
         forward_model,
         y,
-        rule=rule,
-        sampler=options.sampler,
+        **replace(options, rule=rule).keywords,
         sigmas=ladder(prior, options.steps) if sigmas is None else sigmas,
-        samples=options.samples,
-        seed=options.seed,
         start=start,
-        batch=options.batch,
-        antithetic=options.antithetic,
         callback=callback,
     )
 
