@@ -12,9 +12,8 @@ Sources: van Aarle et al. 2016 (ASTRA toolbox); Joseph 1982 (the ``linear`` kern
 
 from __future__ import annotations
 
+import contextlib
 import math
-import os
-import tempfile
 import warnings
 import weakref
 from contextlib import suppress
@@ -27,8 +26,9 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from invsolve.atomic import write_files
 from invsolve.cache import cache_folder
-from invsolve.errors import InputError, ModelError
+from invsolve.errors import InputError, ModelError, OutputError
 from invsolve.forward_models.geometry import Geometry
 from invsolve.forward_models.operator import LinearOperator
 
@@ -244,20 +244,11 @@ def _is_csr(data: Array, indices: Array, indptr: Array, shape: tuple[int, int]) 
 
 def _write(path: Path, matrix: csr_matrix) -> None:
     """Put a matrix into the cache. Every writer has a file of its own until it is whole; a full disk is no failure."""
-    try:
+    parts = {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr, "shape": np.array(matrix.shape)}
+    with contextlib.suppress(OSError, OutputError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                np.savez(
-                    file, data=matrix.data, indices=matrix.indices, indptr=matrix.indptr, shape=np.array(matrix.shape)
-                )
-            Path(name).replace(path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        write_files({path: lambda file: np.savez(file, **parts)})
         _prune(path.parent, keep=path)
-    except OSError:
-        return
 
 
 def _prune(folder: Path, keep: Path) -> None:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from invsolve.atomic import write_files
 from invsolve.errors import InputError
 from invsolve.files import regular_file
 from invsolve.forward_models import LinearOperator
@@ -87,17 +88,16 @@ class Posterior:
 
     def save(self, path: str | Path) -> None:
         """Write an ``.npz`` (arrays and a JSON header), whole or not at all."""
-        target = Path(path)
         header = {
             "seeds": self.seeds, "settings": self.settings, "network_calls": self.network_calls,
             "diagnostics": self.diagnostics, "measured_values": self.measured_values,
         }  # fmt: skip
-        temporary = target.with_name(target.name + ".part")
-        with temporary.open("wb") as file:
-            np.savez_compressed(
-                file, samples=self.samples.numpy(), chi2=self.chi2.numpy(), header=np.array(json.dumps(header))
-            )
-        temporary.replace(target)
+        arrays: dict[str, Any] = {
+            "samples": self.samples.numpy(),
+            "chi2": self.chi2.numpy(),
+            "header": np.array(json.dumps(header)),
+        }
+        write_files({Path(path): lambda file: np.savez_compressed(file, **arrays)})
 
     @classmethod
     def load(cls, path: str | Path) -> Posterior:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from skimage.restoration import inpaint_biharmonic
 
+from invsolve.atomic import write_files
 from invsolve.colours import luma
 from invsolve.errors import InputError
 from invsolve.files import read_json
@@ -64,7 +65,8 @@ class ColourTable:
         return np.clip(grey[..., None] + chroma, 0, 1)
 
     def save(self, path: Path) -> None:
-        path.write_text(json.dumps(np.round(self.chroma, 4).tolist()) + "\n", encoding="utf-8")
+        """Write JSON, whole or not at all."""
+        write_files({path: (json.dumps(np.round(self.chroma, 4).tolist()) + "\n").encode()})
 
     @classmethod
     def load(cls, path: Path) -> ColourTable:

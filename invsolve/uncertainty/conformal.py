@@ -30,6 +30,7 @@ from typing import Any, NamedTuple, get_type_hints
 import torch
 from torch import Tensor
 
+from invsolve.atomic import write_files
 from invsolve.errors import InputError, UsageError
 from invsolve.files import read_json
 from invsolve.typed import first_misfit
@@ -216,11 +217,9 @@ class Calibration:
 
     def save(self, path: str | Path) -> None:
         """Write JSON, whole or not at all."""
-        target = Path(path)
         lines = [group._asdict() for group in self.groups]
-        temporary = target.with_name(target.name + ".part")
-        temporary.write_text(json.dumps({"format": FORMAT, **asdict(self), "groups": lines}, indent=2) + "\n")
-        temporary.replace(target)
+        text = json.dumps({"format": FORMAT, **asdict(self), "groups": lines}, indent=2) + "\n"
+        write_files({Path(path): text.encode()})
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
