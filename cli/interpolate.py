@@ -13,9 +13,11 @@ from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, say
 from invsolve.cli.files import check_writable, encode_picture, open_picture, output_path, provenance
 from invsolve.cli.likelihood import as_known
-from invsolve.cli.limits import MOST_SAMPLES, check_memory, finite
+from invsolve.cli.limits import check_memory, finite
 from invsolve.errors import InputError
 from invsolve.pictures import channels_last, to_pixels
+
+MOST_PICTURES = 10**6
 
 HOTTEST = 100.0
 """Codes this much too long are noise far beyond all that a prior knows."""
@@ -30,7 +32,7 @@ def interpolate(
     count: Annotated[
         int,
         typer.Option(
-            "--count", "-n", min=2, max=MOST_SAMPLES, help="Pictures, both ends counted.", rich_help_panel="Problem"
+            "--count", "-n", min=2, max=MOST_PICTURES, help="Pictures, both ends counted.", rich_help_panel="Problem"
         ),
     ] = 8,
     fit: Annotated[

@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
-from pathlib import Path
 
 import typer
 
+from invsolve.cli.files import available_memory
 from invsolve.errors import UsageError
 
-MOST_SAMPLES = 10**6
+MOST_SAMPLES = 10**5
 MOST_STEPS = 10**6
 
-LARGEST_SEED = 2**63 - 1 - MOST_SAMPLES
+LARGEST_SEED = 2**63 - 1 - 10**6
 """The last sample's seed still has 63 bits."""
-
-UNKNOWN_MEMORY = 2**36
-"""Bytes where the system does not say: 64 GiB refuses what is absurd and nothing else."""
-
-CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-
-
-def machine_memory() -> int:
-    """Bytes of memory that this process could have: the machine's, or less in a container."""
-    try:
-        found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # no POSIX system
-        found = UNKNOWN_MEMORY
-    for name in CONTAINER_LIMITS:
-        try:
-            found = min(found, int(Path(name).read_text()))
-        except (OSError, ValueError):  # no container, or one without a limit
-            continue
-    return found
 
 
 def check_memory(needed: float, what: str, *, hint: str) -> None:
@@ -46,12 +26,12 @@ def check_memory(needed: float, what: str, *, hint: str) -> None:
 
     Raises
     ------
-    UsageError : more than the machine has.
+    UsageError : more than there is.
     """
-    available = machine_memory()
+    available = available_memory()
     if needed > available:
         raise UsageError(
-            f"{what} needs about {needed / 2**30:,.0f} GiB of memory, this machine has {available / 2**30:,.0f}",
+            f"{what} needs about {needed / 2**30:,.0f} GiB of memory, there are {available / 2**30:,.0f}",
             hint=hint,
         )
 

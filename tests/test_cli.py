@@ -375,3 +375,156 @@ def test_exit_codes_are_documented() -> None:
 def test_provenance_quotes_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/somewhere/bin/invsolve", "inpaint", "my photo.png"])
     assert provenance()["command"] == "invsolve inpaint 'my photo.png'"
+
+
+# -- numbers out of range, and streams that are closed ------------------------------------------------------------------
+REFUSED = {
+    "sample -n 1000000000": (ExitCode.USAGE, "100000"),
+    "sample -n 9999 --model photos --size 1000x1000": (ExitCode.USAGE, "GiB of memory"),
+    "sample --model photos --size 100000x100000": (ExitCode.USAGE, "GiB of memory"),
+    "sample --model photos --size ²x5": (ExitCode.USAGE, "96x64"),
+    "sample --seed 9223372036854775807": (ExitCode.USAGE, "--seed"),
+    "sample --steps 1000000000": (ExitCode.USAGE, "--steps"),
+    "sample --sampler renoising(eta='x')": (ExitCode.USAGE, "wanted a finite number"),
+    "sample --device meta": (ExitCode.MODEL, "unknown device"),
+    "sample --model .": (ExitCode.MODEL, "has no card.json"),
+    "sample --model photo.png": (ExitCode.MODEL, "is a file"),
+    "generate --class bird --guidance nan": (ExitCode.USAGE, "--guidance"),
+    "generate --class bird --guidance inf": (ExitCode.USAGE, "--guidance"),
+    "interpolate photo.png grey.png --fit -n 1000000": (ExitCode.USAGE, "GiB of memory"),
+    "interpolate photo.png grey.png --fit --temperature nan": (ExitCode.USAGE, "--temperature"),
+    "interpolate photo.png grey.png --fit --tolerance inf": (ExitCode.USAGE, "--tolerance"),
+    "likelihood photo.png --fit --probes 1000000000": (ExitCode.USAGE, "--probes"),
+    "likelihood photo.png --fit --draws 1000000000": (ExitCode.USAGE, "--draws"),
+    "likelihood photo.png --fit --seed 10000000000000": (ExitCode.USAGE, "--seed"),
+    "likelihood deep.png --fit": (ExitCode.BAD_INPUT, "16 bits"),
+    "verify --samples 1000000000000": (ExitCode.USAGE, "GiB of memory"),
+    "verify --repeats 1000000000": (ExitCode.USAGE, "--repeats"),
+    "verify --steps 1000000000": (ExitCode.USAGE, "--steps"),
+    "verify --against .": (ExitCode.BAD_INPUT, "is a folder"),
+    "verify --against /dev/null": (ExitCode.BAD_INPUT, "a pipe or a device"),
+    "verify --save x.png --picture x.png": (ExitCode.USAGE, "both name"),
+    "models .": (ExitCode.MODEL, "has no card.json"),
+    "nonsense": (ExitCode.USAGE, "nonsense"),
+    "sample -o a\x1b[31m.txt": (ExitCode.OUTPUT, "a\\x1b[31m.txt"),
+}
+
+
+@pytest.mark.parametrize("line", list(REFUSED))
+def test_what_no_machine_can_do_is_refused_in_a_line(
+    line: str, folder: Path, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from invsolve.cli.main import main
+
+    Image.fromarray(np.zeros(photo.shape[:2], np.uint16)).save(folder / "deep.png")
+    before = tree(folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["invsolve", *line.split(" ")])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    out, err = capfd.readouterr()
+    code, message = REFUSED[line]
+    assert stop.value.code == code
+    assert out == ""
+    assert [text.split(": ")[0] for text in err.splitlines()] == ["error", "hint"]
+    assert message in err
+    assert tree(folder) == before
+
+
+def shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Runs ``line`` in bash with ``invsolve`` the command; prints the exit code of a pipe's first part."""
+    command = f'invsolve() {{ {sys.executable} -m invsolve.cli.main "$@"; }}\n{line}\necho ${{PIPESTATUS[0]}} >&3'
+    return subprocess.run(
+        ["bash", "-c", f"exec 3>code\n{command}"], cwd=folder, capture_output=True, text=True, check=False, timeout=100
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs bash")
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("invsolve models | (exec 0<&-; sleep 1)", ExitCode.OUTPUT, ""),
+        ("invsolve --help | (exec 0<&-; sleep 1)", ExitCode.OUTPUT, ""),
+        ("invsolve models >&-", ExitCode.OK, ""),
+        ("invsolve models nothere 2>&-", ExitCode.MODEL, ""),
+        ("invsolve models <&- >&- 2>&-", ExitCode.OK, ""),
+        pytest.param(
+            "invsolve models > /dev/full", ExitCode.OUTPUT, "No space left",
+            marks=pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full"),
+        ),
+    ],
+)  # fmt: skip
+def test_streams_that_nobody_reads(line: str, code: ExitCode, said: str, tmp_path: Path) -> None:
+    done = shell(line, tmp_path)
+    assert int((tmp_path / "code").read_text()) == code
+    assert said in done.stderr if said else done.stderr == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_ctrl_c_while_modules_load(tmp_path: Path) -> None:
+    """Typer and torch are stood in for by modules that take long to load."""
+    for name in ("typer", "torch"):
+        where = tmp_path / name
+        where.mkdir()
+        (where / f"{name}.py").write_text("import time; print('loading', flush=True); time.sleep(60)")
+        environment = {**os.environ, "PYTHONPATH": f"{where}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+        process = subprocess.Popen(
+            [*COMMAND, "sample", "--device", "cpu"], cwd=tmp_path, env=environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "loading\n"
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+        assert (process.returncode, out) == (ExitCode.INTERRUPTED, "interrupted\n")
+
+
+def test_progress_is_told_in_lines_where_there_is_no_bar(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from invsolve.cli import console
+
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(console.Verbosity, "level", 0)
+    for pace, expected in ((0.01, 0), (0.5, 9), (5.0, 16)):
+        with console.progress_bar() as bar:
+            task = bar.add_task("sampling", total=1.0)
+            for step in range(1, 101):
+                now[0] += pace
+                bar.update(task, completed=step / 100)
+        lines = capsys.readouterr().err.splitlines()
+        assert abs(len(lines) - expected) <= 4 if expected else not lines
+        assert all(line.startswith("sampling: ") and line.endswith(" s left") for line in lines)
+    monkeypatch.setattr(console.Verbosity, "level", -1)
+    with console.progress_bar() as bar:
+        task = bar.add_task("sampling", total=2)
+        now[0] += 100
+        bar.advance(task)
+    assert capsys.readouterr().err == ""
+
+
+def test_warnings_of_libraries_are_shown_to_who_asks_for_details(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import warnings
+
+    from invsolve.cli import console
+
+    for level, said in ((0, ""), (2, "UserWarning: mind the gap\n")):
+        monkeypatch.setattr(console.Verbosity, "level", level)
+        monkeypatch.setattr(sys, "warnoptions", [])
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            console.hide_warnings()
+            warnings.warn("mind the gap", stacklevel=1)
+        assert capsys.readouterr().err == said
+
+
+def test_threads_sleep_while_they_wait_unless_told_otherwise() -> None:
+    code = "import os, sys\nsys.argv = ['invsolve', '--version']\nfrom invsolve.cli.main import main\n"
+    code += "try:\n    main()\nfinally:\n    sys.stderr.write(os.environ['OMP_WAIT_POLICY'])"
+    for given, expected in (({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
+        env = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"} | given
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
+        assert (done.returncode, done.stderr) == (0, expected)

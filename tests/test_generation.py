@@ -105,6 +105,13 @@ def test_commands_draw_with_their_default_models(tmp_path: Path) -> None:
         assert [Image.open(path).size for path in facts["outputs"][1:]] == [(32, 32)] * 2
 
 
+@pytest.mark.parametrize("command", ["sample", "generate"])
+def test_help_says_what_the_seeds_are(command: str) -> None:
+    text = CliRunner().invoke(app, [command, "--help"]).output
+    assert "picture j uses seed + j" in text
+    assert "opposite noise" not in text
+
+
 def test_grid_is_about_square() -> None:
     sheet = grid(torch.zeros(5, 3, 4, 6), gap=1)
     assert sheet.shape == (3, 2 * 5 + 1, 3 * 7 + 1)
@@ -115,6 +122,7 @@ def test_grid_is_about_square() -> None:
 def test_sizes_are_parsed() -> None:
     assert parse_size("96x64") == (64, 96)
     assert parse_size(None) is None
-    for wrong in ("96", "x", "0x4", "axb"):
+    assert parse_size("0096x064") == (64, 96)
+    for wrong in ("96", "x", "0x4", "axb", "²x5", "9" * 5000 + "x4", "-5x5", "1x1\n"):
         with pytest.raises(UsageError, match="size"):
             parse_size(wrong)

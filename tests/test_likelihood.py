@@ -170,6 +170,36 @@ def test_likelihood_command_defaults_to_a_prior_of_whole_objects(photo, tmp_path
     assert 0 < found["cifar10"]["bits_per_dimension"] < 8  # 8 bits would store any picture
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
+def test_commands_take_pictures_of_any_8_bit_mode(mode: str, picture_prior: Path, photo, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    file = tmp_path / ("picture.jpg" if mode == "CMYK" else "picture.png")
+    Image.fromarray(photo).convert(mode).save(file)
+    common = ["--fit", "--model", str(picture_prior), "--device", "cpu"]
+    done = CliRunner().invoke(app, ["likelihood", str(file), "--probes", "1", *common])
+    assert done.exit_code == 0, done.output
+    assert "nan" not in done.output
+    assert "+-" not in done.output
+    done = CliRunner().invoke(app, ["interpolate", str(file), str(file), "-n", "2", "--tolerance", "0.1", *common])
+    assert done.exit_code == 0, done.output
+
+
+def test_a_grey_prior_takes_grey_pictures(ct_prior: Path, photo, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    Image.fromarray(photo[:8, :8]).save(tmp_path / "small.png")
+    arguments = [
+        "likelihood",
+        str(tmp_path / "small.png"),
+        "--model",
+        str(ct_prior),
+        "--probes",
+        "2",
+        "--device",
+        "cpu",
+    ]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert " +- " in done.output
+
+
 def test_validated_bits_summarise(generator: torch.Generator) -> None:
     prior = ranged(smooth())
     found = likelihood(prior, prior.sample(3, generator), probes=1, rtol=1e-2, atol=1e-2)  # type: ignore[attr-defined]
