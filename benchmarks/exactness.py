@@ -8,7 +8,6 @@ deviations (ideal 0), ratio the standard deviation over the exact one (ideal 1).
 
 from __future__ import annotations
 
-import itertools
 import json
 from functools import partial
 from typing import Any
@@ -23,7 +22,6 @@ from invsolve.rules import condition
 from invsolve.samplers import (
     Sampler,
     ancestral,
-    annealed_langevin,
     heun_sde,
     ode,
     predictor_corrector,
@@ -31,7 +29,7 @@ from invsolve.samplers import (
     reverse_sde,
 )
 from invsolve.samplers.sigmas import geometric, karras, ncsnv2_step
-from invsolve.verification.exactness import Law, bias, sampler_law, start_law
+from invsolve.verification.exactness import Law, bias, langevin_by_levels, sampler_law, start_law
 
 SHAPE, NOISE = (3, 8, 8), 0.05
 
@@ -42,20 +40,6 @@ def by_levels(sampler: Sampler, **options: Any) -> Sampler:
     def run(model: ScoreModel, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
         for i in range(len(sigmas) - 1):
             x = sampler(model, x, sigmas[i : i + 2], noise, **options)
-        return x
-
-    return run
-
-
-def langevin_by_levels(steps: int, share: float) -> Sampler:
-    """Annealed Langevin with steps of ``share`` sigma^2, one level at a time."""
-
-    def run(model: ScoreModel, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
-        for sigma, following in itertools.pairwise(sigmas.tolist()):
-            level = torch.tensor([sigma, 0.0], dtype=torch.float64)
-            x = annealed_langevin(
-                model, x, level, noise, langevin_steps=steps, step_size=share * sigma**2, denoise_last=following == 0
-            )
         return x
 
     return run

@@ -24,9 +24,9 @@ from invsolve.cli.ct_results import (
     score_slices,
 )
 from invsolve.cli.ct_scan import interpret, truth_in_hu
-from invsolve.cli.files import check_writable, encode_picture, provenance
+from invsolve.cli.files import check_writable, provenance
 from invsolve.cli.pipeline import Common, Solved, solve_task, with_common
-from invsolve.cli.results import check_diagnostics, json_text, report_json, say_scores
+from invsolve.cli.results import check_diagnostics, encode_trace, json_text, report_json, say_scores
 from invsolve.cli.uncertainty import check_interval, say_uncertainty, uncertainty_json
 from invsolve.errors import UsageError
 from invsolve.options import RECONSTRUCTION
@@ -133,7 +133,6 @@ def ct(
     with clean_stdout():
         from invsolve.atomic import write_files
         from invsolve.pretrained.loading import resolve_device
-        from invsolve.uncertainty.trace import trace_picture
 
         scan = interpret(
             measured, reference, views=views, angles=angles, geometry_file=geometry, size=size, pixel_size=pixel_size,
@@ -153,11 +152,10 @@ def ct(
             report |= uncertainty_json(result.solved.summary, factor=HU_PER_UNIT)
             report["warning"] = report["warning"] or result.warning
         if "diagnostics" in paths and result.solved is not None:
-            drawn = trace_picture(result.solved.summary.diagnostics)
-            about = {**result.facts, "content": "misfit and step against the noise level"}
-            files[paths["diagnostics"]] = encode_picture(drawn, paths["diagnostics"], about)
+            traced = result.solved.summary.diagnostics
+            files[paths["diagnostics"]] = encode_trace(traced, paths["diagnostics"], result.facts)
         files[paths["report"]] = (json_text(report) + "\n").encode()
-        write_files(dict(files), last=paths["report"])
+        write_files(files, last=paths["report"])
         say_slices(paths, result, common.samples, asked_for(common.output))
         if result.solved is not None:
             say_uncertainty(result.solved.summary, unit="HU", factor=HU_PER_UNIT, interval=common.wants_interval)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import tifffile
 from PIL import Image, ImageDraw
 
-from invsolve.errors import InputError
+from invsolve.errors import InputError, first_line
 from invsolve.files import regular_file
 from invsolve.pictures import to_pixels
 
@@ -47,7 +47,7 @@ def read_array(path: Path, what: str) -> Array:
     except InputError:
         raise
     except Exception as error:  # noqa: BLE001 - a damaged file fails in the reader's many ways, which all mean the same
-        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        reason = first_line(error)
         if isinstance(error, ImportError) or "imagecodecs" in reason:
             raise InputError(f"{path} is compressed: {reason}", hint="save it without compression") from None
         raise InputError(f"{path} is damaged or truncated: {reason}", hint="copy it again from the original") from None

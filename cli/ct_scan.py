@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from invsolve.cli.console import say
 from invsolve.cli.ct_files import read_array
-from invsolve.errors import InputError, UsageError
+from invsolve.errors import InputError, UsageError, first_line
 from invsolve.files import regular_file
 
 if TYPE_CHECKING:
@@ -93,8 +93,9 @@ def _text_numbers(path: Path) -> Array:
             warnings.simplefilter("ignore")  # of a file with comments only; it has no angles
             return np.loadtxt(path, ndmin=1)
     except (OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise InputError(f"cannot read the angles in {path}: {reason}", hint="wanted one number per line") from None
+        raise InputError(
+            f"cannot read the angles in {path}: {first_line(error)}", hint="wanted one number per line"
+        ) from None
 
 
 def truth_in_hu(reference: Array, expected: tuple[int, ...], stacked: bool) -> Array:

@@ -18,10 +18,9 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from invsolve._version import __version__
-from invsolve.errors import InputError, OutputError
+from invsolve.errors import InputError, OutputError, first_line
 from invsolve.files import regular_file
-
-Picture = npt.NDArray[np.uint8]
+from invsolve.pictures import Pixels
 
 Image.MAX_IMAGE_PIXELS = None  # large scans are legitimate; what they take in memory is checked where they are read
 
@@ -65,8 +64,9 @@ def open_picture(path: Path, what: str = "picture") -> Image.Image:
     except UnidentifiedImageError:
         raise InputError(f"{path} is not a picture this program can read", hint="give a PNG or JPEG file") from None
     except Exception as error:  # noqa: BLE001 - decoders of damaged files raise whatever they stumble over
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} is damaged or truncated: {reason}", hint="copy it again from the original") from None
+        raise InputError(
+            f"{path} is damaged or truncated: {first_line(error)}", hint="copy it again from the original"
+        ) from None
     if deep or upright.mode not in EIGHT_BIT:
         kind = "16 bits per channel" if deep else f"pixel mode {upright.mode}"
         raise InputError(f"{path} has {kind}", hint="convert it to an 8-bit grey or RGB picture first")
@@ -100,11 +100,11 @@ def available_memory() -> float:
 class Photo(NamedTuple):
     """A picture file's content."""
 
-    pixels: Picture  # (H, W) for grey files, (H, W, 3) for all others
-    alpha: Picture | None  # (H, W) transparency, where the file has any
+    pixels: Pixels  # (H, W) for grey files, (H, W, 3) for all others
+    alpha: Pixels | None  # (H, W) transparency, where the file has any
     icc_profile: bytes | None  # what the numbers mean as colours, where the file says so
 
-    def with_alpha(self, pixels: Picture, opaque: npt.NDArray[np.bool_] | None = None) -> Picture:
+    def with_alpha(self, pixels: Pixels, opaque: npt.NDArray[np.bool_] | None = None) -> Pixels:
         """``pixels`` (H, W[, 3]) with this file's transparency as last channel; none of it where ``opaque``."""
         if self.alpha is None:
             return pixels
@@ -122,7 +122,7 @@ def read_photo(path: Path, what: str = "picture") -> Photo:
     return Photo(np.asarray(image.convert("L" if grey else "RGB")), alpha, icc_profile)
 
 
-def read_picture(path: Path, what: str = "picture") -> Picture:
+def read_picture(path: Path, what: str = "picture") -> Pixels:
     """(H, W) for grey files, (H, W, 3) for all others; transparency is dropped."""
     return read_photo(path, what).pixels
 
@@ -192,9 +192,10 @@ def provenance(**facts: Any) -> dict[str, Any]:
     return {"software": f"invsolve {__version__}", "command": command, **facts}
 
 
-def encode_picture(array: Picture, path: Path, facts: dict[str, Any], icc_profile: bytes | None = None) -> bytes:
+def encode_picture(array: Pixels, path: Path, facts: dict[str, Any], icc_profile: bytes | None = None) -> bytes:
     """PNG or JPEG bytes by the path's ending, with the provenance in a text chunk or comment."""
-    buffer, image, text = io.BytesIO(), Image.fromarray(array), json.dumps(facts)
+    grey = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
+    buffer, image, text = io.BytesIO(), Image.fromarray(grey), json.dumps(facts)
     if path.suffix.lower() == ".png":
         info = PngImagePlugin.PngInfo()
         info.add_itxt("invsolve", text)

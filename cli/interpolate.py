@@ -98,7 +98,7 @@ def interpolate(
             task="interpolate", inputs=[str(first), str(second)], model=prior.card.name,
             model_sha256=prior.card.sha256, count=count, temperature=temperature, tolerance=tolerance,
         )  # fmt: skip
-        write_files({path: encode_picture(sheet[..., 0] if sheet.shape[2] == 1 else sheet, path, facts)})
+        write_files({path: encode_picture(sheet, path, facts)})
     trip = float(max((way[0] - a.cpu()).abs().max(), (way[-1] - b.cpu()).abs().max()))
     at_ends = f"; ends off by at most {255 * trip:.2f} grey levels" if temperature == 1 else ""
     say(f"wrote {path} ({time.perf_counter() - started:.1f} s{at_ends})")

@@ -8,11 +8,12 @@ import typer
 
 from invsolve.cli.files import available_memory
 from invsolve.errors import UsageError
+from invsolve.options import LARGEST_SEED as LARGEST_SEED_OF_ALL
 
 MOST_SAMPLES = 10**5
 MOST_STEPS = 10**6
 
-LARGEST_SEED = 2**63 - 1 - 10**6
+LARGEST_SEED = LARGEST_SEED_OF_ALL - 10**6
 """The last sample's seed still has 63 bits."""
 
 

@@ -19,11 +19,12 @@ import numpy.typing as npt
 
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
-from invsolve.cli.files import Photo, check_jpeg, check_writable, encode_picture, output_path, provenance, read_picture
+from invsolve.cli.files import Photo, check_jpeg, check_writable, output_path, provenance, read_picture
 from invsolve.cli.results import (
     ResultPaths,
     check_diagnostics,
     encode_results,
+    encode_trace,
     print_json,
     say_results,
     say_scores,
@@ -222,7 +223,6 @@ def run_pictures(
 
     ``make`` is called once all that can be checked without torch is checked.
     """
-    common.set_verbosity()
     check_interval(common.wants_interval, common.samples)
     paths = ResultPaths.plan(output_path(common.output, source, name), common.samples, interval=common.wants_interval)
     check_jpeg(paths.result, photo.pixels.shape[1], photo.pixels.shape[0])
@@ -272,7 +272,6 @@ def write_pictures(
 ) -> None:
     """Write samples, mean, standard deviation, bounds and the picture of the run: all or nothing."""
     from invsolve.atomic import write_files
-    from invsolve.uncertainty.trace import trace_picture
 
     summary, bounds = solved.summary, None
     if common.wants_interval and summary.interval:
@@ -289,9 +288,8 @@ def write_pictures(
         bounds,
     )
     if common.diagnostics is not None:
-        facts = {**solved.facts, "content": "misfit and step against the noise level"}
-        files[common.diagnostics] = encode_picture(trace_picture(summary.diagnostics), common.diagnostics, facts)
-    write_files(dict(files), last=paths.result)
+        files[common.diagnostics] = encode_trace(summary.diagnostics, common.diagnostics, solved.facts)
+    write_files(files, last=paths.result)
 
 
 def read_truth(path: Path | None, shape: tuple[int, ...], what: str, hint: str) -> Pixels | None:

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from invsolve.cli.console import say
-from invsolve.cli.files import Picture, encode_picture
+from invsolve.cli.files import encode_picture
 from invsolve.errors import OutputError
-from invsolve.pictures import to_pixels
+from invsolve.pictures import Pixels, to_pixels
 
 STD_WHITE = 0.25
 """Standard deviation drawn as white in the std map, in units of the full grey range."""
@@ -62,7 +62,7 @@ def check_diagnostics(path: Path | None, results: list[Path]) -> list[Path]:
     return [path]
 
 
-def std_picture(std: npt.NDArray[np.floating]) -> Picture:
+def std_picture(std: npt.NDArray[np.floating]) -> Pixels:
     """(H, W, C) standard deviation as grey: black 0, white STD_WHITE or more."""
     overall = np.sqrt((std**2).mean(axis=2))
     return to_pixels(overall / STD_WHITE)
@@ -70,13 +70,13 @@ def std_picture(std: npt.NDArray[np.floating]) -> Picture:
 
 def encode_results(
     paths: ResultPaths,
-    samples: list[Picture],
+    samples: list[Pixels],
     seeds: Sequence[int],
-    mean: Picture,
-    std: Picture,
+    mean: Pixels,
+    std: Pixels,
     facts: dict[str, Any],
     icc_profile: bytes | None = None,
-    bounds: list[Picture] | None = None,
+    bounds: list[Pixels] | None = None,
 ) -> dict[Path, bytes]:
     """The whole set as files; ``samples`` (H, W[, 2, 3 or 4]) in order of their ``seeds``.
 
@@ -97,6 +97,14 @@ def encode_results(
             content = f"{side} bound of each pixel's interval"
             files[path] = encode_picture(picture, path, {**facts, "content": content}, icc_profile)
     return files
+
+
+def encode_trace(diagnostics: dict[str, list[float]], path: Path, facts: dict[str, Any]) -> bytes:
+    """The picture of misfit and step against the noise level."""
+    from invsolve.uncertainty.trace import trace_picture
+
+    content = "misfit and step against the noise level"
+    return encode_picture(trace_picture(diagnostics), path, {**facts, "content": content})
 
 
 def say_results(paths: ResultPaths, seconds: float, calls: int) -> None:

@@ -114,9 +114,9 @@ def make_grid(run: Callable[[Callable[[Any], None]], Any], paths: list[Path], **
     pictures = posterior.samples[:, 0].float()
     facts = provenance(**facts, seed=posterior.seeds[0], **posterior.settings)
     sheet = to_pixels(channels_last(grid(pictures.clamp(0, 1))))
-    files = {paths[0]: encode_picture(_grey_or_rgb(sheet), paths[0], facts)}
+    files = {paths[0]: encode_picture(sheet, paths[0], facts)}
     for path, picture, seed in zip(paths[1:], pictures, posterior.seeds, strict=True):
-        files[path] = encode_picture(_grey_or_rgb(to_pixels(channels_last(picture))), path, {**facts, "seed": seed})
+        files[path] = encode_picture(to_pixels(channels_last(picture)), path, {**facts, "seed": seed})
     write_files(files)
     say(f"wrote {paths[0]} and {len(pictures)} pictures beside it ({seconds:.1f} s, {posterior.network_calls} calls)")
     say(", ".join(f"{name} {value}" for name, value in posterior.settings.items()), level=1)
@@ -127,10 +127,6 @@ def make_grid(run: Callable[[Callable[[Any], None]], Any], paths: list[Path], **
         "seconds": round(seconds, 3),
         "network_calls": posterior.network_calls,
     }
-
-
-def _grey_or_rgb(pixels: Any) -> Any:
-    return pixels[..., 0] if pixels.shape[2] == 1 else pixels
 
 
 def grid_paths(given: Path | None, default: str, count: int) -> list[Path]:

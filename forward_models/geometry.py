@@ -21,8 +21,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from invsolve.errors import InputError
+from invsolve.errors import InputError, first_line
 from invsolve.files import regular_file
+from invsolve.typed import brief
 
 MOST_VALUES = 2**28
 """Most pixels of a slice, and most values of a sinogram: 1 GiB each in float32, of which a solver holds several."""
@@ -77,22 +78,22 @@ class Geometry:
 
     def _checks(self) -> Iterator[Check]:
         """What must hold, in an order that lets each check rely on those before it."""
-        yield self.kind in ("parallel", "fan"), f"kind = {_shown(self.kind)}", "parallel or fan"
+        yield self.kind in ("parallel", "fan"), f"kind = {brief(self.kind)}", "parallel or fan"
         yield isinstance(self.angles, tuple | list) and len(self.angles) > 0, "no angles", "at least one, in degrees"
         yield len(self.angles) <= MOST_VIEWS, f"{len(self.angles)} angles", f"at most {MOST_VIEWS}"
         yield all(map(_is_number, self.angles)), "an angle is not a number", "degrees"
         whole = _is_whole(self.detectors) and self.detectors > 0
-        yield whole, f"detectors = {_shown(self.detectors)}", "a whole number, at least 1"
+        yield whole, f"detectors = {brief(self.detectors)}", "a whole number, at least 1"
         pair = isinstance(self.shape, tuple | list) and len(self.shape) == 2
         yield (
             pair and all(_is_whole(n) and n > 0 for n in self.shape),
-            f"shape = {_shown(self.shape)}",
+            f"shape = {brief(self.shape)}",
             "(height, width) in pixels, whole numbers",
         )
         yield _fits("shape", self.shape)
         yield _fits("angles x detectors", self.sinogram_shape)
         for name in ("detector_spacing", "pixel_size"):
-            yield _is_length(getattr(self, name)), f"{name} = {_shown(getattr(self, name))}", "a width in mm"
+            yield _is_length(getattr(self, name)), f"{name} = {brief(getattr(self, name))}", "a width in mm"
         yield from self._axis_checks()
         if self.kind == "fan":
             yield from self._fan_checks()
@@ -102,14 +103,14 @@ class Geometry:
         if self.center is not None:
             yield (
                 _is_number(self.center) and abs(self.center) <= 10 * self.detectors,
-                f"center = {_shown(self.center)}",
+                f"center = {brief(self.center)}",
                 f"a bin, such as {(self.detectors - 1) / 2:g} for the middle",
             )
         if self.axis_pixel is not None:
             known = isinstance(self.axis_pixel, tuple | list) and len(self.axis_pixel) == 2
             yield (
                 known and all(_is_number(v) and abs(v) <= 10 * max(self.shape) for v in self.axis_pixel),
-                f"axis_pixel = {_shown(self.axis_pixel)}",
+                f"axis_pixel = {brief(self.axis_pixel)}",
                 "(row, column) in pixels",
             )
 
@@ -118,12 +119,12 @@ class Geometry:
         reach = math.hypot(max(-left, right), max(-bottom, top))
         yield (
             _is_length(self.source_distance) and self.source_distance > reach,
-            f"source_distance = {_shown(self.source_distance)}",
+            f"source_distance = {brief(self.source_distance)}",
             f"a distance in mm that keeps the source outside the slice (more than {reach:.4g})",
         )
         yield (
             self.detector_distance == 0 or _is_length(self.detector_distance),
-            f"detector_distance = {_shown(self.detector_distance)}",
+            f"detector_distance = {brief(self.detector_distance)}",
             "a distance in mm",
         )
 
@@ -224,7 +225,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
             f"cannot read the geometry {path}: nested too deeply", hint="see docs/ct.md for its keys"
         ) from None
     except (OSError, ValueError) as error:  # not text, not TOML, or a number of thousands of digits
-        raise InputError(f"cannot read the geometry {path}: {_first_line(error)}", hint="wanted a TOML file") from None
+        raise InputError(f"cannot read the geometry {path}: {first_line(error)}", hint="wanted a TOML file") from None
 
 
 def _arguments(table: dict[str, Any]) -> dict[str, Any]:
@@ -258,18 +259,18 @@ def _angle_list(value: Any) -> list[float]:
     if isinstance(value, list) and all(map(_is_number, value)):
         return [float(angle) for angle in value]
     if not isinstance(value, dict) or set(value) != {"first", "last", "count"}:
-        raise InputError(f"angles = {_shown(value)}", hint=_EXAMPLES["angles"])
+        raise InputError(f"angles = {brief(value)}", hint=_EXAMPLES["angles"])
     for name in ("first", "last"):
         if not _is_number(value[name]):
-            raise InputError(f"angles: {name} = {_shown(value[name])}", hint="wanted a number")
+            raise InputError(f"angles: {name} = {brief(value[name])}", hint="wanted a number")
     if not (_is_whole(value["count"]) and 1 <= value["count"] <= MOST_VIEWS):
-        raise InputError(f"angles: count = {_shown(value['count'])}", hint=f"wanted a whole number, 1 to {MOST_VIEWS}")
+        raise InputError(f"angles: count = {brief(value['count'])}", hint=f"wanted a whole number, 1 to {MOST_VIEWS}")
     return np.linspace(float(value["first"]), float(value["last"]), value["count"], endpoint=False).tolist()
 
 
 def _one_of(name: str, value: Any, known: tuple[str, ...]) -> str:
     if value not in known:
-        raise InputError(f"{name} = {_shown(value)}", hint=f"wanted {' or '.join(known)}")
+        raise InputError(f"{name} = {brief(value)}", hint=f"wanted {' or '.join(known)}")
     return str(value)
 
 
@@ -294,25 +295,12 @@ def _is_length(value: Any) -> bool:
 def _fits(name: str, shape: tuple[int, int]) -> Check:
     """That an array of this shape can be held in memory."""
     size = int(shape[0]) * int(shape[1])
-    got = f"{name} = {_shown(shape)} would take {_bytes(4 * size)}"
+    got = f"{name} = {brief(shape)} would take {_bytes(4 * size)}"
     return size <= MOST_VALUES, got, f"at most {_bytes(4 * MOST_VALUES)}"
 
 
 def _bytes(count: int) -> str:
     return f"{count / 2**30:.3g} GiB" if count < 2**80 else "more memory than there is"
-
-
-def _shown(value: Any) -> str:
-    """A value in an error's one line, cut where it is long."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # a number of thousands of digits, or nested without end
-        return f"a very long {type(value).__name__}"
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def even_subset(available: int, wanted: int) -> list[int]:

@@ -68,8 +68,8 @@ class LinearOperator:
 
     def _pinv(self, y: Tensor) -> Tensor:
         """Default: conjugate gradients on A'A x = A'y started at 0, which stays in the row space."""
-        start = torch.zeros_like(self._adjoint(y))
-        return conjugate_gradient(lambda x: self._adjoint(self._apply(x)), self._adjoint(y), start, steps=200)
+        right = self._adjoint(y)
+        return conjugate_gradient(lambda x: self._adjoint(self._apply(x)), right, torch.zeros_like(right), steps=200)
 
     def _norm(self) -> float:
         return power_iteration(self)

@@ -17,6 +17,11 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130  # Ctrl-C
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, in one line; its type where it says nothing."""
+    return (str(error).splitlines() or [""])[0] or type(error).__name__
+
+
 class InvsolveError(Exception):
     """Base of all errors meant for a person: ``message`` says what is wrong, ``hint`` what to do."""
 

@@ -15,15 +15,13 @@ from invsolve.errors import InputError, SolveError, UsageError
 from invsolve.forward_models import ForwardModel, GaussianNoise, LinearOperator
 from invsolve.models.orientation import OrientedModel
 from invsolve.models.score_model import CountedModel, ScoreModel
+from invsolve.options import LARGEST_SEED
 from invsolve.posterior import Posterior
 from invsolve.rules import Rule, condition, rule_name
 from invsolve.samplers import Callback, Sampler, StepInfo, find_sampler, sampler_name
 from invsolve.samplers.noise import SeededNoise
 from invsolve.samplers.sigmas import karras
 from invsolve.uncertainty.trace import Trace, likely_cause
-
-SEEDS = 2**63
-"""Seeds are below."""
 
 
 @torch.no_grad()
@@ -170,9 +168,13 @@ def _check(prior: Any, forward_model: Any, y: Any, *, samples: int, seed: int, b
             f"the forward model is {type(forward_model).__name__}, wanted a ForwardModel",
             hint="pass ForwardModel(operator, GaussianNoise(sigma))",
         )
-    for name, value, limit in (("samples", samples, math.inf), ("batch", batch, math.inf), ("seed", seed, SEEDS)):
+    for name, value, limit in (
+        ("samples", samples, math.inf),
+        ("batch", batch, math.inf),
+        ("seed", seed, LARGEST_SEED),
+    ):
         least = 0 if name == "seed" else 1
-        if not isinstance(value, Integral) or not least <= value < limit:
+        if not isinstance(value, Integral) or not least <= value <= limit:
             wanted = f"a whole number, at least {least}" + (", below 2^63" if name == "seed" else "")
             raise UsageError(f"{name} = {value!r}", hint=f"wanted {wanted}")
     if not isinstance(y, Tensor):

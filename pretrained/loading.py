@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from invsolve.atomic import write_files
-from invsolve.errors import ModelError, OutputError
+from invsolve.errors import ModelError, OutputError, first_line
 from invsolve.files import regular_file
 from invsolve.forward_models.classifier import NoiseConditionalClassifier
 from invsolve.models.network import EDMDenoiser, NetworkConfig
@@ -257,8 +257,7 @@ def _load(folder: Path, card: Card, build: Callable[[NetworkConfig], M]) -> M:
                 raise ValueError(f"{name} is not finite")
         network.load_state_dict(state)
     except (SafetensorError, TypeError, ValueError, RuntimeError, OSError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ModelError(f"{weights} does not fit its card: {reason}", hint=REINSTALL) from error
+        raise ModelError(f"{weights} does not fit its card: {first_line(error)}", hint=REINSTALL) from error
     return network
 
 

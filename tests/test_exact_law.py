@@ -6,7 +6,6 @@ but the prior's covariance. Float64, no Monte Carlo.
 
 from __future__ import annotations
 
-import itertools
 from functools import partial
 from typing import NamedTuple
 
@@ -20,9 +19,9 @@ from invsolve.models.score_model import Noise, Prediction, ScoreModel, Sigma
 from invsolve.rules import MomentMatching, Rule, condition
 from invsolve.rules.annealed import AnnealedLikelihood
 from invsolve.rules.proximal import Proximal
-from invsolve.samplers import Sampler, ancestral, annealed_langevin, renoising
+from invsolve.samplers import ancestral, annealed_langevin, renoising
 from invsolve.samplers.sigmas import geometric, karras, ncsnv2_step
-from invsolve.verification.exactness import Law, bias, sampler_law, start_law
+from invsolve.verification.exactness import Law, bias, langevin_by_levels, sampler_law, start_law
 
 SHAPE, D = (3, 4, 4), 48
 SIGMA_Y = 0.05
@@ -149,20 +148,6 @@ def problem(rule: str, name: str, prior: GaussianPrior) -> Problem:
     forward_model = ForwardModel(operator, GaussianNoise(SIGMA_Y))
     y = forward_model.simulate(prior.sample(1, generator), generator)
     return Problem(condition(prior, forward_model, y, RULES[rule]), prior.posterior(forward_model, y), y, operator)
-
-
-def langevin_by_levels(steps: int, share: float) -> Sampler:
-    """Annealed Langevin with steps of ``share`` sigma^2, one level at a time: what sampler_law can push level by level."""
-
-    def run(model: ScoreModel, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
-        for sigma, following in itertools.pairwise(sigmas.tolist()):
-            level = torch.tensor([sigma, 0.0], dtype=torch.float64)
-            x = annealed_langevin(
-                model, x, level, noise, langevin_steps=steps, step_size=share * sigma**2, denoise_last=following == 0
-            )
-        return x
-
-    return run
 
 
 def assert_same(law: Law | None, expected: Law) -> None:

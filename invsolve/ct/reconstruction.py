@@ -79,7 +79,7 @@ def reconstruction_task(
 ) -> Task:
     """The task of reconstructing slices; parameters and errors as of :func:`reconstruct_ct`.
 
-    Without an ``operator`` the projector is made on the CPU, and again where the prior lives.
+    Without an ``operator`` the projector is made on the CPU, and again where the prior lives if that is elsewhere.
     """
     stack = np.asarray(sinogram, dtype=np.float32)
     check_sinogram(stack, geometry)
@@ -90,7 +90,7 @@ def reconstruction_task(
     matrix = projector(geometry) if operator is None else operator
     return Task(
         name="ct",
-        run=partial(reconstruct, stack, geometry, level, operator),
+        run=partial(reconstruct, stack, geometry, level, matrix, operator is None),
         options=RECONSTRUCTION,
         operator=matrix,
         determined=lambda: float(determined(matrix, probes=1).mean()),
@@ -152,14 +152,18 @@ def reconstruct(
     stack: Array,
     geometry: Geometry,
     noise: float | Array,
-    operator: LinearOperator | None,
+    operator: LinearOperator,
+    own: bool,
     prior: ScoreModel,
     options: SolveOptions,
     progress: Progress,
 ) -> Posterior:
-    """Sample slice after slice of a stack (slices, views, detectors) that was checked."""
+    """Sample slice after slice of a stack (slices, views, detectors) that was checked.
+
+    An ``operator`` of our ``own`` is made again where the prior lives, if that is not where it is.
+    """
     check_ct_prior(prior)
-    matrix = projector(geometry, prior.device) if operator is None else operator
+    matrix = projector(geometry, prior.device) if own and operator.device != prior.device else operator
     y = torch.from_numpy(stack).to(prior.device)
     parts = []
     for index in range(len(y)):

@@ -58,20 +58,23 @@ class Part:
         return self.region.pixels * sum(0.25**k for k in range(self.scales))
 
 
-def plan(missing: npt.NDArray[np.bool_], noise: float, prior: ScoreModel | None = None) -> list[Part]:
-    """Boxes that cover the holes; without a prior, as for one of any size.
+def plan(missing: npt.NDArray[np.bool_], noise: float) -> list[Part]:
+    """Boxes that cover the holes, for a prior of any size.
 
-    Noisy known pixels are denoised too, so the box is then the whole picture; so it is where the prior knows one size.
+    Noisy known pixels are denoised too, so the box is then the whole picture.
     """
-    whole = Region(0, 0, *missing.shape)
-    if prior is not None and prior.size is not None:
-        return [Part(whole, 1, SIGMA_START if resolutions(missing) == 1 else prior.sigma_max)]
-    regions = hole_regions(missing) if noise == 0 else [whole]
+    regions = hole_regions(missing) if noise == 0 else [Region(0, 0, *missing.shape)]
     scales = [resolutions(missing[region.slices]) for region in regions]
     return [
         Part(region, scale, SIGMA_START if scale == 1 else SIGMA_START_WIDE)
         for region, scale in zip(regions, scales, strict=True)
     ]
+
+
+def whole_picture(missing: npt.NDArray[np.bool_], prior: ScoreModel) -> Part:
+    """The one part of a prior that knows one size."""
+    start = SIGMA_START if resolutions(missing) == 1 else prior.sigma_max
+    return Part(Region(0, 0, *missing.shape), 1, start)
 
 
 def inpainting_task(picture: Any, missing: Any, *, noise: float = 0.0) -> Task:
@@ -93,20 +96,22 @@ def inpainting_task(picture: Any, missing: Any, *, noise: float = 0.0) -> Task:
     unit = np.where(holes[..., None] if unit.ndim == 3 else holes, np.float32(0), unit)
     known = torch.from_numpy(~holes)[None]
 
+    parts = plan(holes, noise)
+
     def baselines() -> dict[str, UnitPicture]:
         few = int(holes.sum()) <= BIHARMONIC_LIMIT
         return {"biharmonic": biharmonic(unit, holes)} if few else {}
 
     return Task(
         name="inpaint",
-        run=partial(fill, unit, holes, noise),
+        run=partial(fill, unit, holes, noise, parts),
         options=INPAINTING,
         operator=Mask(known.float(), 1 if unit.ndim == 2 else 3),
         determined=lambda: float(1 - holes.mean()),
         open_values=~known,
         problem={"missing": float(holes.mean()), "noise": noise},
         baselines=baselines,
-        work=sum(part.work for part in plan(holes, noise)),
+        work=sum(part.work for part in parts),
     )
 
 
@@ -154,18 +159,20 @@ def fill(
     picture: UnitPicture,
     missing: npt.NDArray[np.bool_],
     noise: float,
+    parts: Sequence[Part],
     prior: ScoreModel,
     options: SolveOptions,
     progress: Progress,
 ) -> Posterior:
-    """Fill the holes of a picture that was checked, one part after the other."""
+    """Fill the holes of a picture that was checked, one part after the other; all at once for a prior of one size."""
     check_colour_prior(prior)
     prior.check_rgb()
     rgb = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
     full = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1), dtype=np.float32))[None]
     known = torch.from_numpy(~missing)[None, None].float()
     prior.check_size(full)
-    parts = plan(missing, noise, prior)
+    if prior.size is not None:
+        parts = [whole_picture(missing, prior)]
     meter = _meter(parts, progress)
 
     out = full.repeat(options.samples, 1, 1, 1)

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from invsolve.errors import InputError
-from invsolve.training.decoding import check_regular, decode
+from invsolve.errors import InputError, first_line
+from invsolve.files import regular_file
+from invsolve.training.decoding import decode
 
 Array = npt.NDArray[Any]
 
@@ -100,7 +101,7 @@ def _files(path: Path, data: Array, offsets: Array) -> list[bytes]:
 
 
 def _keys(path: Path) -> set[str]:
-    check_regular(path)
+    regular_file(path, "data")
     if not zipfile.is_zipfile(path):
         raise InputError(f"cannot read {path}: it is no zip archive", hint="copy it again from the original")
     try:
@@ -123,5 +124,4 @@ def _arrays(path: Path, names: Sequence[str]) -> list[Array]:
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return InputError(f"cannot read {path}: {reason}", hint="copy it again from the original")
+    return InputError(f"cannot read {path}: {first_line(error)}", hint="copy it again from the original")

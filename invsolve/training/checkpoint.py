@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from invsolve.atomic import write_files
-from invsolve.errors import InputError, OutputError
+from invsolve.errors import InputError, OutputError, first_line
 from invsolve.models.network import EDMDenoiser
 from invsolve.training.loss import DENOISING, M, Task
 from invsolve.training.optimizer import MuonAdamW, check_tensors
@@ -169,8 +169,9 @@ def load_checkpoint(folder: Path, config: TrainingConfig, device: torch.device, 
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-    return InputError(f"{path} is damaged: {reason}", hint="start anew with --fresh, or choose another folder")
+    return InputError(
+        f"{path} is damaged: {first_line(error)[:120]}", hint="start anew with --fresh, or choose another folder"
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 import warnings
 from pathlib import Path
 
@@ -12,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from invsolve.errors import InputError
+from invsolve.errors import InputError, first_line
+from invsolve.files import regular_file
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 
@@ -43,21 +43,9 @@ def picture_paths(folder: Path) -> list[Path]:
     )
 
 
-def check_regular(path: Path) -> None:
-    """Raise InputError unless ``path`` is a file: reading from a pipe would wait forever."""
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        raise InputError(f"no such file: {path}", hint="check the path of the data") from None
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", hint="check the path of the data") from None
-    if not stat.S_ISREG(mode):
-        raise InputError(f"{path} is not a regular file", hint="remove it, or give a file")
-
-
 def decode_file(path: Path, channels: int) -> npt.NDArray[np.uint8]:
     """A picture file as (H, W, channels), grey for 1, RGB for 3; errors as :func:`decode`."""
-    check_regular(path)
+    regular_file(path, "picture")
     return decode(path, str(path), channels)
 
 
@@ -75,8 +63,9 @@ def decode(source: Path | io.BytesIO, name: str, channels: int) -> npt.NDArray[n
                 unfit = _unfit(image)
                 pixels = None if unfit else np.asarray(image.convert("L" if channels == 1 else "RGB"))
     except Exception as error:  # whatever Pillow's decoders make of damaged bytes
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"cannot read {name}: {reason}", hint="remove it from the data or repair it") from error
+        raise InputError(
+            f"cannot read {name}: {first_line(error)}", hint="remove it from the data or repair it"
+        ) from error
     if pixels is None:
         raise InputError(f"{name} {unfit}", hint="convert it to an 8-bit picture of moderate size, or remove it")
     return pixels.reshape(*pixels.shape[:2], channels)

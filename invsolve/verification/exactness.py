@@ -18,7 +18,7 @@ from torch import Tensor
 from invsolve.errors import InvsolveError
 from invsolve.models.gaussian import GaussianPrior
 from invsolve.models.score_model import Noise, ScoreModel
-from invsolve.samplers import Sampler
+from invsolve.samplers import Sampler, annealed_langevin
 
 Run = Callable[[Tensor, Noise], Tensor]
 """A sampler with everything but start and noise filled in."""
@@ -142,3 +142,17 @@ def bias(law: Law, posterior: GaussianPrior) -> Bias:
     error = (law.mean - posterior.mean).flatten() / exact_std
     ratio = law.covariance.diagonal().clamp(min=0).mean().sqrt() / exact_std.square().mean().sqrt()
     return Bias(math.sqrt(float(error.square().mean())), float(ratio))
+
+
+def langevin_by_levels(steps: int, share: float) -> Sampler:
+    """Annealed Langevin with steps of ``share`` sigma^2, one level at a time: what sampler_law can push level by level."""
+
+    def run(model: ScoreModel, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
+        for sigma, following in itertools.pairwise(sigmas.tolist()):
+            level = torch.tensor([sigma, 0.0], dtype=torch.float64)
+            x = annealed_langevin(
+                model, x, level, noise, langevin_steps=steps, step_size=share * sigma**2, denoise_last=following == 0
+            )
+        return x
+
+    return run
