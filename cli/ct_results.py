@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from invsolve.cli.console import say
 from invsolve.cli.ct_files import labelled_row, npy_bytes, residual_picture, tif_bytes, windowed
-from invsolve.cli.files import encode_picture
-from invsolve.errors import OutputError, UsageError
+from invsolve.cli.files import encode_picture, output_path
+from invsolve.errors import UsageError
 from invsolve.pictures import to_pixels
 
 if TYPE_CHECKING:
@@ -41,15 +41,7 @@ def parse_window(text: str) -> tuple[float, float]:
 
 def plan_paths(output: Path | None, source: Path, method: str, samples: int, interval: bool = False) -> dict[str, Path]:
     """Names of everything the run writes."""
-    stem = f"{source.stem}.ct"
-    if output is None:
-        base = source.with_name(stem)
-    elif output.is_dir():
-        base = output / stem
-    elif output.suffix.lower() in (".npy", ".tif", ".tiff", ".png"):
-        base = output.with_suffix("")
-    else:
-        raise OutputError(f"output {output} ends in neither .npy, .tif nor .png", hint="or name an existing folder")
+    base = output_path(output, source, "ct", (".npy", ".tif", ".tiff", ".png")).with_suffix("")
 
     def beside(ending: str) -> Path:
         return base.with_name(base.name + ending)

@@ -136,15 +136,24 @@ def read_mask(path: Path, *, invert: bool = False) -> npt.NDArray[np.bool_]:
 def output_path(
     given: Path | None, source: Path, task: str, endings: tuple[str, ...] = (".png", ".jpg", ".jpeg")
 ) -> Path:
-    """Where the result goes: ``given`` (a file, or a folder for the default name), else ``<stem>.<task>.png`` beside
-    the source. A name without an ending is that of a folder, there or still to be made."""
+    """Where the result goes: as :func:`named_output`, by default ``<stem>.<task>`` with the first of the ``endings``
+    beside the source."""
     name = f"{source.stem}.{task}{endings[0]}"
-    if given is None:
-        return source.with_name(name)
+    return source.with_name(name) if given is None else named_output(given, name, endings)
+
+
+def named_output(given: Path, name: str, endings: tuple[str, ...]) -> Path:
+    """``given`` as a file with one of the ``endings``, or ``name`` in it: what has no ending is a folder, there or still
+    to be made.
+
+    Raises
+    ------
+    OutputError : it ends otherwise.
+    """
     if given.is_dir() or not given.suffix:
         return given / name
     if given.suffix.lower() not in endings:
-        wanted = ", ".join(endings[:-1]) + f" or {endings[-1]}"
+        wanted = " or ".join(filter(None, (", ".join(endings[:-1]), endings[-1])))
         raise OutputError(f"output {given} does not end in {wanted}", hint=f"name a {endings[0]} file or a folder")
     return given
 

@@ -53,7 +53,7 @@ Truth = Annotated[
 ]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="Result file (.png, .jpg) or existing folder.", rich_help_panel=_OUTPUT),
+    typer.Option("--output", "-o", help="Result file (.png, .jpg) or folder.", rich_help_panel=_OUTPUT),
 ]
 Interval = Annotated[
     bool,

@@ -15,9 +15,9 @@ import typer
 from invsolve.atomic import write_files
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
-from invsolve.cli.files import check_writable, encode_picture, provenance
+from invsolve.cli.files import check_writable, encode_picture, named_output, provenance
 from invsolve.cli.limits import LARGEST_SEED, MOST_SAMPLES, check_memory
-from invsolve.errors import OutputError, UsageError
+from invsolve.errors import UsageError
 from invsolve.pictures import channels_last, to_pixels
 from invsolve.typed import brief
 
@@ -50,7 +50,7 @@ BYTES_IN_PROGRESS = 48
 Batch = Annotated[int, typer.Option(min=1, max=MOST_SAMPLES, help="Pictures made at once.", rich_help_panel="Run")]
 GridOutput = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="The grid's file (.png) or existing folder.", rich_help_panel="Output"),
+    typer.Option("--output", "-o", help="The grid's file (.png) or folder.", rich_help_panel="Output"),
 ]
 
 
@@ -131,9 +131,7 @@ def make_grid(run: Callable[[Callable[[Any], None]], Any], paths: list[Path], **
 
 def grid_paths(given: Path | None, default: str, count: int) -> list[Path]:
     """The grid's file, and one for each picture: ``<stem>.sample-<j>.png``."""
-    path = Path(default) if given is None else given / default if given.is_dir() else given
-    if path.suffix.lower() != ".png":
-        raise OutputError(f"output {path} does not end in .png", hint="name a .png file or an existing folder")
+    path = Path(default) if given is None else named_output(given, default, (".png",))
     return [path, *(path.with_name(f"{path.stem}.sample-{j}.png") for j in range(count))]
 
 

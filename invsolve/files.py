@@ -39,7 +39,7 @@ def regular_file(path: str | Path, what: str, error: type[InvsolveError] = Input
     if not stat.S_ISREG(facts.st_mode):
         raise error(f"{file} is a pipe or a device", hint=f"give a {what} stored in a file")
     if facts.st_size == 0:
-        raise error(f"{file} is empty (0 bytes)", hint=f"copy the {what} again from the original")
+        raise error(f"cannot read {file}: it is empty (0 bytes)", hint=f"copy the {what} again from the original")
     if not os.access(file, os.R_OK):
         raise error(f"cannot read {file}: permission denied", hint="change its permissions, or copy it")
     return file

@@ -184,3 +184,20 @@ def test_the_estimate_of_time_is_of_the_right_size(photo: np.ndarray, small_prio
     task = inpainting_task(np.full((120, 150, 3), 0.5), missing)
     task.solve(prior, samples=2, steps=3)
     assert seen == pytest.approx(task.work * 2 * 3, rel=0.05)
+
+
+def test_every_command_makes_the_folder_that_it_is_given(tmp_path: Path) -> None:
+    from invsolve.cli.ct_results import plan_paths
+    from invsolve.cli.sample import grid_paths
+
+    out = tmp_path / "new"
+    assert files.output_path(out, Path("a/photo.jpg"), "inpaint") == out / "photo.inpaint.png"
+    assert plan_paths(out, Path("a/scan.b.npy"), "fbp", 1)["npy"] == out / "scan.b.ct.npy"
+    assert plan_paths(out / "x.tiff", Path("a/scan.npy"), "fbp", 1)["tif"] == out / "x.tiff"
+    assert grid_paths(out, "sample.png", 1) == [out / "sample.png", out / "sample.sample-0.png"]
+    for refused in (
+        lambda: plan_paths(out / "x.jpg", Path("s.npy"), "fbp", 1),
+        lambda: grid_paths(out / "x.jpg", "s.png", 1),
+    ):
+        with pytest.raises(OutputError, match="does not end in"):
+            refused()
