@@ -32,6 +32,8 @@ class Card:
     of the whole pictures it knows, None where it knows parts of pictures at any scale; ``orientations`` in which
     orientations it saw them: "square" all eight, "flips", or "mirror" left and right only; ``colours`` the coordinates of x, see
     :mod:`invsolve.colours`.
+    ``expert`` is empty, or holds under "levels" the four noise levels of :data:`invsolve.models.expert.Levels`: the weights are
+    then those of a general network, which ``network`` describes, and of an expert for the levels between.
     ``bits_per_dimension`` holds mean and standard deviation over validation pictures, and their number, where measured.
 
     A classifier's card has ``kind`` "classifier", its ``classes`` and, in ``validation_accuracy``, (sigma, share of
@@ -57,6 +59,7 @@ class Card:
     bits_per_dimension: dict[str, float] = field(default_factory=dict)
     kind: str = "prior"
     classes: list[str] = field(default_factory=list)
+    expert: dict[str, list[float]] = field(default_factory=dict)
     validation_accuracy: list[tuple[float, float, float]] = field(default_factory=list)
     format: int = FORMAT
 
@@ -122,9 +125,14 @@ def _out_of_range(card: Card) -> str | None:
         f"frame {card.frame}, wanted 1 to {LARGEST_SIDE}": card.frame is None or 1 <= card.frame <= LARGEST_SIDE,
         "bits_per_dimension without spread": card.bits_per_dimension.get("std", 1.0) > 0,
         "no classes, which a classifier has": card.kind != "classifier" or card.classes,
+        "an expert whose levels are not four rising numbers": not card.expert or _rising(card.expert.get("levels", [])),
         "classes of one name": len(set(card.classes)) == len(card.classes),
     }
     return next((wrong for wrong, sound in checks.items() if not sound), None)
+
+
+def _rising(levels: list[float]) -> bool:
+    return len(levels) == 4 and levels[0] > 0 and all(a < b for a, b in itertools.pairwise(levels))
 
 
 def network_config(card: Card) -> NetworkConfig:

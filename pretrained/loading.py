@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +21,8 @@ from invsolve.atomic import write_files
 from invsolve.errors import ModelError, OutputError, first_line
 from invsolve.files import regular_file
 from invsolve.forward_models.classifier import NoiseConditionalClassifier
+from invsolve.models.expert import ExpertDenoiser
+from invsolve.models.ffdnet import FFDNet
 from invsolve.models.network import EDMDenoiser, NetworkConfig
 from invsolve.models.noisy_classifier import NoisyClassifier
 from invsolve.models.precision import autocast
@@ -48,7 +51,7 @@ class NetworkPrior(ScoreModel):
     A local network takes any picture size, large ones in tiles; one with attention only the card's size.
     """
 
-    def __init__(self, network: EDMDenoiser, card: Card, device: torch.device) -> None:
+    def __init__(self, network: EDMDenoiser | ExpertDenoiser, card: Card, device: torch.device) -> None:
         super().__init__(card.facts)
         self.network = network.to(device).to(memory_format=torch.channels_last).eval()
         self.network.requires_grad_(False)
@@ -217,8 +220,17 @@ def load_prior(name: str | Path = "photos", device: str | torch.device = "auto")
     where = device if isinstance(device, torch.device) else resolve_device(device)
     folder = find_prior(name)
     card = Card.read(folder / CARD)
-    network = _load(folder, card, EDMDenoiser)
+    network = _load(folder, card, partial(_denoiser, card))
     return NetworkPrior(network, card, where)
+
+
+def _denoiser(card: Card, config: NetworkConfig) -> EDMDenoiser | ExpertDenoiser:
+    """The network that a prior's card describes."""
+    general = EDMDenoiser(config)
+    if not card.expert:
+        return general
+    begin, alone, fade, end = card.expert["levels"]
+    return ExpertDenoiser(general, FFDNet(), (begin, alone, fade, end))
 
 
 def load_classifier(name: str | Path, device: str | torch.device = "auto") -> TrainedClassifier:
@@ -301,7 +313,7 @@ def _own_name(sha256: str) -> str:
     return f"model-{sha256[:12]}.safetensors"
 
 
-def save_prior(folder: Path, network: EDMDenoiser | NoisyClassifier, card: Card) -> Card:
+def save_prior(folder: Path, network: EDMDenoiser | ExpertDenoiser | NoisyClassifier, card: Card) -> Card:
     """Write weights (fp16) and card; returns the card with the weights' hash filled in.
 
     Over an older prior, :func:`load_prior` finds that or the new one, whole, at whatever moment this is broken off: the
@@ -313,7 +325,9 @@ def save_prior(folder: Path, network: EDMDenoiser | NoisyClassifier, card: Card)
     OutputError : the folder or a file cannot be written; what was there before still loads.
     """
     content = save({name: value.half().contiguous() for name, value in network.state_dict().items()})
-    card = replace(card, network=network.config.to_dict(), sha256=hashlib.sha256(content).hexdigest())
+    expert = {"levels": list(network.levels)} if isinstance(network, ExpertDenoiser) else {}
+    sha256 = hashlib.sha256(content).hexdigest()
+    card = replace(card, network=network.config.to_dict(), expert=expert, sha256=sha256)
     own = folder / _own_name(card.sha256)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from invsolve.atomic import write_files
 from invsolve.errors import UsageError
+from invsolve.models.expert import ExpertDenoiser
 from invsolve.models.network import EDMDenoiser
 from invsolve.models.noisy_classifier import NoisyClassifier
 from invsolve.pretrained.card import Card
@@ -109,6 +110,8 @@ def initial_weights(prior: str, config: TrainingConfig) -> dict[str, Tensor]:
     ModelError : there is no such prior.
     """
     network = load_prior(prior, "cpu").network
+    if isinstance(network, ExpertDenoiser):
+        network = network.general  # training goes on with what is trained here
     has, wants = asdict(network.config), asdict(config.network)
     free = ("dropout", "sigma_data", "center")  # not of the weights
     changed = [part for part in wants if part not in free and wants[part] != has[part]]

@@ -28,7 +28,7 @@ def validation_sigmas(density: SigmaDensity, count: int = 13) -> list[float]:
 
 
 def validate(
-    model: EDMDenoiser, pictures: Tensor, sigmas: Sequence[float], seed: int = 0, batch: int = 4
+    model: nn.Module, pictures: Tensor, sigmas: Sequence[float], seed: int = 0, batch: int = 4
 ) -> dict[float, float]:
     """Mean squared denoising error per noise level on ``pictures`` (N, C, H, W) in the prior's units."""
     errors = dict.fromkeys(sigmas, 0.0)
