@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 from invsolve.colours import Colours
 from invsolve.errors import ModelError
 from invsolve.files import read_json
+from invsolve.models.error_spectrum import ErrorSpectrum
 from invsolve.models.network import NetworkConfig
 from invsolve.models.score_model import Orientations, PriorFacts
 from invsolve.typed import brief, first_misfit
@@ -34,6 +35,8 @@ class Card:
     :mod:`invsolve.colours`.
     ``expert`` is empty, or holds under "levels" the four noise levels of :data:`invsolve.models.expert.Levels`: the weights are
     then those of a general network, which ``network`` describes, and of an expert for the levels between.
+    ``error_spectrum`` is what :meth:`invsolve.models.error_spectrum.ErrorSpectrum.to_dict` makes of the denoiser's error on
+    pictures it was not trained on; empty where that was not measured.
     ``bits_per_dimension`` holds mean and standard deviation over validation pictures, and their number, where measured.
 
     A classifier's card has ``kind`` "classifier", its ``classes`` and, in ``validation_accuracy``, (sigma, share of
@@ -60,6 +63,7 @@ class Card:
     kind: str = "prior"
     classes: list[str] = field(default_factory=list)
     expert: dict[str, list[float]] = field(default_factory=dict)
+    error_spectrum: dict[str, Any] = field(default_factory=dict)
     validation_accuracy: list[tuple[float, float, float]] = field(default_factory=list)
     format: int = FORMAT
 
@@ -126,6 +130,7 @@ def _out_of_range(card: Card) -> str | None:
         "bits_per_dimension without spread": card.bits_per_dimension.get("std", 1.0) > 0,
         "no classes, which a classifier has": card.kind != "classifier" or card.classes,
         "an expert whose levels are not four rising numbers": not card.expert or _rising(card.expert.get("levels", [])),
+        "an error_spectrum that does not fit": not card.error_spectrum or _is_spectrum(card),
         "classes of one name": len(set(card.classes)) == len(card.classes),
     }
     return next((wrong for wrong, sound in checks.items() if not sound), None)
@@ -133,6 +138,14 @@ def _out_of_range(card: Card) -> str | None:
 
 def _rising(levels: list[float]) -> bool:
     return len(levels) == 4 and levels[0] > 0 and all(a < b for a, b in itertools.pairwise(levels))
+
+
+def _is_spectrum(card: Card) -> bool:
+    try:
+        spectrum = ErrorSpectrum.from_dict(card.error_spectrum)
+    except (KeyError, TypeError, ValueError):
+        return False
+    return len(spectrum.variances[0]) == card.network.get("channels", NetworkConfig.channels)
 
 
 def network_config(card: Card) -> NetworkConfig:

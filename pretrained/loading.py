@@ -21,12 +21,13 @@ from invsolve.atomic import write_files
 from invsolve.errors import ModelError, OutputError, first_line
 from invsolve.files import regular_file
 from invsolve.forward_models.classifier import NoiseConditionalClassifier
+from invsolve.models.error_spectrum import ErrorSpectrum, StationaryCovariance, channel_mix
 from invsolve.models.expert import ExpertDenoiser
 from invsolve.models.ffdnet import FFDNet
 from invsolve.models.network import EDMDenoiser, NetworkConfig
 from invsolve.models.noisy_classifier import NoisyClassifier
 from invsolve.models.precision import autocast
-from invsolve.models.score_model import ScoreModel, Sigma
+from invsolve.models.score_model import ErrorCovariance, ScoreModel, Sigma
 from invsolve.models.tiling import tiled
 from invsolve.pretrained.card import Card, file_sha256, network_config
 from invsolve.typed import brief
@@ -59,6 +60,10 @@ class NetworkPrior(ScoreModel):
         table = sorted(card.validation_mse)
         self._log_sigmas = np.log([s for s, _ in table])
         self._log_mse = np.log([e for _, e in table])
+        self._error_covariance = super().error_covariance
+        if card.error_spectrum:
+            mix = channel_mix(self.channels, rgb=self.colours == "rgb")
+            self._error_covariance = StationaryCovariance(ErrorSpectrum.from_dict(card.error_spectrum), mix)
 
     @property
     def device(self) -> torch.device:
@@ -93,6 +98,11 @@ class NetworkPrior(ScoreModel):
         if log_sigma < self._log_sigmas[0]:
             return float(math.exp(self._log_mse[0] + 2 * (log_sigma - self._log_sigmas[0])))
         return float(math.exp(np.interp(log_sigma, self._log_sigmas, self._log_mse)))
+
+    @property
+    def error_covariance(self) -> ErrorCovariance:
+        """Of the spectrum on the card; white where there is none."""
+        return self._error_covariance
 
 
 class TrainedClassifier:

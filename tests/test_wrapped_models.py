@@ -16,6 +16,7 @@ from invsolve.forward_models import ForwardModel
 from invsolve.models.orientation import OrientedModel
 from invsolve.models.score_model import (
     CountedModel,
+    ErrorCovariance,
     Noise,
     Prediction,
     PriorFacts,
@@ -39,6 +40,7 @@ class Opinionated(ScoreModel):
     def __init__(self) -> None:
         super().__init__(channels=3, sigma_min=0.1, sigma_max=7.0, sigma_data=0.4, frame=8, orientations="flips")
         self.gradients = 0
+        self.covariance = ErrorCovariance(lambda sigma: 9.0)
 
     @property
     def device(self) -> torch.device:
@@ -75,6 +77,16 @@ class Opinionated(ScoreModel):
 
     def mse(self, sigma: float) -> float:
         return 8 * sigma
+
+    @property
+    def error_covariance(self) -> ErrorCovariance:
+        return self.covariance
+
+    def draw(self, x: Tensor, sigma: Sigma, noise: Noise) -> Prediction:
+        x0 = 2 * x + 3 * noise(
+            x
+        )  # of what it denoises to and that covariance, as a wrapper that turns it must draw itself
+        return Prediction(x0, (x - x0) / sigma)
 
 
 ANOTHER = ScoreModel(channels=3)
@@ -129,8 +141,9 @@ def test_calls_are_counted_however_they_are_made() -> None:
     counted.denoise(x, 0.5)
     counted.score(x, 0.5)
     counted.predict(x, 0.5)
+    counted.draw(x, 0.5, torch.ones_like)
     counted.count_gradients(3)
-    assert counted.calls == 9
+    assert counted.calls == 11
 
 
 def test_a_wrapper_that_denoises_differently_predicts_and_scores_differently() -> None:

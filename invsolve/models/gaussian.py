@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from invsolve.forward_models import ForwardModel, LinearOperator
-from invsolve.models.score_model import ScoreModel, Sigma, per_image
+from invsolve.models.score_model import ErrorCovariance, ScoreModel, Sigma, per_image
 
 EXACT_NOISE_FLOOR = 1e-6
 
@@ -64,6 +64,10 @@ class GaussianPrior(ScoreModel):
     def mse(self, sigma: float) -> float:
         return float((self.eigenvalues * sigma**2 / (self.eigenvalues + sigma**2)).mean())
 
+    @property
+    def error_covariance(self) -> ErrorCovariance:
+        return GaussianErrorCovariance(self)
+
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         z = torch.randn(count, len(self.eigenvalues), generator=generator, dtype=self.mean.dtype)
         # The symmetric root: eigenvectors are unique only up to sign, and a seed must give one picture everywhere.
@@ -89,6 +93,28 @@ class GaussianPrior(ScoreModel):
         log_determinant = 2 * factor.diagonal().log().sum()
         log_evidence = -0.5 * ((whitened**2).sum() + log_determinant + len(matrix) * math.log(2 * math.pi))
         return mean, covariance, log_evidence
+
+
+class GaussianErrorCovariance(ErrorCovariance):
+    """(1 / S + 1 / sigma^2)^-1 with S the covariance of ``prior``: what a Gaussian's denoiser is off by, whatever x."""
+
+    def __init__(self, prior: GaussianPrior) -> None:
+        super().__init__(prior.mse)
+        self.prior = prior
+
+    def times(self, v: Tensor, sigma: Sigma) -> Tensor:
+        return self._along_eigenvectors(v, self._variances(v, sigma))
+
+    def root_times(self, v: Tensor, sigma: Sigma) -> Tensor:
+        return self._along_eigenvectors(v, self._variances(v, sigma).sqrt())
+
+    def _variances(self, v: Tensor, sigma: Sigma) -> Tensor:
+        s, variances = per_image(sigma, v.flatten(1)) ** 2, self.prior.eigenvalues
+        return variances * s / (variances + s)
+
+    def _along_eigenvectors(self, v: Tensor, scale: Tensor) -> Tensor:
+        basis = self.prior.eigenvectors
+        return (v.flatten(1) @ basis * scale @ basis.T).reshape(v.shape)
 
 
 class GaussianMixturePrior(ScoreModel):

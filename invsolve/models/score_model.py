@@ -63,6 +63,26 @@ class PriorFacts:
     orientations: Orientations = "square"
 
 
+class ErrorCovariance:
+    """The covariance C(sigma) of x0 given ``x = x0 + sigma z``, averaged over x: how far and in which directions a denoiser
+    is off. Subclass and write both methods; this one is white, of variance ``mse(sigma)``.
+    """
+
+    def __init__(self, mse: Callable[[float], float]) -> None:
+        self.mse = mse
+
+    def times(self, v: Tensor, sigma: Sigma) -> Tensor:
+        """C(sigma) v for ``v`` (B, C, H, W)."""
+        return self._variance(v, sigma) * v
+
+    def root_times(self, v: Tensor, sigma: Sigma) -> Tensor:
+        """C(sigma)^(1/2) v: of white noise, a draw of the error."""
+        return self._variance(v, sigma).sqrt() * v
+
+    def _variance(self, v: Tensor, sigma: Sigma) -> Tensor:
+        return per_image(v.new_tensor([self.mse(level) for level in per_image(sigma, v).flatten().tolist()]), v)
+
+
 class ScoreModel:
     """A noise-conditional score model: subclass and write :meth:`denoise`.
 
@@ -161,6 +181,17 @@ class ScoreModel:
         """Mean squared error per pixel of :meth:`denoise`, as validated; here the error of a Gaussian of sigma_data."""
         return sigma**2 * self.sigma_data**2 / (sigma**2 + self.sigma_data**2)
 
+    @property
+    def error_covariance(self) -> ErrorCovariance:
+        """The covariance of x0 around :meth:`denoise`, of trace :meth:`mse`; white where no more is known."""
+        return ErrorCovariance(self.mse)
+
+    def draw(self, x: Tensor, sigma: Sigma, noise: Noise) -> Prediction:
+        """A draw of the clean picture given ``x``, taken as Gaussian with mean :meth:`denoise` and covariance
+        :attr:`error_covariance`, and the noise that is then in x."""
+        x0 = self.denoise(x, sigma) + self.error_covariance.root_times(noise(x), sigma)
+        return Prediction(x0, (x - x0) / per_image(sigma, x))
+
 
 class FunctionPrior(ScoreModel):
     """Any function ``denoise(x, sigma)`` with sigma (B,) as a score model: the door for foreign networks.
@@ -207,6 +238,10 @@ class DerivedModel(ScoreModel):
     def mse(self, sigma: float) -> float:
         return self.model.mse(sigma)
 
+    @property
+    def error_covariance(self) -> ErrorCovariance:
+        return self.model.error_covariance
+
 
 class WrappedModel(DerivedModel):
     """A model around another one that passes every question on to it; a subclass changes what it wants to.
@@ -246,6 +281,9 @@ class WrappedModel(DerivedModel):
             return super().predict(x, sigma)
         return Prediction(self.denoise(x, sigma), self.model.predict(x, sigma).z)
 
+    def draw(self, x: Tensor, sigma: Sigma, noise: Noise) -> Prediction:
+        return super().draw(x, sigma, noise) if self._denoises_itself else self.model.draw(x, sigma, noise)
+
     def project(self, x: Tensor, sigma: Sigma, noise: Noise) -> Tensor:
         return self.model.project(x, sigma, noise)
 
@@ -268,6 +306,10 @@ class CountedModel(WrappedModel):
     def predict(self, x: Tensor, sigma: Sigma) -> Prediction:
         self.calls += len(x)
         return self.model.predict(x, sigma)
+
+    def draw(self, x: Tensor, sigma: Sigma, noise: Noise) -> Prediction:
+        self.calls += len(x)
+        return self.model.draw(x, sigma, noise)
 
     def count_gradients(self, count: int) -> None:
         self.calls += count

@@ -18,12 +18,14 @@ from invsolve.rules.moment_matching import MomentMatching
 from invsolve.rules.pigdm import PiGDM
 from invsolve.rules.proximal import Proximal, ValidatedProximal
 from invsolve.rules.replacement import Replacement
+from invsolve.rules.wiener import Wiener
 
 Rule = Callable[[ScoreModel, ForwardModel, Tensor], ScoreModel]
 
 RULES: dict[str, Rule] = {
     "proximal": Proximal,
     "validated": ValidatedProximal,
+    "wiener": Wiener,
     "annealed": AnnealedLikelihood,
     "replacement": Replacement,
     "dps": DPS,
@@ -73,6 +75,7 @@ __all__ = [
     "Replacement",
     "Rule",
     "ValidatedProximal",
+    "Wiener",
     "condition",
     "find_rule",
     "rule_name",

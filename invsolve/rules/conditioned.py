@@ -12,7 +12,7 @@ from torch import Tensor
 
 from invsolve.errors import UsageError
 from invsolve.forward_models import CleanClassifier, ForwardModel, LinearOperator
-from invsolve.models.score_model import DerivedModel, ScoreModel, Sigma, per_image
+from invsolve.models.score_model import DerivedModel, Noise, Prediction, ScoreModel, Sigma, per_image
 
 RELATIVE_FLOOR = 1e-3
 
@@ -38,6 +38,12 @@ class ConditionedModel(DerivedModel):
         operator = self.forward_model.operator
         scale = operator.norm if isinstance(operator, LinearOperator) else 1.0
         return max(self.forward_model.gaussian.sigma, RELATIVE_FLOOR * self.prior.sigma_data * scale)
+
+    def draw(self, x: Tensor, sigma: Sigma, noise: Noise) -> Prediction:
+        raise UsageError(
+            f"the rule {type(self).__name__} estimates the clean picture and draws none",
+            hint="use rule='wiener', or another sampler than 'redrawing'",
+        )
 
     def with_measurement(self, y: Tensor) -> Self:
         """The same rule for other measurements: what a sampler with many particles per image asks for."""

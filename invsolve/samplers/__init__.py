@@ -15,6 +15,7 @@ from invsolve.samplers.langevin import annealed_langevin
 from invsolve.samplers.multistep import multistep
 from invsolve.samplers.ode_adaptive import ode_adaptive
 from invsolve.samplers.predictor_corrector import predictor_corrector
+from invsolve.samplers.redrawing import redrawing
 from invsolve.samplers.renoising import ancestral, renoising
 from invsolve.samplers.reverse_sde import reverse_sde
 from invsolve.samplers.split_gibbs import split_gibbs
@@ -24,6 +25,7 @@ Sampler = Callable[..., Tensor]
 
 SAMPLERS: dict[str, Sampler] = {
     "renoising": renoising,
+    "redrawing": redrawing,
     "ancestral": ancestral,
     "ancestral_corrected": ancestral_corrected,
     "multistep": multistep,
@@ -66,6 +68,7 @@ __all__ = [
     "ode",
     "ode_adaptive",
     "predictor_corrector",
+    "redrawing",
     "renoising",
     "reverse_sde",
     "sampler_name",

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from invsolve.atomic import write_files
 from invsolve.errors import UsageError
+from invsolve.models.error_spectrum import channel_mix, measure_error_spectrum
 from invsolve.models.expert import ExpertDenoiser
 from invsolve.models.network import EDMDenoiser
 from invsolve.models.noisy_classifier import NoisyClassifier
@@ -37,7 +38,11 @@ def export_prior(
     folder: Path, config: TrainingConfig, state: TrainingState[EDMDenoiser], examples: Tensor, about: About
 ) -> Card:
     """Validate the averaged weights on ``examples`` (N, C, H, W) and write picture, weights and card."""
-    errors = validate(state.ema, examples, validation_sigmas(config.density), batch=16 if config.crop <= 64 else 4)
+    levels, batch = validation_sigmas(config.density), 16 if config.crop <= 64 else 4
+    errors = validate(state.ema, examples, levels, batch=batch)
+    mix = channel_mix(config.network.channels, rgb=config.colours == "rgb")
+    there = examples.to(next(state.ema.parameters()).device)
+    spectrum = measure_error_spectrum(state.ema.eval(), there, levels, mix, batch=batch)
     picture = io.BytesIO()
     denoising_picture(state.ema, examples[:6], colours=config.colours).save(picture, "PNG")
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,6 +50,7 @@ def export_prior(
     card = replace(
         _card(config, state, about),
         validation_mse=list(errors.items()),
+        error_spectrum=spectrum.to_dict(),
         frame=config.crop if config.augmentation.framing[1] and config.network.local else None,
         orientations=config.augmentation.orientations,
         colours=config.colours,
