@@ -55,9 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     spectrum = measure_error_spectrum(lambda x, sigma: prior.denoise(x, sigma), crops, sigmas, mix)
     card = replace(prior.card, error_spectrum=spectrum.to_dict())
     write_files({Path(find_prior(chosen.model)) / CARD: card.to_json().encode()})
-    for sigma, rows in zip(spectrum.sigmas, spectrum.variances, strict=True):
-        shown = " ".join(f"{(v**0.5) / sigma:.2f}" for v in rows[0])
-        print(f"{sigma:.3g}: rms error over sigma, slow to fine: {shown}")
+    for sigma, rows, errors in zip(spectrum.sigmas, spectrum.variances, spectrum.errors, strict=True):
+        shown = " ".join(f"{v**0.5:.2f}" for v in rows[0])
+        quiet, busy = (errors[k] ** 0.5 for k in (0, -1))
+        print(f"{sigma:.3g}: rms error {quiet:.2g} where it is flat to {busy:.2g}; its spectrum, slow to fine: {shown}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from invsolve.atomic import write_files
 from invsolve.errors import ModelError, OutputError, first_line
 from invsolve.files import regular_file
 from invsolve.forward_models.classifier import NoiseConditionalClassifier
-from invsolve.models.error_spectrum import ErrorSpectrum, StationaryCovariance, channel_mix
+from invsolve.models.error_spectrum import ErrorSpectrum, SpectralCovariance, channel_mix
 from invsolve.models.expert import ExpertDenoiser
 from invsolve.models.ffdnet import FFDNet
 from invsolve.models.network import EDMDenoiser, NetworkConfig
@@ -60,10 +60,8 @@ class NetworkPrior(ScoreModel):
         table = sorted(card.validation_mse)
         self._log_sigmas = np.log([s for s, _ in table])
         self._log_mse = np.log([e for _, e in table])
-        self._error_covariance = super().error_covariance
-        if card.error_spectrum:
-            mix = channel_mix(self.channels, rgb=self.colours == "rgb")
-            self._error_covariance = StationaryCovariance(ErrorSpectrum.from_dict(card.error_spectrum), mix)
+        self._spectrum = ErrorSpectrum.from_dict(card.error_spectrum) if card.error_spectrum else None
+        self._mix = channel_mix(self.channels, rgb=self.colours == "rgb")
 
     @property
     def device(self) -> torch.device:
@@ -99,10 +97,11 @@ class NetworkPrior(ScoreModel):
             return float(math.exp(self._log_mse[0] + 2 * (log_sigma - self._log_sigmas[0])))
         return float(math.exp(np.interp(log_sigma, self._log_sigmas, self._log_mse)))
 
-    @property
-    def error_covariance(self) -> ErrorCovariance:
+    def error_covariance(self, x0: Tensor, sigma: Sigma) -> ErrorCovariance:
         """Of the spectrum on the card; white where there is none."""
-        return self._error_covariance
+        if self._spectrum is None:
+            return super().error_covariance(x0, sigma)
+        return SpectralCovariance(self._spectrum, self._mix, x0, sigma)
 
 
 class TrainedClassifier:

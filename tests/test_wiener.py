@@ -21,7 +21,8 @@ from invsolve.models.dct import dct2, idct2
 from invsolve.models.error_spectrum import (
     FREQUENCIES,
     ErrorSpectrum,
-    StationaryCovariance,
+    SpectralCovariance,
+    activity,
     channel_mix,
     measure_error_spectrum,
 )
@@ -61,37 +62,55 @@ def stationary_prior(size: int = 8) -> GaussianPrior:
     return GaussianPrior(torch.full((1, size, size), 0.5, dtype=torch.float64), covariance)
 
 
+def flat(variances: list[list[list[float]]], sigmas: list[float], frequencies: list[float]) -> ErrorSpectrum:
+    """A spectrum of errors that are as large everywhere."""
+    return ErrorSpectrum(sigmas, frequencies, variances, [[1.0]] * len(sigmas), [[1.0]] * len(sigmas))
+
+
 def test_the_measured_spectrum_is_wieners() -> None:
     prior, size, sigma = stationary_prior(), 8, 0.2
     pictures = prior.sample(4000, torch.Generator().manual_seed(0))
     spectrum = measure_error_spectrum(prior.denoise, pictures, [sigma], torch.eye(1), batch=1000)
     frequency = torch.arange(size, dtype=torch.float64)
-    square = frequency[:, None] ** 2 + frequency[None] ** 2
-    exact = 1 / ((1 + square) ** 1.5 / 0.3 + 1 / sigma**2)
-    measured = spectrum.at(sigma, size, size)[0].double()
+    exact = 1 / ((1 + frequency[:, None] ** 2 + frequency[None] ** 2) ** 1.5 / 0.3 + 1 / sigma**2)
+    measured = spectrum.spectrum(sigma, size, size)[0].double() * prior.mse(sigma)
     # a band is 1.6 times as wide as the next finer: within it the spectrum is not flat
     assert ((measured / exact).log().abs() < 0.45).all()
     assert measured.mean() == pytest.approx(prior.mse(sigma), rel=0.1)
+    # a linear denoiser of a stationary Gaussian errs as much wherever it is
+    assert max(spectrum.errors[0]) < 1.2 * min(spectrum.errors[0])
+
+
+def test_a_denoiser_that_errs_at_edges_is_known_to() -> None:
+    pictures = torch.zeros(4, 1, 32, 32)
+    pictures[..., 16:] = 1.0
+    steps = pictures + 0.1 * (torch.arange(32) == 16) * torch.randn(4, 1, 32, 1)
+    spectrum = measure_error_spectrum(lambda x, sigma: pictures, steps, [0.1], torch.eye(1))
+    covariance = SpectralCovariance(spectrum, torch.eye(1), pictures, 0.1)
+    assert covariance.scale[..., 16].mean() > 5 * covariance.scale[..., 4].mean()
+    assert activity(pictures)[0, 0, 16, 16] > activity(pictures)[0, 0, 16, 4]
 
 
 def test_levels_between_the_measured_ones_and_below_them() -> None:
-    spectrum = ErrorSpectrum((0.1, 0.4), (0.1, 0.5), (((1e-2, 1e-3),), ((4e-2, 1e-3),)))
-    assert float(spectrum.at(0.2, 16, 16)[0, 0, 0]) == pytest.approx(2e-2, rel=1e-5)
-    assert float(spectrum.at(0.05, 16, 16)[0, 0, 0]) == pytest.approx(2.5e-3, rel=1e-5)
-    assert torch.equal(spectrum.at(4.0, 16, 16), spectrum.at(0.4, 16, 16))
+    spectrum = flat([[[1e-2, 1e-3]], [[4e-2, 1e-3]]], [0.1, 0.4], [0.1, 0.5])
+    assert float(spectrum.spectrum(0.2, 16, 16)[0, 0, 0]) == pytest.approx(2e-2, rel=1e-5)
+    assert torch.equal(spectrum.spectrum(4.0, 16, 16), spectrum.spectrum(0.4, 16, 16))
+    assert float(spectrum.scale(0.05, torch.zeros(1))) == pytest.approx(0.5)
+    assert float(spectrum.scale(4.0, torch.zeros(1))) == 1.0
 
 
 def test_the_root_of_the_covariance_squared_is_the_covariance() -> None:
-    level = tuple(tuple(0.1**c * f for f in FREQUENCIES) for c in range(3))
-    spectrum = ErrorSpectrum((0.01, 1.0), FREQUENCIES, (level, level))
-    covariance = StationaryCovariance(spectrum, channel_mix(3, rgb=True))
-    v, w = torch.rand(2, 3, 8, 6), torch.rand(2, 3, 8, 6)
-    sigma = torch.tensor([0.1, 0.5])
-    twice = covariance.root_times(covariance.root_times(v, sigma), sigma)
-    torch.testing.assert_close(twice, covariance.times(v, sigma), rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close((covariance.times(v, sigma) * w).sum(), (v * covariance.times(w, sigma)).sum())
-    alone = covariance.times(v[1:], 0.5)
-    torch.testing.assert_close(covariance.times(v, sigma)[1:], alone)
+    level = [[0.1**c * f for f in FREQUENCIES] for c in range(3)]
+    spectrum = ErrorSpectrum([0.01, 1.0], FREQUENCIES, [level, level], [[1e-3, 1e-1]] * 2, [[1.0, 4.0]] * 2)
+    x0, v, w, z = torch.rand(4, 2, 3, 8, 6)
+    covariance = SpectralCovariance(spectrum, channel_mix(3, rgb=True), x0, torch.tensor([0.1, 0.5]))
+    product = (v * covariance.times(w)).sum()
+    torch.testing.assert_close((covariance.times(v) * w).sum(), product)
+    basis = torch.eye(3 * 8 * 6).reshape(-1, 3, 8, 6)
+    alone = SpectralCovariance(spectrum, channel_mix(3, rgb=True), x0[1:], 0.5)
+    root, whole = (part(basis).flatten(1) for part in (alone.root_times, alone.times))
+    torch.testing.assert_close(root.T @ root, whole, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(covariance.times(z)[1:], alone.times(z[1:]))
 
 
 @pytest.mark.parametrize("make", [inpainting_problem, colorization_problem, blur_problem])
@@ -158,7 +177,7 @@ def test_an_image_does_not_depend_on_the_batch() -> None:
 def test_without_a_measured_spectrum_the_covariance_is_white() -> None:
     prior = FunctionPrior(lambda x, sigma: x / (1 + per_image(sigma, x) ** 2), channels=1, sigma_data=1.0)
     v = torch.rand(2, 1, 4, 4)
-    torch.testing.assert_close(prior.error_covariance.times(v, 0.5), prior.mse(0.5) * v)
+    torch.testing.assert_close(prior.error_covariance(v, 0.5).times(v), prior.mse(0.5) * v)
     draw = prior.draw(v, 0.5, torch.ones_like)
     torch.testing.assert_close(draw.x0, prior.denoise(v, 0.5) + prior.mse(0.5) ** 0.5)
 
@@ -184,24 +203,37 @@ def test_the_card_carries_the_spectrum(tmp_path: Path) -> None:
     save_prior(tmp_path, network, tiny_card(spectrum.to_dict()))
     prior = load_prior(tmp_path, "cpu")
     v = torch.rand(1, 1, 32, 32)
-    found, expected = prior.error_covariance.times(v, 0.1), spectrum.at(0.1, 32, 32)
-    torch.testing.assert_close(dct2(found), expected * dct2(v), rtol=1e-3, atol=1e-6)
+    found = prior.error_covariance(v, 0.1).times(v)
+    expected = SpectralCovariance(spectrum, torch.eye(1), v, 0.1).times(v)
+    torch.testing.assert_close(found, expected, rtol=2e-3, atol=1e-6)
+    assert found.std() > 0
+
+
+SOUND: dict[str, object] = {
+    "sigmas": [0.1, 0.2], "frequencies": [0.1, 0.5], "variances": [[[1.0, 1.0]], [[1.0, 1.0]]],
+    "activities": [[0.1], [0.1]], "errors": [[1.0], [1.0]],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "broken",
     [
         {"sigmas": [0.1]},
-        {"sigmas": [0.1, 0.2], "frequencies": [0.1, 0.5], "variances": [[[1.0, 1.0]]]},
-        {"sigmas": [0.2, 0.1], "frequencies": [0.1, 0.5], "variances": [[[1.0, 1.0]], [[1.0, 1.0]]]},
-        {"sigmas": [0.1], "frequencies": [0.1, 0.5], "variances": [[[1.0, -1.0]]]},
-        {"sigmas": [0.1], "frequencies": [0.1, 0.5], "variances": [[[1.0, 1.0], [1.0, 1.0]]]},
-        {"sigmas": "no", "frequencies": [0.1], "variances": [[[1.0]]]},
+        {"sigmas": [0.2, 0.1]},
+        {"sigmas": "no"},
+        {"variances": [[[1.0, 1.0]]]},
+        {"variances": [[[1.0, -1.0]], [[1.0, 1.0]]]},
+        {"variances": [[[1.0, 1.0], [1.0, 1.0]]] * 2},
+        {"activities": [[0.2, 0.1]] * 2, "errors": [[1.0, 1.0]] * 2},
+        {"errors": [[1.0, 1.0]] * 2},
+        {"errors": []},
     ],
 )
 def test_cards_with_a_broken_spectrum_are_refused(tmp_path: Path, broken: dict[str, object]) -> None:
     network = EDMDenoiser(NetworkConfig(channels=1, widths=(4, 4), encoder_blocks=(1, 1), decoder_blocks=(1,))).eval()
     card = save_prior(tmp_path, network, tiny_card({}))
-    (tmp_path / "card.json").write_text(json.dumps(json.loads(replace(card).to_json()) | {"error_spectrum": broken}))
+    (tmp_path / "card.json").write_text(
+        json.dumps(json.loads(replace(card).to_json()) | {"error_spectrum": SOUND | broken})
+    )
     with pytest.raises(ModelError, match="error_spectrum"):
         load_prior(tmp_path, "cpu")

@@ -40,7 +40,7 @@ class Opinionated(ScoreModel):
     def __init__(self) -> None:
         super().__init__(channels=3, sigma_min=0.1, sigma_max=7.0, sigma_data=0.4, frame=8, orientations="flips")
         self.gradients = 0
-        self.covariance = ErrorCovariance(lambda sigma: 9.0)
+        self.covariance = ErrorCovariance(9.0)
 
     @property
     def device(self) -> torch.device:
@@ -78,8 +78,7 @@ class Opinionated(ScoreModel):
     def mse(self, sigma: float) -> float:
         return 8 * sigma
 
-    @property
-    def error_covariance(self) -> ErrorCovariance:
+    def error_covariance(self, x0: Tensor, sigma: Sigma) -> ErrorCovariance:
         return self.covariance
 
     def draw(self, x: Tensor, sigma: Sigma, noise: Noise) -> Prediction:
@@ -109,7 +108,8 @@ def answer(model: ScoreModel, name: str) -> Any:
     member = inspect.getattr_static(ScoreModel, name)
     if isinstance(member, property):
         return getattr(model, name)
-    arguments: dict[str, Any] = {"x": torch.ones(2, 3, 4, 6), "sigma": 0.5, "noise": torch.ones_like, "count": 3}
+    x = torch.ones(2, 3, 4, 6)
+    arguments: dict[str, Any] = {"x": x, "x0": x, "sigma": 0.5, "noise": torch.ones_like, "count": 3}
     wanted = list(inspect.signature(member).parameters)[1:]
     try:
         return getattr(model, name)(*(arguments[parameter] for parameter in wanted))

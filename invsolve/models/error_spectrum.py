@@ -1,34 +1,43 @@
-"""How a denoiser errs: its error's power spectrum at every noise level, and the covariance that follows.
+"""How a denoiser errs: what was measured of its errors at every noise level, and the covariance that follows.
 
-Of ``x = x0 + sigma z`` a denoiser makes D(x), and x0 - D(x) is far from white: slow waves drown in the noise and are off by
-all of it, fine detail is mostly not there to be missed. Taken as stationary and Gaussian, the error has a covariance that
-the cosine transform makes diagonal,
+Of ``x = x0 + sigma z`` a denoiser makes D(x), and x0 - D(x) is far from white noise. Slow waves drown in the noise and are off by
+all of it; fine detail is mostly not there to be missed. And it errs where things are: at edges and in texture, little in
+what is flat. Both are measured on pictures with known truth, and the error is taken as Gaussian with
 
-    Cov(x0 | x) = U' T' diag(s(sigma, channel, frequency)) T U,
+    Cov(x0 | x) = S U' T' diag(v(sigma, channel, frequency)) T U S,        S = diag(s(sigma, activity of D at the pixel)),
 
-with T the two-dimensional DCT and U an orthonormal mix of the colour channels (brightness and two colour differences, nearly
-uncorrelated in pictures). s is what was measured on pictures with known truth: for a linear denoiser of a stationary Gaussian
-it is Wiener's ``1 / (1 / S + 1 / sigma^2)``, for a network less, as it sees edges where a spectrum sees none.
+T the two-dimensional cosine transform, U an orthonormal mix of the colour channels (brightness and two colour differences,
+nearly uncorrelated in pictures), s the rms error where D is as active as there, and v the power spectrum of the error over s.
+For a linear denoiser of a stationary Gaussian s is constant and s^2 v is Wiener's ``1 / (1 / P + 1 / sigma^2)``. A network
+sees edges where a spectrum sees none: it errs less, and elsewhere.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from invsolve.models.dct import dct2, idct2
 from invsolve.models.score_model import ErrorCovariance, Sigma, per_image
 
 FREQUENCIES = tuple(float(f) for f in np.geomspace(1 / 256, 2**-0.5, 14).round(5))
-"""Cycles per pixel of the measured bands' centres, up to the corner of the DCT's square."""
+"""Cycles per pixel of the measured bands' centres, up to the corner of the transform's square."""
+
+BINS = 10
+"""Of activity, with equally many pixels each."""
+
+WINDOW = 5
+"""Side of the box, applied twice, over which activity is averaged."""
+
+LEAST_ACTIVITY = 1e-12
 
 OPPONENT = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))
 """Rows of U for RGB, before normalisation: brightness, red against blue, green against both."""
@@ -36,33 +45,52 @@ OPPONENT = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))
 
 @dataclass(frozen=True)
 class ErrorSpectrum:
-    """Variances of the denoising error's coefficients.
+    """What was measured. Everything between is interpolated, all quantities as logarithms.
 
     Parameters
     ----------
     sigmas : L noise levels, rising.
     frequencies : K frequencies, rising, in cycles per pixel.
-    variances : (L, C, K), in squared units of x, of channels mixed by U; interpolated in logarithms.
+    variances : (L, C, K), v above, of channels mixed by U.
+    activities : (L, M), rising: see :func:`activity`, in squared units of x.
+    errors : (L, M), s^2 above, the mean squared error where D has that activity.
     """
 
-    sigmas: tuple[float, ...]
-    frequencies: tuple[float, ...]
-    variances: tuple[tuple[tuple[float, ...], ...], ...]
+    sigmas: Sequence[float]
+    frequencies: Sequence[float]
+    variances: Sequence[Sequence[Sequence[float]]]
+    activities: Sequence[Sequence[float]]
+    errors: Sequence[Sequence[float]]
 
-    def at(self, sigma: float, height: int, width: int) -> Tensor:
-        """(C, H, W) float32: the variance of every coefficient at noise level ``sigma``.
+    def between(self, sigma: float) -> tuple[int, int, float]:
+        """Numbers of the neighbouring levels, and the share of the second."""
+        last = len(self.sigmas) - 1
+        position = float(np.interp(math.log(sigma), np.log(self.sigmas), np.arange(last + 1)))
+        below = min(int(position), last)
+        return below, min(below + 1, last), position - below
 
-        Below the first level it falls with sigma^2, as all is noise there; above the last it stays, as nothing is known.
-        """
+    def spectrum(self, sigma: float, height: int, width: int) -> Tensor:
+        """v, (C, H, W) float32."""
+        below, above, share = self.between(sigma)
         table = np.log(np.asarray(self.variances))
-        position = np.interp(math.log(sigma), np.log(self.sigmas), np.arange(len(self.sigmas)))
-        below = int(min(position, len(self.sigmas) - 2)) if len(self.sigmas) > 1 else 0
-        share = position - below
-        row = (1 - share) * table[below] + share * table[min(below + 1, len(table) - 1)]
-        row = row + 2 * min(0.0, math.log(sigma / self.sigmas[0]))
+        row = (1 - share) * table[below] + share * table[above]
         frequency = np.log(_frequency(height, width).clip(self.frequencies[0]))
-        rows = [np.interp(frequency, np.log(self.frequencies), channel) for channel in row]
-        return torch.from_numpy(np.exp(np.stack(rows)).astype(np.float32))
+        planes = [np.interp(frequency, np.log(self.frequencies), channel) for channel in row]
+        return torch.from_numpy(np.exp(np.stack(planes)).astype(np.float32))
+
+    def scale(self, sigma: float, active: Tensor) -> Tensor:
+        """s at pixels of the logarithmic activity ``active``.
+
+        Below the first level it falls with sigma, as there all is noise; above the last it stays, as there nothing is known.
+        """
+        below, above, share = self.between(sigma)
+
+        def at(level: int) -> Tensor:
+            centres, errors = (active.new_tensor(np.log(table[level])) for table in (self.activities, self.errors))
+            return 0.5 * _interpolate(active, centres, errors)
+
+        found = at(below) if share == 0 else torch.lerp(at(below), at(above), share)
+        return (found + min(0.0, math.log(sigma / self.sigmas[0]))).exp()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON, four digits."""
@@ -70,11 +98,7 @@ class ErrorSpectrum:
         def short(values: Any) -> Any:
             return [short(v) for v in values] if isinstance(values, Sequence) else float(f"{values:.4g}")
 
-        return {
-            "sigmas": short(self.sigmas),
-            "frequencies": short(self.frequencies),
-            "variances": short(self.variances),
-        }
+        return {name: short(values) for name, values in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> ErrorSpectrum:
@@ -82,20 +106,48 @@ class ErrorSpectrum:
 
         Raises
         ------
-        ValueError : shapes that do not go together, or values that are not positive.
+        ValueError : shapes that do not go together, or values that are not positive or do not rise where they should.
         """
-        sigmas, frequencies = (tuple(map(float, fields[name])) for name in ("sigmas", "frequencies"))
-        table = np.asarray(fields["variances"], dtype=float)
-        if table.ndim != 3 or table.shape[::2] != (len(sigmas), len(frequencies)) or not len(sigmas):
-            raise ValueError(
-                f"variances of shape {table.shape} for {len(sigmas)} levels, {len(frequencies)} frequencies"
-            )
-        for name, values in (("sigmas", sigmas), ("frequencies", frequencies)):
-            if not (np.min(values) > 0 and np.all(np.diff(values) > 0)):
-                raise ValueError(f"{name} that are not rising from above 0")
-        if not (np.isfinite(table).all() and (table > 0).all()):
-            raise ValueError("variances that are not positive")
-        return cls(sigmas, frequencies, tuple(tuple(tuple(map(float, c)) for c in level) for level in table))
+        tables = {name: np.asarray(fields[name], dtype=float) for name in cls.__dataclass_fields__}
+        levels, frequencies = len(tables["sigmas"]), len(tables["frequencies"])
+        shapes = {
+            "sigmas": (levels,), "frequencies": (frequencies,), "variances": (levels, -1, frequencies),
+            "activities": (levels, -1), "errors": (levels, *tables["activities"].shape[1:]),
+        }  # fmt: skip
+        for name, table in tables.items():
+            wanted = shapes[name]
+            if (
+                table.size == 0
+                or table.ndim != len(wanted)
+                or not all(b in (-1, a) for a, b in zip(table.shape, wanted, strict=True))
+            ):
+                raise ValueError(f"{name} of shape {table.shape}, wanted {wanted}")
+            if not (np.isfinite(table).all() and (table > 0).all()):
+                raise ValueError(f"{name} that are not positive")
+            if name in ("sigmas", "frequencies", "activities") and not (np.diff(table) > 0).all():
+                raise ValueError(f"{name} that do not rise")
+        return cls(**{name: table.tolist() for name, table in tables.items()})
+
+
+def activity(x0: Tensor) -> Tensor:
+    """log of the mean squared brightness step between neighbouring pixels around each pixel, (B, 1, H, W)."""
+    grey = x0.mean(dim=1, keepdim=True)
+    down = F.pad(grey.diff(dim=-2), (0, 0, 0, 1), mode="replicate") if grey.shape[-2] > 1 else torch.zeros_like(grey)
+    right = F.pad(grey.diff(dim=-1), (0, 1, 0, 0), mode="replicate") if grey.shape[-1] > 1 else torch.zeros_like(grey)
+    return _box(_box(down.square() + right.square())).clamp(min=LEAST_ACTIVITY).log()
+
+
+def _box(x: Tensor) -> Tensor:
+    return F.avg_pool2d(F.pad(x, (WINDOW // 2,) * 4, mode="replicate"), WINDOW, stride=1)
+
+
+def _interpolate(x: Tensor, centres: Tensor, values: Tensor) -> Tensor:
+    """Piecewise linear, constant beyond the ends."""
+    if len(centres) == 1:
+        return values.expand(x.shape)
+    right = torch.bucketize(x.contiguous(), centres).clamp(1, len(centres) - 1)
+    share = ((x - centres[right - 1]) / (centres[right] - centres[right - 1])).clamp(0, 1)
+    return torch.lerp(values[right - 1], values[right], share)
 
 
 def _frequency(height: int, width: int) -> npt.NDArray[np.float64]:
@@ -111,34 +163,35 @@ def channel_mix(channels: int, *, rgb: bool) -> Tensor:
     return rows / rows.norm(dim=1, keepdim=True)
 
 
-class StationaryCovariance(ErrorCovariance):
-    """The covariance of an :class:`ErrorSpectrum`.
+class SpectralCovariance(ErrorCovariance):
+    """The covariance that an :class:`ErrorSpectrum` gives around ``x0``.
 
     Parameters
     ----------
     spectrum : of the denoiser's error.
     mix : U, see :func:`channel_mix`.
+    x0 : (B, C, H, W), what the denoiser made of x.
+    sigma : noise level of x.
     """
 
-    def __init__(self, spectrum: ErrorSpectrum, mix: Tensor) -> None:
-        super().__init__(lambda sigma: float(spectrum.at(sigma, 64, 64).mean()))
-        self.spectrum, self.mix = spectrum, mix
-        self._spectrum_at = lru_cache(maxsize=2)(spectrum.at)
+    def __init__(self, spectrum: ErrorSpectrum, mix: Tensor, x0: Tensor, sigma: Sigma) -> None:
+        levels = per_image(sigma, x0).flatten().tolist()
+        if len(set(levels)) == 1:
+            levels = levels[:1]
+        super().__init__(torch.stack([spectrum.spectrum(level, *x0.shape[-2:]) for level in levels]).to(x0))
+        active = activity(x0)
+        parts = active.split(len(x0) // len(levels))
+        self.scale = torch.cat([spectrum.scale(level, part) for level, part in zip(levels, parts, strict=True)])
+        self.mix = mix.to(x0)
 
-    def times(self, v: Tensor, sigma: Sigma) -> Tensor:
-        return self._scaled(v, sigma, lambda variance: variance)
+    def times(self, v: Tensor) -> Tensor:
+        return self.scale * self._filtered(self.scale * v, self.variance)
 
-    def root_times(self, v: Tensor, sigma: Sigma) -> Tensor:
-        return self._scaled(v, sigma, torch.sqrt)
+    def root_times(self, v: Tensor) -> Tensor:
+        return self.scale * self._filtered(v, self.variance.sqrt())
 
-    def _scaled(self, v: Tensor, sigma: Sigma, function: Callable[[Tensor], Tensor]) -> Tensor:
-        levels = per_image(sigma, v).flatten().tolist()
-        variances = [
-            self._spectrum_at(level, *v.shape[-2:]) for level in (levels[:1] if len(set(levels)) == 1 else levels)
-        ]
-        scale = function(torch.stack(variances)).to(v)
-        mix = self.mix.to(v)
-        return _mixed(mix.T, idct2(scale * dct2(_mixed(mix, v))))
+    def _filtered(self, v: Tensor, transfer: Tensor) -> Tensor:
+        return _mixed(self.mix.T, idct2(transfer * dct2(_mixed(self.mix, v))))
 
 
 def _mixed(mix: Tensor, x: Tensor) -> Tensor:
@@ -156,7 +209,7 @@ def measure_error_spectrum(
     batch: int = 4,
     frequencies: Sequence[float] = FREQUENCIES,
 ) -> ErrorSpectrum:
-    """The spectrum of ``D(x) - x0`` over clean pictures.
+    """The spectrum of ``x0 - D(x)`` over clean pictures.
 
     Parameters
     ----------
@@ -166,28 +219,42 @@ def measure_error_spectrum(
     mix : U, see :func:`channel_mix`.
     seed : of the noise; level k draws from (seed, k).
     """
-    height, width = pictures.shape[-2:]
     centres = np.asarray(frequencies)
-    edges = np.sqrt(centres[1:] * centres[:-1])
-    band = torch.from_numpy(np.digitize(_frequency(height, width).clip(centres[0]), edges)).flatten()
-    sizes = torch.bincount(band, minlength=len(centres)).double()
     mix = mix.to(pictures)
-    rows = []
+    variances, activities, errors = [], [], []
     for number, sigma in enumerate(sigmas):
         generator = torch.Generator().manual_seed(seed * 1000 + number)
-        power = torch.zeros(pictures.shape[1:])
-        for first in range(0, len(pictures), batch):
-            clean = pictures[first : first + batch]
+        denoised = []
+        for clean in pictures.split(batch):
             noise = torch.randn(clean.shape, generator=generator).to(clean)
-            error = denoise(clean + sigma * noise, clean.new_full((len(clean),), sigma)) - clean
-            power += dct2(_mixed(mix, error)).square().sum(dim=0).cpu()
-        sums = [torch.bincount(band, weights=plane.flatten().double(), minlength=len(centres)) for plane in power]
-        rows.append([_filled(centres, (total / len(pictures)).numpy(), sizes.numpy()) for total in sums])
-    return ErrorSpectrum(tuple(map(float, sigmas)), tuple(map(float, centres)), tuple(tuple(row) for row in rows))
+            denoised.append(denoise(clean + sigma * noise, clean.new_full((len(clean),), sigma)))
+        estimate = torch.cat(denoised)
+        error = pictures - estimate
+        active = activity(estimate)
+        centre, squared = _by_activity(active, error.square().mean(dim=1, keepdim=True))
+        scale = (0.5 * _interpolate(active, centre.log().to(active), squared.log().to(active))).exp()
+        power = dct2(_mixed(mix, error / scale)).square().mean(dim=0).cpu().numpy()
+        variances.append([_by_frequency(plane, centres) for plane in power])
+        activities.append(centre.tolist())
+        errors.append(squared.tolist())
+    return ErrorSpectrum(list(map(float, sigmas)), centres.tolist(), variances, activities, errors)
 
 
-def _filled(centres: Any, sums: Any, sizes: Any) -> tuple[float, ...]:
-    """Means of the bands; those slower than the pictures are wide take their neighbour's."""
+def _by_activity(active: Tensor, squared: Tensor) -> tuple[Tensor, Tensor]:
+    """Centres, rising, and mean squared errors of the bins of activity."""
+    order = active.flatten().argsort()
+    bins = [(active.flatten()[part].mean().exp(), squared.flatten()[part].mean()) for part in order.chunk(BINS)]
+    centres, means = (torch.stack(part).double() for part in zip(*bins, strict=True))
+    apart = torch.cat([torch.tensor([True]), centres.cpu().diff() > 1e-3 * centres.cpu()[1:]])
+    floor = means.max() * 1e-8  # a picture that is black all over
+    return centres[apart.to(centres.device)], means[apart.to(means.device)].clamp(min=floor)
+
+
+def _by_frequency(power: Any, centres: Any) -> list[float]:
+    """Means of the bands of (H, W); those slower than the pictures are wide take their neighbour's."""
+    edges = np.sqrt(centres[1:] * centres[:-1])
+    band = np.digitize(_frequency(*power.shape).clip(centres[0]), edges).ravel()
+    sizes, sums = np.bincount(band, minlength=len(centres)), np.bincount(band, power.ravel(), len(centres))
     there = sizes > 0
-    means = np.log(sums[there] / sizes[there])
-    return tuple(float(v) for v in np.exp(np.interp(np.log(centres), np.log(centres[there]), means)))
+    means = np.interp(np.log(centres), np.log(centres[there]), np.log(sums[there] / sizes[there]))
+    return [float(value) for value in np.exp(means)]

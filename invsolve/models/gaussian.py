@@ -64,9 +64,8 @@ class GaussianPrior(ScoreModel):
     def mse(self, sigma: float) -> float:
         return float((self.eigenvalues * sigma**2 / (self.eigenvalues + sigma**2)).mean())
 
-    @property
-    def error_covariance(self) -> ErrorCovariance:
-        return GaussianErrorCovariance(self)
+    def error_covariance(self, x0: Tensor, sigma: Sigma) -> ErrorCovariance:
+        return GaussianErrorCovariance(self, per_image(sigma, x0))
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         z = torch.randn(count, len(self.eigenvalues), generator=generator, dtype=self.mean.dtype)
@@ -98,23 +97,19 @@ class GaussianPrior(ScoreModel):
 class GaussianErrorCovariance(ErrorCovariance):
     """(1 / S + 1 / sigma^2)^-1 with S the covariance of ``prior``: what a Gaussian's denoiser is off by, whatever x."""
 
-    def __init__(self, prior: GaussianPrior) -> None:
-        super().__init__(prior.mse)
-        self.prior = prior
+    def __init__(self, prior: GaussianPrior, sigma: Tensor) -> None:
+        squared = sigma.reshape(-1, 1) ** 2
+        super().__init__(prior.eigenvalues * squared / (prior.eigenvalues + squared))  # along each eigenvector
+        self.eigenvectors = prior.eigenvectors
 
-    def times(self, v: Tensor, sigma: Sigma) -> Tensor:
-        return self._along_eigenvectors(v, self._variances(v, sigma))
+    def times(self, v: Tensor) -> Tensor:
+        return self._along_eigenvectors(v, self.variance)
 
-    def root_times(self, v: Tensor, sigma: Sigma) -> Tensor:
-        return self._along_eigenvectors(v, self._variances(v, sigma).sqrt())
-
-    def _variances(self, v: Tensor, sigma: Sigma) -> Tensor:
-        s, variances = per_image(sigma, v.flatten(1)) ** 2, self.prior.eigenvalues
-        return variances * s / (variances + s)
+    def root_times(self, v: Tensor) -> Tensor:
+        return self._along_eigenvectors(v, self.variance.sqrt())
 
     def _along_eigenvectors(self, v: Tensor, scale: Tensor) -> Tensor:
-        basis = self.prior.eigenvectors
-        return (v.flatten(1) @ basis * scale @ basis.T).reshape(v.shape)
+        return (v.flatten(1) @ self.eigenvectors * scale @ self.eigenvectors.T).reshape(v.shape)
 
 
 class GaussianMixturePrior(ScoreModel):

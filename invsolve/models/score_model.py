@@ -64,23 +64,24 @@ class PriorFacts:
 
 
 class ErrorCovariance:
-    """The covariance C(sigma) of x0 given ``x = x0 + sigma z``, averaged over x: how far and in which directions a denoiser
-    is off. Subclass and write both methods; this one is white, of variance ``mse(sigma)``.
+    """The covariance C of x0 given x: how far, where and in which directions a denoiser is off. Subclass and write both
+    methods; this one is white.
+
+    Parameters
+    ----------
+    variance : of every value; a number, or one per image (B, 1, 1, 1).
     """
 
-    def __init__(self, mse: Callable[[float], float]) -> None:
-        self.mse = mse
+    def __init__(self, variance: float | Tensor) -> None:
+        self.variance = torch.as_tensor(variance)
 
-    def times(self, v: Tensor, sigma: Sigma) -> Tensor:
-        """C(sigma) v for ``v`` (B, C, H, W)."""
-        return self._variance(v, sigma) * v
+    def times(self, v: Tensor) -> Tensor:
+        """C v for ``v`` (B, C, H, W)."""
+        return self.variance.to(v) * v
 
-    def root_times(self, v: Tensor, sigma: Sigma) -> Tensor:
-        """C(sigma)^(1/2) v: of white noise, a draw of the error."""
-        return self._variance(v, sigma).sqrt() * v
-
-    def _variance(self, v: Tensor, sigma: Sigma) -> Tensor:
-        return per_image(v.new_tensor([self.mse(level) for level in per_image(sigma, v).flatten().tolist()]), v)
+    def root_times(self, v: Tensor) -> Tensor:
+        """L v with L L' = C: of white noise, a draw of the error."""
+        return self.variance.to(v).sqrt() * v
 
 
 class ScoreModel:
@@ -181,15 +182,17 @@ class ScoreModel:
         """Mean squared error per pixel of :meth:`denoise`, as validated; here the error of a Gaussian of sigma_data."""
         return sigma**2 * self.sigma_data**2 / (sigma**2 + self.sigma_data**2)
 
-    @property
-    def error_covariance(self) -> ErrorCovariance:
-        """The covariance of x0 around :meth:`denoise`, of trace :meth:`mse`; white where no more is known."""
-        return ErrorCovariance(self.mse)
+    def error_covariance(self, x0: Tensor, sigma: Sigma) -> ErrorCovariance:
+        """The covariance of the clean picture around what :meth:`denoise` made of x, ``x0`` (B, C, H, W), at ``sigma``; where
+        no more is known, white and of variance :meth:`mse`."""
+        levels = per_image(sigma, x0).flatten().tolist()
+        return ErrorCovariance(per_image(x0.new_tensor([self.mse(level) for level in levels]), x0))
 
     def draw(self, x: Tensor, sigma: Sigma, noise: Noise) -> Prediction:
         """A draw of the clean picture given ``x``, taken as Gaussian with mean :meth:`denoise` and covariance
-        :attr:`error_covariance`, and the noise that is then in x."""
-        x0 = self.denoise(x, sigma) + self.error_covariance.root_times(noise(x), sigma)
+        :meth:`error_covariance`, and the noise that is then in x."""
+        denoised = self.denoise(x, sigma)
+        x0 = denoised + self.error_covariance(denoised, sigma).root_times(noise(x))
         return Prediction(x0, (x - x0) / per_image(sigma, x))
 
 
@@ -238,9 +241,8 @@ class DerivedModel(ScoreModel):
     def mse(self, sigma: float) -> float:
         return self.model.mse(sigma)
 
-    @property
-    def error_covariance(self) -> ErrorCovariance:
-        return self.model.error_covariance
+    def error_covariance(self, x0: Tensor, sigma: Sigma) -> ErrorCovariance:
+        return self.model.error_covariance(x0, sigma)
 
 
 class WrappedModel(DerivedModel):

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from invsolve.forward_models import ForwardModel
 from invsolve.forward_models.conjugate_gradient import conjugate_gradient
-from invsolve.models.score_model import Noise, Prediction, ScoreModel, Sigma, per_image
+from invsolve.models.score_model import ErrorCovariance, Noise, Prediction, ScoreModel, Sigma, per_image
 from invsolve.rules.conditioned import ConditionedModel
 
 
 class Wiener(ConditionedModel):
-    """Filters the misfit with the prior's :attr:`error_covariance`. One network call.
+    """Filters the misfit with the prior's :meth:`error_covariance`. One network call.
 
     Parameters
     ----------
@@ -33,22 +33,24 @@ class Wiener(ConditionedModel):
     ) -> None:
         super().__init__(prior, forward_model, y)
         self.operator, self.steps, self.tolerance = forward_model.linear, steps, tolerance
-        self.covariance = prior.error_covariance
 
     def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
-        return self._filtered(self.prior.denoise(x, sigma), self.y, sigma)
+        denoised = self.prior.denoise(x, sigma)
+        return self._filtered(denoised, self.y, self.prior.error_covariance(denoised, sigma))
 
     def draw(self, x: Tensor, sigma: Sigma, noise: Noise) -> Prediction:
-        guess = self.prior.denoise(x, sigma) + self.covariance.root_times(noise(x), sigma)
+        denoised = self.prior.denoise(x, sigma)
+        covariance = self.prior.error_covariance(denoised, sigma)
         y = self.y.expand(len(x), *self.y.shape[1:])
-        x0 = self._filtered(guess, y - self.sigma_y * noise(y), sigma)
+        guess = denoised + covariance.root_times(noise(x))
+        x0 = self._filtered(guess, y - self.sigma_y * noise(y), covariance)
         return Prediction(x0, (x - x0) / per_image(sigma, x))
 
-    def _filtered(self, guess: Tensor, y: Tensor, sigma: Sigma) -> Tensor:
+    def _filtered(self, guess: Tensor, y: Tensor, covariance: ErrorCovariance) -> Tensor:
         """``guess + C A' (A C A' + sigma_y^2)^-1 (y - A guess)``."""
 
         def pulled_back(v: Tensor) -> Tensor:
-            return self.covariance.times(self.operator.T(v), sigma)
+            return covariance.times(self.operator.T(v))
 
         def matrix(v: Tensor) -> Tensor:
             return self.operator(pulled_back(v)) + self.sigma_y**2 * v
