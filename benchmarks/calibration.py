@@ -111,11 +111,11 @@ def say_psnr(bound: PsnrBound) -> None:
     for one in bound.groups:
         print(
             f"{one.group:>26}: mean {one.psnr:.2f} dB, at least {one.bound:.2f} by the others; "
-            f"error {one.ratio:.3f} of the expected"
+            f"error {one.ratio:.3f} times the expected"
         )
     print(
         f"PSNR of the mean: above the others' bound in {bound.held:.3f} of {len(bound.groups)} groups, on average by "
-        f"{bound.margin:.2f} dB; bound of all with {bound.level:.1%}: error at most {bound.ratio:.3f} of the expected"
+        f"{bound.margin:.2f} dB; bound of all with {bound.level:.1%}: error at most {bound.ratio:.3f} times the expected"
     )
 
 
