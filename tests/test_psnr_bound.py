@@ -12,6 +12,7 @@ import torch
 from invsolve.errors import InputError, UsageError
 from invsolve.posterior import Posterior
 from invsolve.summary import Scaling, least_psnr
+from invsolve.uncertainty import psnr_bound
 from invsolve.uncertainty.conformal import Calibration, LeftOut
 from invsolve.uncertainty.psnr_bound import Judged, PsnrBound, expected_error, learn_psnr_bound, ratio_bound
 
@@ -79,6 +80,13 @@ def test_samples_of_the_posterior_err_as_expected(count: int, antithetic: bool, 
     if antithetic and count % 2:  # the one without a partner adds an uncertainty that is left out
         found += 0.05**2 / count**2
     assert found == pytest.approx(float((samples.mean(dim=0) - truth).square().mean()), rel=0.02)
+
+
+def test_large_pictures_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch, generator: torch.Generator) -> None:
+    samples = torch.rand(5, 1, 3, 9, 7, generator=generator)
+    whole = expected_error(samples, antithetic=True)
+    monkeypatch.setattr(psnr_bound, "VALUES_AT_ONCE", 10)
+    assert expected_error(samples, antithetic=True) == pytest.approx(whole, rel=1e-6)
 
 
 def test_what_is_clipped_is_not_uncertain() -> None:

@@ -31,6 +31,9 @@ PSNR_LEVEL = 0.95
 LEAST_ERROR = 1e-12
 """Mean squared error, for data in [0, 1], below which samples agree up to rounding: 120 dB."""
 
+VALUES_AT_ONCE = 2**20
+"""Of every sample."""
+
 
 class Judged(NamedTuple):
     """A picture whose truth is known."""
@@ -130,9 +133,12 @@ def expected_error(samples: Tensor, *, antithetic: bool = False) -> float:
     """
     if len(samples) < 2:
         raise UsageError(f"{len(samples)} sample", hint="wanted at least 2: one has no spread")
-    clipped = samples.clamp(0, 1)
-    variance = standard_deviation(clipped, antithetic=antithetic).double().square().mean()
-    return max(float(variance + variance_of_mean(clipped, antithetic=antithetic).double().mean()), LEAST_ERROR)
+    total, values = 0.0, samples.flatten(1)
+    for part in values.split(VALUES_AT_ONCE, dim=1):  # of large pictures, the copies would take as much again
+        clipped = part.clamp(0, 1)
+        variance = standard_deviation(clipped, antithetic=antithetic).double().square()
+        total += float((variance + variance_of_mean(clipped, antithetic=antithetic).double()).sum())
+    return max(total / values.shape[1], LEAST_ERROR)
 
 
 def learn_psnr_bound(groups: Mapping[str, Judged], level: float = PSNR_LEVEL) -> PsnrBound:
@@ -179,4 +185,4 @@ def _misfit(values: Mapping[str, Any], types: Mapping[str, Any]) -> str | None:
 
 
 def _bound(ratio: float, expected: float) -> float:
-    return -10 * math.log10(ratio * expected)
+    return -10 * (math.log10(ratio) + math.log10(expected))
