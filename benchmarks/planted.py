@@ -98,10 +98,10 @@ PLANTED: dict[str, Callable[[int], Figures]] = {
     },
     **{
         f"{times:g} times the noise in a step": partial(gaussian_row, ExactPosterior, noisy(times))
-        for times in (2**0.5, 1.1, 1.03)
+        for times in (1.41, 1.1, 1.03)
     },
     "mixture, nothing": partial(mixture_row, 1.0),
-    "mixture, weights to the power .5": partial(mixture_row, 0.5),
+    "mixture, weights to the power 0.5": partial(mixture_row, 0.5),
     "mixture, the heaviest mode alone": partial(mixture_row, 50.0),
 }
 
