@@ -97,8 +97,8 @@ PLANTED: dict[str, Callable[[int], Figures]] = {
         for times in (0.5, 0.8, 0.9, 0.97)
     },
     **{
-        f"{times:g} times the noise in a step": partial(gaussian_row, ExactPosterior, noisy(times))
-        for times in (1.41, 1.1, 1.03)
+        f"{times:.3g} times the noise in a step": partial(gaussian_row, ExactPosterior, noisy(times))
+        for times in (2**0.5, 1.1, 1.03)
     },
     "mixture, nothing": partial(mixture_row, 1.0),
     "mixture, weights to the power 0.5": partial(mixture_row, 0.5),
