@@ -33,6 +33,8 @@ def say_uncertainty(summary: Summary, *, unit: str, factor: float = 1.0, interva
     say(line)
     if interval and summary.interval:
         say(f"interval: {interval_text(summary)}; mean width {factor * summary.width:.3g} {unit}")
+    if text := psnr_text(summary):
+        say(text)
 
 
 def interval_text(summary: Summary) -> str:
@@ -55,6 +57,20 @@ def interval_text(summary: Summary) -> str:
     return f"{which}, level {summary.interval.level:.1%} if the samples are the posterior's{more}"
 
 
+def psnr_text(summary: Summary) -> str | None:
+    """How good the mean is at least, or why that is not said; None where the calibration knows nothing of it."""
+    found = summary.scaling.applied
+    if found is None or found.psnr is None:
+        return None
+    if summary.psnr is not None:
+        return (
+            f"mean of {summary.samples}: PSNR at least {summary.psnr:.2f} dB with {found.psnr.level:.1%}, "
+            f"learned from {len(found.psnr.groups)} results like it"
+        )
+    unlike = "on other measurements" if summary.scaling.warning else "on single slices, not on stacks"
+    return f"no bound on the PSNR of the mean: the calibration was learned {unlike}"
+
+
 def uncertainty_json(summary: Summary, *, factor: float = 1.0) -> dict[str, Any]:
     """``warning``, ``uncertainty`` and ``diagnostics`` of a report; undefined figures are null, widths in its unit."""
     found, interval = summary.scaling.applied, None
@@ -74,9 +90,19 @@ def uncertainty_json(summary: Summary, *, factor: float = 1.0) -> dict[str, Any]
             "prior_share_of_variance": figure(summary.prior_share),
             "chi2_of_samples": None if summary.chi2 is None else figure(summary.chi2),
             "interval": interval,
+            "psnr_of_mean": psnr_json(summary),
         },
         "diagnostics": {name: [figure(v) for v in values] for name, values in summary.diagnostics.items()},
     }
+
+
+def psnr_json(summary: Summary) -> dict[str, Any] | None:
+    """The bound on the mean's PSNR with its probability; None where there is none."""
+    found = summary.scaling.applied
+    if summary.psnr is None or found is None or found.psnr is None:
+        return None
+    bound = found.psnr
+    return {"at_least": figure(summary.psnr), "level": figure(bound.level), "groups": len(bound.groups)}
 
 
 def figure(value: float) -> float | None:

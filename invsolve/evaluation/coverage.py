@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from invsolve.errors import InputError, UsageError
-from invsolve.uncertainty.intervals import standard_deviation
+from invsolve.uncertainty.intervals import standard_deviation, variance_of_mean
 
 
 class Reliability(NamedTuple):
@@ -66,30 +66,32 @@ def reliability(
     UsageError : fewer than two samples.
     InputError : shapes differ, or no value counts.
     """
-    if samples.shape[1:] != truth.shape:
-        raise InputError(
-            f"the truth has shape {tuple(truth.shape)}, a sample {tuple(samples.shape[1:])}",
-            hint="give the truth of the same picture",
-        )
+    drawn, true = counted(samples, truth, where)
     ideal = ideal_coverage(len(samples), antithetic=antithetic)
-    counted = torch.ones_like(truth, dtype=torch.bool) if where is None else where.bool().expand_as(truth)
-    if not counted.any():
-        raise InputError("no value counts", hint="`where` is true nowhere")
-    drawn, true = samples[:, counted].double(), truth[counted].double()
     inside = (drawn.amin(dim=0) - rounding <= true) & (true <= drawn.amax(dim=0) + rounding)
     variance = standard_deviation(drawn, antithetic=antithetic).square().mean()
-    expected = variance + _variance_of_mean(drawn, antithetic) + rounding**2 / 3
+    expected = variance + variance_of_mean(drawn, antithetic=antithetic).mean() + rounding**2 / 3
     error = (true - drawn.mean(dim=0)).square().mean().sqrt()
     return Reliability(
         float(inside.double().mean()), ideal, float(expected.sqrt() / error), float(variance.sqrt()), float(error)
     )
 
 
-def _variance_of_mean(drawn: Tensor, antithetic: bool) -> Tensor:
-    """Variance of the mean of ``drawn`` (n, m), averaged over the m values."""
-    draws = drawn
-    if antithetic:
-        draws = drawn[: len(drawn) // 2 * 2].unflatten(0, (-1, 2)).mean(dim=1)
-    if len(draws) < 2:
-        return drawn.new_zeros(())
-    return draws.var(dim=0).mean() / len(draws)
+def counted(samples: Tensor, truth: Tensor, where: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The values that count of the samples, (n, m), and of the truth, (m,), float64.
+
+    Raises
+    ------
+    UsageError, InputError : fewer than two samples; shapes differ, or no value counts.
+    """
+    if samples.shape[1:] != truth.shape:
+        raise InputError(
+            f"the truth has shape {tuple(truth.shape)}, a sample {tuple(samples.shape[1:])}",
+            hint="give the truth of the same picture",
+        )
+    if len(samples) < 2:
+        raise UsageError(f"{len(samples)} sample", hint="wanted at least 2: one sample has no range")
+    chosen = torch.ones_like(truth, dtype=torch.bool) if where is None else where.bool().expand_as(truth)
+    if not chosen.any():
+        raise InputError("no value counts", hint="`where` is true nowhere")
+    return samples[:, chosen].double(), truth[chosen].double()

@@ -12,15 +12,19 @@ from invsolve.uncertainty.intervals import (
     split_std,
     standard_deviation,
 )
+from invsolve.uncertainty.psnr_bound import PsnrBound, expected_error, learn_psnr_bound
 
 __all__ = [
     "Calibration",
     "Interval",
+    "PsnrBound",
     "attainable_interval",
     "coverage",
     "determined",
+    "expected_error",
     "interval",
     "learn_factor",
+    "learn_psnr_bound",
     "leave_one_out",
     "misfit_warning",
     "prior_share",

@@ -35,6 +35,7 @@ from invsolve.errors import InputError, UsageError
 from invsolve.files import read_json
 from invsolve.typed import first_misfit
 from invsolve.uncertainty.intervals import Interval, attainable_interval
+from invsolve.uncertainty.psnr_bound import PsnrBound
 
 FORMAT = 1
 
@@ -164,6 +165,7 @@ class Calibration:
     problem : numbers of the measurement, such as ``noise``, ``views``, ``missing``.
     where : the pixels that were counted, in words.
     guaranteed : see :func:`learn_factor`.
+    psnr : what bounds the PSNR of the samples' mean; None in files from before there was one.
     """
 
     task: str
@@ -178,6 +180,7 @@ class Calibration:
     problem: dict[str, float] = field(default_factory=dict)
     where: str = "all pixels"
     guaranteed: bool = False
+    psnr: PsnrBound | None = None
 
     @property
     def before(self) -> float:
@@ -218,7 +221,8 @@ class Calibration:
     def save(self, path: str | Path) -> None:
         """Write JSON, whole or not at all."""
         lines = [group._asdict() for group in self.groups]
-        text = json.dumps({"format": FORMAT, **asdict(self), "groups": lines}, indent=2) + "\n"
+        parts = {**asdict(self), "groups": lines, "psnr": self.psnr.as_json() if self.psnr else None}
+        text = json.dumps({"format": FORMAT, **parts}, indent=2) + "\n"
         write_files({Path(path): text.encode()})
 
     @classmethod
@@ -234,7 +238,7 @@ class Calibration:
         if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
             raise InputError(f"{path} is not a calibration of format {FORMAT}", hint=hint)
         needed = {one.name for one in fields(cls) if one.default is MISSING and one.default_factory is MISSING}
-        hints = {**get_type_hints(cls), "groups": list[dict[str, Any]]}
+        hints = {**get_type_hints(cls), "groups": list[dict[str, Any]], "psnr": dict[str, Any] | None}
         missing = sorted(needed - values.keys())
         wrong = f"no {missing[0]}" if missing else first_misfit(values, hints)
         for group in [] if wrong else values["groups"]:
@@ -244,7 +248,12 @@ class Calibration:
             )
         if wrong:
             raise InputError(f"cannot read {path} as a calibration: {wrong}", hint=hint)
-        found = cls(**{**values, "groups": [LeftOut(**group) for group in values["groups"]]})
+        values["groups"] = [LeftOut(**group) for group in values["groups"]]
+        try:
+            values["psnr"] = PsnrBound.of_json(values["psnr"]) if values.get("psnr") is not None else None
+        except InputError as error:
+            raise InputError(f"cannot read {path} as a calibration: {error.message}", hint=hint) from None
+        found = cls(**values)
         if wrong := found._out_of_range():
             raise InputError(f"{path} has {wrong}", hint=hint)
         return found

@@ -121,6 +121,20 @@ def standard_deviation(samples: Tensor, *, antithetic: bool = False) -> Tensor:
     return variance.sqrt()
 
 
+def variance_of_mean(samples: Tensor, *, antithetic: bool = False) -> Tensor:
+    """Pointwise variance of the mean of the samples (n, ...), shaped as one sample; zeros where it is not known.
+
+    ``antithetic`` as in :func:`standard_deviation`: what varies is then the pairs' means, of which one pair says nothing,
+    and the last of an odd number of samples is left out.
+    """
+    draws = samples
+    if antithetic:
+        draws = samples[: len(samples) // 2 * 2].unflatten(0, (-1, 2)).mean(dim=1)
+    if len(draws) < 2:
+        return torch.zeros_like(samples[0])
+    return draws.var(dim=0) / len(draws)
+
+
 def split_std(operator: LinearOperator, samples: Tensor, *, antithetic: bool = False) -> tuple[Tensor, Tensor]:
     """Standard deviation of the samples' data part and of their null-space part, (B, C, H, W) each.
 

@@ -36,6 +36,8 @@ class Figures:
     floor: float  # SW2 of as many exact draws against exact draws; 0 where the law is exact
     calls: float  # network calls per sample, forwards and backwards
     seconds: float
+    ksd_squared: float = math.nan  # squared kernel Stein discrepancy, ideal 0; NaN where it was not asked
+    ksd_p: float = math.nan  # its p-value: of exact draws, the share that seems farther; of several problems, Fisher's
 
     @property
     def key(self) -> tuple[str, str, str, int]:
@@ -46,6 +48,10 @@ class Figures:
         """Bias at most .1 and standard deviations within 10 %, beyond two standard errors."""
         centred = self.bias <= 0.1 + 2 * self.bias_error
         return centred and abs(self.std_ratio - 1) <= 0.1 + 2 * self.std_ratio_error
+
+
+LATER = ("ksd_squared", "ksd_p")
+"""Figures that files from before they were thought of lack."""
 
 
 # -- keeping and comparing ------------------------------------------------------------------------------------------------
@@ -59,9 +65,17 @@ def average(figures: Sequence[Figures]) -> Figures:
         values = torch.tensor([getattr(f, name) for f in figures], dtype=torch.float64)
         means[name] = float(values.mean())
         means[f"{name}_error"] = float(values.std() / math.sqrt(count))
-    for name in ("floor", "calls"):
+    means["ksd_p"] = _combined([f.ksd_p for f in figures])
+    for name in ("floor", "calls", "ksd_squared"):
         means[name] = sum(getattr(f, name) for f in figures) / count
     return replace(first, seconds=sum(f.seconds for f in figures), **means)
+
+
+def _combined(p_values: Sequence[float]) -> float:
+    """One p-value of several problems' (Fisher's method); NaN if one is."""
+    from scipy.stats import combine_pvalues
+
+    return math.nan if any(map(math.isnan, p_values)) else float(combine_pvalues(p_values).pvalue)
 
 
 def as_json(figures: Sequence[Figures]) -> list[dict[str, Any]]:
@@ -115,6 +129,7 @@ def _figures(entry: Any) -> Figures:
     if not isinstance(entry, dict):
         raise TypeError(f"a row is {type(entry).__name__}, wanted an object")
     types = get_type_hints(Figures)
+    entry = dict.fromkeys(LATER) | entry
     if entry.keys() != types.keys():
         odd = sorted(entry.keys() ^ types.keys())
         raise ValueError(f"missing or unknown: {', '.join(map(repr, odd[:3]))}")

@@ -33,12 +33,16 @@ from invsolve.samplers.twisted import resample, twisted, twisted_particles
 from invsolve.verification.exactness import Law, sampler_law, start_law
 from invsolve.verification.figures import Figures
 from invsolve.verification.problems import Problem
+from invsolve.verification.stein import Stein, kernel_stein_discrepancy, resolved, smoothed
 
 INTERVAL_SAMPLES = 19
 """The range of so many samples of a perfect posterior is a 90 % interval."""
 
 PROJECTIONS = 1000
 BLOCKS = 8
+STEIN_DRAWS = 1000
+"""Of a kernel Stein discrepancy, which takes a matrix of their pairs."""
+
 ADJOINT_TOLERANCE = 1e-5
 
 
@@ -94,6 +98,10 @@ def verify(
     seconds = time.perf_counter() - started
     if law is None:
         found = judge_samples(draws, problem.posterior, seed)
+    elif isinstance(problem.posterior, GaussianPrior):
+        draws = GaussianPrior(*law).sample(STEIN_DRAWS, torch.Generator().manual_seed(seed))
+    independent = function is not twisted  # the particles of one run are not
+    stein = judge_by_score(draws, problem, seed) if independent else Stein(math.nan, math.nan)
     return Figures(
         problem=problem.name,
         rule=label or rule_name(rule),
@@ -103,6 +111,8 @@ def verify(
         samples=count,
         calls=calls,
         seconds=seconds,
+        ksd_squared=stein.squared,
+        ksd_p=stein.p_value,
         **found,
     )
 
@@ -226,6 +236,22 @@ def judge_samples(draws: Tensor, posterior: GaussianPrior | SharedMixturePrior, 
         "sliced_wasserstein_error": error(distance),
         "floor": sliced_wasserstein(other, reference, directions),
     }
+
+
+def judge_by_score(draws: Tensor, problem: Problem, seed: int = 0) -> Stein:
+    """The kernel Stein discrepancy of the first thousand draws (n, C, H, W) from the posterior, whose score is exact.
+
+    Both are looked at with the noise of the ladder's end, below which no sampler is asked for anything, and in the
+    directions in which the posterior (of a mixture, each of its modes) is wider than that. NaN for draws that are not finite.
+    """
+    generator, posterior, sigma = torch.Generator().manual_seed(2_000_000 + seed), problem.posterior, problem.sigma_min
+    chosen = draws[:STEIN_DRAWS]
+    if not chosen.isfinite().all():
+        return Stein(math.nan, math.nan)
+    x, scores = smoothed(posterior, chosen, sigma, generator)
+    covariance = torch.eye(x.shape[1]).to(x) if posterior.covariance is None else posterior.covariance.to(x)
+    # Only differences of samples matter, and small numbers have more digits.
+    return kernel_stein_discrepancy(*resolved(x - x.mean(dim=0), scores, covariance, sigma), generator)
 
 
 def random_directions(d: int, like: Tensor) -> Tensor:
