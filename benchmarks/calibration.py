@@ -30,7 +30,7 @@ from invsolve.evaluation.coverage import Reliability
 from invsolve.evaluation.crps import crps, spread_skill
 from invsolve.evaluation.ranks import ideal_ranks, rank_error, rank_histogram, rank_picture
 from invsolve.forward_models import projector
-from invsolve.options import SolveOptions
+from invsolve.options import INPAINTING, RECONSTRUCTION, SolveOptions
 from invsolve.pretrained import NetworkPrior, load_prior
 from invsolve.rules import rule_name
 from invsolve.samplers import sampler_name
@@ -38,7 +38,7 @@ from invsolve.uncertainty.conformal import LEVEL, Calibration, learn_factor, lea
 from invsolve.uncertainty.intervals import attainable_interval
 from invsolve.uncertainty.psnr_bound import Judged, PsnrBound, expected_error, learn_psnr_bound
 
-SOLVING = SolveOptions(samples=19)
+SAMPLES_DRAWN = 19
 CROP = 128
 
 
@@ -56,7 +56,10 @@ def slices(chosen: argparse.Namespace, prior: NetworkPrior) -> Iterator[Case]:
         yield ct_case(one, how, index, operator)
 
 
-TASKS = {"inpaint": (pictures, "photos", "the missing pixels"), "ct": (slices, "ct", "the body's pixels")}
+TASKS = {
+    "inpaint": (pictures, INPAINTING, "photos", "the missing pixels"),
+    "ct": (slices, RECONSTRUCTION, "ct", "the body's pixels"),
+}
 
 
 def keep(folder: Path, number: int, result: Result) -> None:
@@ -132,7 +135,7 @@ def ensemble(groups: dict[str, Honesty], *, antithetic: bool) -> tuple[Figures, 
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = arguments(__doc__, SOLVING, model=None, count="--groups", cases=11)
+    parser = arguments(__doc__, SolveOptions(samples=SAMPLES_DRAWN), model=None, count="--groups", cases=11)
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--case", choices=SCANS, default="noiseless", help="of ct")
     parser.add_argument("--size", type=int, help=f"side of the centre crops; default {CROP}, and whole slices")
@@ -141,13 +144,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--save", type=Path, metavar="FILE.json", help="the calibration")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="an .npz per group: samples, truth, what counts")
     parser.add_argument("--ranks", type=Path, metavar="FILE.png", help="the rank histogram over all groups")
+    make, defaults, model, where = TASKS[parser.parse_known_args(argv)[0].task]
+    parser.set_defaults(**{name: getattr(defaults, name) for name in ("steps", "rule", "sampler", "sigma_start")})
     chosen = parser.parse_args(argv)
     if min(chosen.samples, chosen.cases) < 2:
         parser.error(f"{chosen.samples} samples, {chosen.cases} groups: wanted 2 of each at least")
     if chosen.ranks and chosen.ranks.suffix.lower() != ".png":
         parser.error(f"--ranks {chosen.ranks} does not end in .png")
-    make, model, where = TASKS[chosen.task]
-    prior, options = load_prior(chosen.model or model, chosen.device), options_of(chosen, SOLVING)
+    prior, options = load_prior(chosen.model or model, chosen.device), options_of(chosen, defaults)
     report, table, generator = Report(chosen, prior), Table(), torch.Generator().manual_seed(0)
     groups: dict[str, Honesty] = {}
     problems, antithetic = [], False

@@ -79,7 +79,7 @@ def arguments(
 
 def options_of(chosen: argparse.Namespace, defaults: SolveOptions) -> SolveOptions:
     """``defaults`` with what was chosen on the command line."""
-    return replace(defaults, **{name: getattr(chosen, name) for name in SOLVING if hasattr(chosen, name)})
+    return replace(defaults, **{name: getattr(chosen, name) for name in SOLVING if hasattr(chosen, name)}).settled
 
 
 @dataclass(frozen=True)

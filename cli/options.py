@@ -33,7 +33,7 @@ Steps = Annotated[int, typer.Option(min=1, max=MOST_STEPS, help="Noise levels.",
 Rule = Annotated[
     str,
     typer.Option(
-        help="proximal, validated, annealed, replacement, dps, pigdm or moment_matching, the last for instance as "
+        help="wiener, proximal, validated, annealed, replacement, dps, pigdm or moment_matching, the last for instance as "
         "'moment_matching(tolerance=0.2, steps=6)'.",
         rich_help_panel=_SAMPLER,
     ),
@@ -41,7 +41,8 @@ Rule = Annotated[
 Sampler = Annotated[
     str,
     typer.Option(
-        help="renoising, ancestral, ancestral_corrected, heun_sde, multistep, langevin, split_gibbs, daps or twisted.",
+        help="renoising, redrawing, ancestral, ancestral_corrected, heun_sde, multistep, langevin, split_gibbs, daps or "
+        "twisted; auto is renoising for one sample and redrawing for several.",
         rich_help_panel=_SAMPLER,
     ),
 ]

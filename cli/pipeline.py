@@ -72,9 +72,8 @@ class Common:
 
     def solve_options(self, task: Task) -> SolveOptions:
         """The task's way of solving, with what was asked for."""
-        return replace(
-            task.options, samples=self.samples, seed=self.seed, steps=self.steps, rule=self.rule, sampler=self.sampler
-        )
+        asked = {name: getattr(self, name) for name in ("samples", "seed", "steps", "rule", "sampler")}
+        return replace(task.options, **asked).settled
 
     @property
     def wants_interval(self) -> bool:

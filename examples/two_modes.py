@@ -32,9 +32,10 @@ def noise(x: torch.Tensor) -> torch.Tensor:
 
 
 with torch.no_grad():
-    for rule in ("proximal", "annealed", "moment_matching", "exact"):
+    for rule in ("proximal", "wiener", "annealed", "moment_matching", "exact"):
         model = condition(prior, forward_model, y, rule)
-        for sampler in ("renoising", "ancestral", "multistep", "heun_sde"):
+        drawing = ("redrawing",) if rule in ("wiener", "exact") else ()
+        for sampler in ("renoising", *drawing, "ancestral", "multistep", "heun_sde"):
             x = 20.0 * noise(torch.zeros(10_000, 1, 1, 2, dtype=torch.float64))
             second = SAMPLERS[sampler](model, x, sigmas, noise)[..., 1].flatten()
             bright = second[second > 0]

@@ -8,7 +8,7 @@ from torch import Tensor
 from invsolve.errors import UsageError
 from invsolve.forward_models import ForwardModel
 from invsolve.models.gaussian import GaussianMixturePrior, GaussianPrior, SharedMixturePrior
-from invsolve.models.score_model import DerivedModel, ScoreModel, Sigma
+from invsolve.models.score_model import DerivedModel, ErrorCovariance, ScoreModel, Sigma
 
 
 class ExactPosterior(DerivedModel):
@@ -30,3 +30,7 @@ class ExactPosterior(DerivedModel):
         levels = torch.as_tensor(sigma, dtype=x.dtype).expand(len(x))
         parts = zip(self.posteriors, x, levels, strict=True)
         return torch.cat([posterior.denoise(image[None], float(level)) for posterior, image, level in parts])
+
+    def error_covariance(self, x0: Tensor, sigma: Sigma) -> ErrorCovariance:
+        """The posterior's own: the first one's where there are several, as a Gaussian's does not depend on y."""
+        return self.posteriors[0].error_covariance(x0, sigma)

@@ -29,7 +29,7 @@ class Wiener(ConditionedModel):
     """
 
     def __init__(
-        self, prior: ScoreModel, forward_model: ForwardModel, y: Tensor, steps: int = 50, tolerance: float = 0.03
+        self, prior: ScoreModel, forward_model: ForwardModel, y: Tensor, steps: int = 50, tolerance: float = 0.1
     ) -> None:
         super().__init__(prior, forward_model, y)
         self.operator, self.steps, self.tolerance = forward_model.linear, steps, tolerance

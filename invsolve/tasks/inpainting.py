@@ -26,7 +26,7 @@ from invsolve.tasks.push_pull import push_pull
 from invsolve.tasks.regions import Region, hole_regions, resolutions
 from invsolve.tasks.task import Progress, Task, check_colour_prior
 
-SIGMA_START = 0.2
+SIGMA_START = 0.25
 """First noise level on the interpolated guess: above what interpolation gets wrong."""
 
 SIGMA_START_WIDE = 3.0

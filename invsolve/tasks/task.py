@@ -61,7 +61,7 @@ class Task:
         **changes: Unpack[Changes],
     ) -> Posterior:
         """Sample the posterior, by ``options`` (default the task's own) with ``changes``."""
-        return self.run(prior, replace(options or self.options, **changes), progress or (lambda done: None))
+        return self.run(prior, replace(options or self.options, **changes).settled, progress or (lambda done: None))
 
 
 def check_prior(prior: Any, channels: int, hint: str) -> None:
