@@ -50,7 +50,7 @@ def colorize(
     """Give a grey photograph plausible colours.
 
     The result's Rec. 601 grey is the input's, within one level. Colours are one sample of many that fit. With --hints or
-    --reference the defaults are --steps 30 --rule 'moment_matching(steps=3, tolerance=0.2)' --sampler multistep.
+    --reference the defaults are --steps 30 --rule 'moment_matching(steps=1)' --sampler multistep.
 
     Examples:
 

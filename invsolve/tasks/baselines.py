@@ -31,7 +31,7 @@ def biharmonic(picture: Picture, missing: npt.NDArray[np.bool_]) -> Picture:
     return np.asarray(inpaint_biharmonic(known, missing, channel_axis=axis, split_into_regions=False))
 
 
-LARGEST_SCRIBBLED = 2**18
+LARGEST_SCRIBBLED = 2**17
 """Pixels up to which scribbles spread over the picture as it is; they spread over a smaller one of larger pictures."""
 
 
