@@ -102,11 +102,30 @@ def colour_difference(truth: Pixels, estimate: Pixels) -> Figures:
     return {"ciede2000": ciede2000(truth / 255, estimate / 255), "chroma": mean_chroma(estimate / 255)}
 
 
-def colorization_case(name: str, truth: Pixels, table: ColourTable | None = None) -> Case:
-    """A picture without its colours.
+def hint_points(truth: Pixels, count: int, index: int, radius: float = 3.0) -> Array:
+    """``count`` discs of the truth's colours on a transparent layer, (H, W, 4) float32 in [0, 1]; the positions are drawn
+    from (3, index), the first of them whatever the count."""
+    height, width = truth.shape[:2]
+    rows, columns = np.mgrid[:height, :width]
+    opacity = np.zeros((height, width, 1), np.float32)
+    for y, x in np.random.default_rng([3, index]).random((count, 2)) * (height, width):
+        opacity[(rows - y) ** 2 + (columns - x) ** 2 <= radius**2] = 1
+    return np.concatenate([truth / np.float32(255), opacity], axis=2)
+
+
+def colorization_case(
+    name: str,
+    truth: Pixels,
+    table: ColourTable | None = None,
+    *,
+    hints: Array | None = None,
+    reference: Array | None = None,
+) -> Case:
+    """A picture without its colours, with ``hints`` or a ``reference`` as :func:`colorization_task` takes them.
 
     Truth and grey are rounded, each by itself: samples that all agree, as in black and white, may then miss the truth by
     half a grey level and be right.
     """
     unit = grey_of(truth).astype(np.float32) / 255
-    return Case(name, colorization_task(unit, table), truth, judge=colour_figures, rounding=HALF_LEVEL)
+    task = colorization_task(unit, table, hints=hints, reference=reference)
+    return Case(name, task, truth, judge=colour_figures, rounding=HALF_LEVEL)

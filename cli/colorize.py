@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import typer
 from PIL import Image
 
-from invsolve.cli.files import read_photo
+from invsolve.cli.files import Photo, read_photo
 from invsolve.cli.pipeline import Common, PictureJob, Scores, read_truth, run_pictures, score_pixels, with_common
-from invsolve.options import COLORIZATION
+from invsolve.options import COLORIZATION, HINTED_COLORIZATION
 from invsolve.pictures import Pixels
 
 
@@ -24,27 +26,94 @@ def colorize(
             metavar="PICTURE", help="PNG or JPEG; of a colour picture only the grey is used.", show_default=False
         ),
     ],
+    hints: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Strokes of the colours wanted, of the picture's size: opaque ones on a transparent layer, or painted "
+            "on the grey picture. Half opaque is a nudge. Their brightness does not count.",
+            rich_help_panel="Problem",
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A colour picture of any size whose mean colours, from dark to light, are likely this one's.",
+            rich_help_panel="Problem",
+        ),
+    ] = None,
+    context: typer.Context = None,  # type: ignore[assignment]  # none where another command calls
     *,
     common: Common,
 ) -> None:
     """Give a grey photograph plausible colours.
 
-    The result's Rec. 601 grey is the input's, within one level. Colours are one sample of many that fit.
+    The result's Rec. 601 grey is the input's, within one level. Colours are one sample of many that fit. With --hints or
+    --reference the defaults are --steps 30 --rule 'moment_matching(steps=1)' --sampler multistep.
 
     Examples:
 
       invsolve colorize old-photo.jpg
 
       invsolve colorize grey.png --samples 8 --truth colour.png
+
+      invsolve colorize grey.png --hints strokes.png
     """
     common.set_verbosity()
     photo = read_photo(picture)
     grey = np.asarray(Image.fromarray(photo.pixels).convert("L"))
-    reference = read_truth(common.truth, (*grey.shape, 3), "colour picture", "give the same picture in colour")
-    run_pictures("colorize", picture, photo, common, reference, lambda: colorization_job(grey, common.model))
+    steering = Steering()
+    if hints is not None:
+        steering = steering._replace(hints=with_opacity(read_photo(hints, "picture of hints")))
+    if reference is not None:
+        steering = steering._replace(reference=in_colour(read_photo(reference, "reference").pixels))
+    if hints is not None or reference is not None:
+        common = steered(common, context)
+    truth = read_truth(common.truth, (*grey.shape, 3), "colour picture", "give the same picture in colour")
+    facts = {name: str(path) for name, path in (("hints", hints), ("reference", reference)) if path is not None}
+    run_pictures(
+        "colorize", picture, photo, common, truth, lambda: colorization_job(grey, common.model, steering, **facts)
+    )
 
 
-def colorization_job(grey: Pixels, model: str) -> PictureJob:
+class Steering(NamedTuple):
+    """What colours are wanted, as far as somebody said."""
+
+    hints: npt.NDArray[np.float32] | None = None  # (H, W, 3 or 4) in [0, 1]
+    reference: npt.NDArray[np.float32] | None = None  # (h, w, 3) in [0, 1]
+
+
+def in_colour(pixels: Pixels) -> npt.NDArray[np.float32]:
+    """(H, W) or (H, W, 3) grey levels as (H, W, 3) in [0, 1]."""
+    rgb = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+    return np.asarray(rgb, np.float32) / np.float32(255)
+
+
+def with_opacity(photo: Photo) -> npt.NDArray[np.float32]:
+    """A picture with its transparency, where it has any, as fourth channel; in [0, 1]."""
+    colours = in_colour(photo.pixels)
+    if photo.alpha is None:
+        return colours
+    opacity: npt.NDArray[np.float32] = np.asarray(photo.alpha, np.float32) / np.float32(255)
+    return np.concatenate([colours, opacity[..., None]], axis=2)
+
+
+def steered(common: Common, context: typer.Context | None) -> Common:
+    """``common`` with the way of solving for hints, as far as the command line did not ask for another."""
+
+    def asked(name: str) -> bool:
+        source = None if context is None else context.get_parameter_source(name)
+        return source is not None and source.name != "DEFAULT"
+
+    if asked("rule") or asked("sampler"):  # another way of solving, whose steps are its own
+        return common
+    wanted = HINTED_COLORIZATION
+    steps = common.steps if asked("steps") else wanted.steps
+    return replace(common, steps=steps, rule=str(wanted.rule), sampler=str(wanted.sampler))
+
+
+def colorization_job(grey: Pixels, model: str, steering: Steering, **facts: str) -> PictureJob:
     """The task, with the colour table that came with the prior or else the photographs'."""
     from invsolve.pretrained.loading import find_prior
     from invsolve.tasks.baselines import ColourTable
@@ -53,9 +122,11 @@ def colorization_job(grey: Pixels, model: str) -> PictureJob:
     own, general = (find_prior(name) / "colour-table.json" for name in (model, "photos"))
     table = ColourTable.load(own if own.is_file() else general)
     return PictureJob(
-        task=colorization_task(grey.astype(np.float32) / 255, table),
-        about=f"{grey.shape[1]} x {grey.shape[0]} pixels",
-        facts={},
+        task=colorization_task(
+            grey.astype(np.float32) / 255, table, hints=steering.hints, reference=steering.reference
+        ),
+        about=f"{grey.shape[1]} x {grey.shape[0]} pixels" + "".join(f", {what} {name}" for what, name in facts.items()),
+        facts=dict(facts),
         keep_profile=False,
         judge=judge_colours,
     )

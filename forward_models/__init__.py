@@ -1,5 +1,6 @@
 """Forward models: what was measured, one file each."""
 
+from invsolve.forward_models.channel_matrix import ChannelMatrix
 from invsolve.forward_models.classifier import CleanClassifier, NoiseConditionalClassifier, torchvision_classifier
 from invsolve.forward_models.conjugate_gradient import conjugate_gradient
 from invsolve.forward_models.diagonal import Diagonal
@@ -20,11 +21,13 @@ from invsolve.forward_models.operator import (
     power_iteration,
 )
 from invsolve.forward_models.projector import AstraProjector, SparseProjector, projector
+from invsolve.forward_models.region_means import RegionMeans
 from invsolve.forward_models.transmission import TransmissionNoise
 
 __all__ = [
     "Adjoint",
     "AstraProjector",
+    "ChannelMatrix",
     "CleanClassifier",
     "Composition",
     "DenseMatrix",
@@ -39,6 +42,7 @@ __all__ = [
     "NoiseConditionalClassifier",
     "NoiseModel",
     "Normal",
+    "RegionMeans",
     "Scaled",
     "SparseProjector",
     "Stack",

@@ -89,6 +89,10 @@ COLORIZATION = SolveOptions(steps=100, sampler="heun_sde")
 """Two network calls a level. With them the spread of the samples is that of their error (docs/lab/colorization.md), and
 at the working size a call is cheap."""
 
+HINTED_COLORIZATION = SolveOptions(steps=30, rule="moment_matching(steps=1)", sampler="multistep")
+"""What a stroke says of the rest of the picture passes through the network's Jacobian; the rule proximal changes the
+strokes alone at every level (docs/lab/colorization.md). One step: more of them measured worse."""
+
 RECONSTRUCTION = SolveOptions(samples=8)
 
 SAMPLING = SolveOptions(samples=16, sampler="heun_sde", batch=16, antithetic=False)

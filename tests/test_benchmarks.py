@@ -122,6 +122,16 @@ def test_colorization_of_whole_pictures(small_prior: Path, photos: Path, tmp_pat
     assert Image.open(show).size == (5 * 24, 18 + 24)  # on white where they differ in width
 
 
+def test_colorization_with_hints_and_a_reference(small_prior: Path, photos: Path, tmp_path: Path) -> None:
+    options = solving(small_prior, tmp_path, data=photos, hints=2, reference="own", rule="proximal")
+    script("colorization").main(options)
+    means = record(tmp_path / "figures.json")["colorization"]
+    assert set(means["scribbles (Levin 2004)"]) >= {"psnr", "ciede2000", "from reference"}
+    assert means["truth"]["from reference"] == 0
+    # Even a network that was never trained is drawn to the reference.
+    assert means["invsolve mean of 2"]["from reference"] < 0.2 * means["colour table"]["from reference"]
+
+
 def test_flowers(small_prior: Path, photos: Path, tmp_path: Path) -> None:
     pytest.importorskip("cv2")
     script("flowers").main(solving(small_prior, tmp_path, data=photos, train=photos, show=tmp_path / "sheets"))

@@ -8,10 +8,21 @@ import pytest
 import torch
 
 from invsolve.errors import InputError
-from invsolve.forward_models import DenseMatrix, Diagonal, Grayscale, Identity, LinearOperator, Mask, Stack
+from invsolve.forward_models import (
+    ChannelMatrix,
+    DenseMatrix,
+    Diagonal,
+    Grayscale,
+    Identity,
+    LinearOperator,
+    Mask,
+    RegionMeans,
+    Stack,
+)
 from invsolve.models.gaussian import dense_matrix
 
 SHAPE = (3, 5, 4)
+REGIONS = torch.arange(20).reshape(5, 4) % 4 - 1  # a quarter of the pixels is in none
 
 
 def mask(channels: int = 1) -> Mask:
@@ -56,6 +67,17 @@ OPERATORS: dict[str, Callable[[], LinearOperator]] = {
         DenseMatrix(draw((7, 20), 6, torch.float64, 1)[0], (1, 5, 4)) @ (3 * Grayscale(SHAPE) @ Identity(SHAPE))
     ),
     "composition on a blur": lambda: mask() @ Blur(),
+    "channel matrix": lambda: ChannelMatrix(draw((2, 3), 7, torch.float64, 1)[0], SHAPE),
+    "orthogonal channels": lambda: ChannelMatrix(2 * torch.linalg.qr(draw((3, 3), 8, torch.float64, 1)[0])[0], SHAPE),
+    "mask on orthogonal channels": lambda: (
+        mask(3) @ ChannelMatrix(torch.linalg.qr(draw((3, 3), 8, torch.float64, 1)[0])[0], SHAPE)
+    ),
+    "means of regions": lambda: RegionMeans(REGIONS, 3),
+    "weighted means of channels": lambda: (
+        Diagonal(torch.linspace(1, 2, 6, dtype=torch.float64).reshape(2, 3))
+        @ RegionMeans(REGIONS, 2)
+        @ ChannelMatrix(torch.eye(3, dtype=torch.float64)[1:], SHAPE)
+    ),
 }
 
 

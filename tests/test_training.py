@@ -22,7 +22,7 @@ from invsolve.models.precision import full_precision
 from invsolve.pretrained import load_prior, save_prior
 from invsolve.training.checkpoint import initial_state
 from invsolve.training.crops import Augmentation, random_crops, shrunk
-from invsolve.training.loop import TrainingInfo, ema_decay, fit, learning_rate_factor, train
+from invsolve.training.loop import TrainingInfo, batch_at, ema_decay, fit, learning_rate_factor, train
 from invsolve.training.loss import DENOISING, Batch, denoising_loss, loss_weight, stratified_sigma
 from invsolve.training.optimizer import Muon, orthogonalized
 from invsolve.training.presets import PRESETS, SigmaDensity, TrainingConfig
@@ -364,6 +364,38 @@ def test_framing_shrinks_whole_pictures() -> None:
     assert float(spans.min()) + 3 >= 27 * 4
     assert float(spans.max()) - 3 <= 27 * 8
     assert float(spans.max() - spans.min()) > 60
+
+
+def test_batches_are_oblong_in_turn() -> None:
+    # Red tells the row and green the column, of a picture of 2:3 and of one too small for oblong crops.
+    y, x = np.mgrid[:60, :90].astype(np.uint8)
+    wide, small = np.stack([y, x, 0 * x], axis=2), np.full((22, 22, 3), 250, np.uint8)
+    augmentation = Augmentation("mirror", framing=(1.0, 1.0), aspects=(1.0, 1.5, 2 / 3))
+    config = replace(TINY, crop=20, crop_late=20, batch=12, augmentation=augmentation, scale_odds=(1.0,))
+    shapes = []
+    for step in range(12):
+        crops = batch_at(step, 20, config, [[small, wide]]).x0
+        assert crops.ndim == 4
+        shapes.append(tuple(crops.shape))
+        if crops.shape[-2] == crops.shape[-1]:
+            continue
+        assert int(crops.max()) < 90
+        first = crops[0].float()
+        rows = float(first[0].mean(dim=1).diff().abs().median())
+        columns = float(first[1].mean(dim=0).diff().abs().median())
+        # Both axes are shrunk alike: the whole of the picture where it is as wide, as much as fits where it is not.
+        assert rows == pytest.approx(columns, abs=0.1) == (3 if crops.shape[-1] == 30 else 2)
+    # Batches of about as many pixels each.
+    assert set(shapes) == {(12, 3, 20, 20), (8, 3, 20, 30), (8, 3, 30, 20)}
+    assert batch_at(3, 20, config, [[small]]).x0.shape == (12, 3, 20, 20)
+
+
+def test_oblong_crops_are_not_turned() -> None:
+    for wrong in ({"orientations": "square"}, {"share": 0.5}, {"aspects": ()}, {"aspects": (9.0,)}):
+        with pytest.raises(UsageError):
+            Augmentation(**{"orientations": "mirror", "aspects": (1.5,), **wrong})
+    with pytest.raises(InputError, match="300 x 200"):
+        random_crops([pictures(2)[:1]], [1.0], (200, 300), 1, np.random.default_rng(0), Augmentation("mirror"))
 
 
 def test_framing_names_pictures_it_cannot_shrink(tmp_path: Path) -> None:

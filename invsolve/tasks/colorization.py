@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, Unpack
@@ -15,12 +16,21 @@ from invsolve.colours import LUMA_GAIN, from_rgb, to_rgb
 from invsolve.errors import InputError
 from invsolve.forward_models import ForwardModel, Grayscale
 from invsolve.models.score_model import ScoreModel
-from invsolve.options import COLORIZATION, Changes, SolveOptions
+from invsolve.options import COLORIZATION, HINTED_COLORIZATION, Changes, SolveOptions
 from invsolve.pictures import UnitPicture, check_picture
 from invsolve.posterior import Posterior
 from invsolve.samplers.sigmas import karras
 from invsolve.solver import solve
-from invsolve.tasks.baselines import ColourTable
+from invsolve.tasks.baselines import ColourTable, scribbled
+from invsolve.tasks.hints import (
+    Agreement,
+    Averages,
+    Hints,
+    check_hints,
+    check_reference,
+    measurement,
+    stroke_share,
+)
 from invsolve.tasks.task import Progress, Task, check_colour_prior
 
 SIGMA_START = 20.0
@@ -37,34 +47,45 @@ WORKING_SIZE = 64
 whole picture is then within the prior's reach, which measured better than any larger size
 (docs/lab/colorization.md)."""
 
-BASELINE = "colour table"
+BASELINE, SCRIBBLES = "colour table", "scribbles (Levin 2004)"
 
 
-def colorization_task(grey: Any, table: ColourTable | None = None) -> Task:
+def colorization_task(grey: Any, table: ColourTable | None = None, *, hints: Any = None, reference: Any = None) -> Task:
     """The task of giving a grey picture colours.
 
     Parameters
     ----------
     grey : (H, W) Rec. 601 luma, floats in [0, 1].
     table : the colour table that stands beside it, if any.
+    hints : (H, W, 4) strokes of colour and their opacity, or (H, W, 3) strokes painted on the grey, floats in [0, 1];
+        only their chroma counts. See :func:`invsolve.tasks.hints.check_hints`.
+    reference : (h, w, 3) RGB in [0, 1], a picture with colours like those wanted, of any size.
 
     Raises
     ------
-    InputError : ``grey`` is not such a picture.
+    InputError : ``grey``, ``hints`` or ``reference`` is not such a picture.
     """
     unit = check_picture(grey, colours=(0,))
+    strokes = None if hints is None else check_hints(hints, unit)
+    averages = None if reference is None else check_reference(reference)
 
     def baselines() -> dict[str, UnitPicture]:
-        plain = np.repeat(unit[..., None], 3, axis=2)
-        return {"grey": plain} if table is None else {"grey": plain, BASELINE: table.colorize(unit.astype(np.float64))}
+        found = {"grey": np.repeat(unit[..., None], 3, axis=2)}
+        if table is not None:
+            found[BASELINE] = table.colorize(unit.astype(np.float64))
+        if strokes is not None:
+            chroma, opacity = strokes.chroma[0].permute(1, 2, 0).numpy(), strokes.opacity[0, 0].numpy()
+            found[SCRIBBLES] = scribbled(unit, chroma, opacity)
+        return found
 
     height, width = working_size(*unit.shape)
     return Task(
         name="colorize",
-        run=partial(draw_colours, unit),
-        options=COLORIZATION,
+        run=partial(draw_colours, unit, strokes, averages),
+        options=COLORIZATION if strokes is None and averages is None else HINTED_COLORIZATION,
         operator=Grayscale((3, *unit.shape)),
-        determined=lambda: 1 / 3,  # of a pixel's three values the grey determines one
+        # Of a pixel's three values the grey determines one, a stroke the others.
+        determined=lambda: (1 + 2 * stroke_share(strokes)) / 3,
         baselines=baselines,
         work=height * width,
     )
@@ -73,12 +94,14 @@ def colorization_task(grey: Any, table: ColourTable | None = None) -> Task:
 def colorize(
     grey: UnitPicture,
     prior: ScoreModel,
-    options: SolveOptions = COLORIZATION,
+    options: SolveOptions | None = None,
     *,
+    hints: UnitPicture | None = None,
+    reference: UnitPicture | None = None,
     progress: Progress | None = None,
     **changes: Unpack[Changes],
 ) -> Posterior:
-    """Colours for a grey picture.
+    """Colours for a grey picture, those of strokes or like those of another picture where there are any.
 
     Large pictures get their colours at a working size, where the prior knows them; the chroma is then enlarged along
     the luma's edges and the luma itself is never touched. A prior of one size colours square pictures, at that size.
@@ -87,7 +110,11 @@ def colorize(
     ----------
     grey : (H, W) Rec. 601 luma, floats in [0, 1].
     prior : a prior of colour photographs; one of whole pictures, such as ``thumbnails``, knows most of colours.
-    options : how to sample; ``sigma_start`` is in the prior's units, None is high enough for any cast.
+    options : how to sample, default ``COLORIZATION``, with hints or a reference ``HINTED_COLORIZATION``; ``sigma_start``
+        is in the prior's units, None is high enough for any cast.
+    hints : (H, W, 4) RGB and opacity in [0, 1], or (H, W, 3) strokes painted on the grey. An opaque stroke's chroma comes
+        back within a grey level, made weaker where the grey has no room for it.
+    reference : (h, w, 3) RGB in [0, 1]: the picture's mean colours by luma are likely near this one's.
     progress : called with the share of the work done.
     changes : fields of ``options`` that differ, such as ``samples=8``.
 
@@ -97,13 +124,22 @@ def colorize(
 
     Raises
     ------
-    InputError : ``grey`` is not (H, W) in [0, 1]; not square or too small for a prior of one size.
+    InputError : ``grey`` is not (H, W) in [0, 1]; not square or too small for a prior of one size; hints that do not
+        fit it or hold no stroke; a reference without colours.
     ModelError : the prior is not one of colour pictures.
     """
-    return colorization_task(grey).solve(prior, options, progress=progress, **changes)
+    task = colorization_task(grey, hints=hints, reference=reference)
+    return task.solve(prior, options, progress=progress, **changes)
 
 
-def draw_colours(grey: UnitPicture, prior: ScoreModel, options: SolveOptions, progress: Progress) -> Posterior:
+def draw_colours(
+    grey: UnitPicture,
+    hints: Hints | None,
+    reference: Averages | None,
+    prior: ScoreModel,
+    options: SolveOptions,
+    progress: Progress,
+) -> Posterior:
     """Colours for a picture that was checked."""
     check_colour_prior(prior)
     y = torch.from_numpy(np.ascontiguousarray(grey))[None, None]
@@ -113,27 +149,37 @@ def draw_colours(grey: UnitPicture, prior: ScoreModel, options: SolveOptions, pr
         small = F.interpolate(y, size=size, mode="bilinear", align_corners=False, antialias=True)
     small = small.to(prior.device)
     operator, start, levels = coordinates(prior, small, options.steps, options.sigma_start)
+    steered = hints is not None or reference is not None
+    forward_model, measured = ForwardModel(operator), small
+    if steered:
+        forward_model, measured = measurement(small, prior.colours, hints, reference)
     solved = solve(
         prior,
-        ForwardModel(operator),
-        small,
+        forward_model,
+        measured,
         **options.keywords,
         sigmas=levels,
         start=start,
         turn=True,
         callback=lambda info: progress(info.step / info.steps),
     )
-    coloured = [enlarged(to_rgb(x, prior.colours)[None], small.cpu(), y) for x in solved.samples[:, 0]]
+    agree = None if hints is None else Agreement(hints, y, size)
+    coloured = [enlarged(to_rgb(x, prior.colours)[None], small.cpu(), y, agree) for x in solved.samples[:, 0]]
     settings = {**solved.settings, "working_size": list(size)}
-    return replace(solved, samples=torch.stack(coloured)[:, None], settings=settings)
+    solved = replace(solved, samples=torch.stack(coloured)[:, None], settings=settings)
+    # How vague a hint is was chosen, not measured: chi-squared would say nothing of it.
+    return replace(solved, chi2=torch.empty(0), settings={**settings, "sigma_y": None}) if steered else solved
 
 
-def enlarged(colours: Tensor, small_luma: Tensor, luma: Tensor) -> Tensor:
-    """The chroma of ``colours`` (1, 3, h, w) on the full ``luma`` (1, 1, H, W); (3, H, W) inside [0, 1]."""
+def enlarged(
+    colours: Tensor, small_luma: Tensor, luma: Tensor, agree: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """The chroma of ``colours`` (1, 3, h, w) on the full ``luma`` (1, 1, H, W), made to ``agree`` with hints; (3, H, W)
+    inside [0, 1]."""
     chroma = colours - Grayscale((3, *colours.shape[-2:]))(colours)
     if colours.shape[-2:] != luma.shape[-2:]:
         chroma = enlarge_chroma(chroma, small_luma, luma)
-    return into_gamut(luma[0], chroma[0])
+    return into_gamut(luma[0], (chroma if agree is None else agree(chroma))[0])
 
 
 def coordinates(

@@ -14,8 +14,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from invsolve.errors import InputError
+from invsolve.errors import InputError, UsageError
 from invsolve.training.sources import Picture
+
+MOST_OBLONG = 4.0
+"""Aspect of the most oblong crops."""
 
 
 def unit_scale(pictures: Sequence[Picture], white: float | None = None) -> float:
@@ -44,6 +47,12 @@ class Augmentation:
         few subjects.
     framing : least and largest side of a crop as shares of the picture's shorter side. What is larger than the crop
         wanted is shrunk to it, so that whole scenes fit; (0, 0) cuts crops of the wanted size without shrinking.
+    aspects : width over height of crops; each batch has one of them, drawn anew. The shorter side is the size wanted.
+        Others than 1 go with neither "square" orientations, which would turn them, nor rotation.
+
+    Raises
+    ------
+    UsageError : aspects that are no such thing, or do not go with the rest.
     """
 
     orientations: Literal["square", "flips", "mirror"] = "square"
@@ -51,6 +60,33 @@ class Augmentation:
     zoom: tuple[float, float] = (1.0, 1.0)
     share: float = 0.0
     framing: tuple[float, float] = (0.0, 0.0)
+    aspects: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        if not self.aspects or not all(1 / MOST_OBLONG <= aspect <= MOST_OBLONG for aspect in self.aspects):
+            raise UsageError(f"aspects {self.aspects}", hint=f"wanted some from {1 / MOST_OBLONG:g} to {MOST_OBLONG:g}")
+        if set(self.aspects) != {1.0} and (self.orientations == "square" or self.share):
+            raise UsageError("oblong crops that are turned", hint='wanted orientations="mirror" or "flips" and share=0')
+
+
+Size = tuple[int, int]
+"""Height and width."""
+
+
+def crop_size(side: int, augmentation: Augmentation, rng: np.random.Generator, pictures: Sequence[Picture]) -> Size:
+    """The size of a batch's crops: shorter side ``side``, one of the aspects at random.
+
+    A square where none of ``pictures`` holds such a crop.
+    """
+    if len(augmentation.aspects) == 1 and augmentation.aspects[0] == 1:
+        return side, side
+    aspect = float(rng.choice(augmentation.aspects))
+    size = round(side * max(1.0, 1 / aspect)), round(side * max(1.0, aspect))
+    return size if any(_holds(picture, size) for picture in pictures) else (side, side)
+
+
+def _holds(picture: Picture, size: Size) -> bool:
+    return picture.shape[0] >= size[0] and picture.shape[1] >= size[1]
 
 
 def check_shrinkable(picture: Picture, size: int) -> None:
@@ -62,37 +98,40 @@ def check_shrinkable(picture: Picture, size: int) -> None:
         )
 
 
-def shrunk(picture: Picture, size: int, framing: float, position: tuple[float, float] = (0.5, 0.5)) -> Picture:
-    """A square whose side is ``framing`` of the shorter side, at most shrunk (triangle filter), to ``size`` pixels.
+def shrunk(picture: Picture, size: int | Size, framing: float, position: tuple[float, float] = (0.5, 0.5)) -> Picture:
+    """A part whose shorter side is ``framing`` of the picture's, at most shrunk (triangle filter), to ``size`` pixels.
 
     Parameters
     ----------
     picture : (H, W, C) uint8.
-    position : where the square lies between top and bottom, left and right, in [0, 1].
+    size : height and width, or the side of a square. Where the picture is less oblong, the part is as large as fits.
+    position : where the part lies between top and bottom, left and right, in [0, 1].
 
     Raises
     ------
     InputError : the picture is not uint8, or smaller than ``size``.
     """
-    check_shrinkable(picture, size)
+    wanted = (size, size) if isinstance(size, int) else size
+    check_shrinkable(picture, min(wanted))
     height, width = picture.shape[:2]
-    side = max(size, round(framing * min(height, width)))
-    top, left = round(position[0] * (height - side)), round(position[1] * (width - side))
-    part = picture[top : top + side, left : left + side]
+    scale = min(framing * min(height, width) / min(wanted), height / wanted[0], width / wanted[1])
+    rows, columns = (max(side, round(scale * side)) for side in wanted)
+    top, left = round(position[0] * (height - rows)), round(position[1] * (width - columns))
+    part = picture[top : top + rows, left : left + columns]
     planes = [Image.fromarray(np.ascontiguousarray(part[..., c])) for c in range(part.shape[2])]
-    resized = [np.asarray(plane.resize((size, size), Image.Resampling.BILINEAR)) for plane in planes]
+    resized = [np.asarray(plane.resize(wanted[::-1], Image.Resampling.BILINEAR)) for plane in planes]
     return np.stack(resized, axis=2)
 
 
-def _window(picture: Picture, size: int, rng: np.random.Generator) -> npt.NDArray[Any]:
-    """A random ``size`` x ``size`` part; pictures smaller than that are continued by reflection."""
+def _window(picture: Picture, size: Size, rng: np.random.Generator) -> npt.NDArray[Any]:
+    """A random part of ``size``; pictures smaller than that are continued by reflection."""
     whole: npt.NDArray[Any] = picture
-    short_y, short_x = (max(0, size - n) for n in picture.shape[:2])
+    short_y, short_x = (max(0, wanted - n) for wanted, n in zip(size, picture.shape[:2], strict=True))
     if short_y or short_x:
         whole = np.pad(picture, ((0, short_y), (0, short_x), (0, 0)), mode="symmetric")
-    top = rng.integers(whole.shape[0] - size + 1)
-    left = rng.integers(whole.shape[1] - size + 1)
-    return whole[top : top + size, left : left + size]
+    top = rng.integers(whole.shape[0] - size[0] + 1)
+    left = rng.integers(whole.shape[1] - size[1] + 1)
+    return whole[top : top + size[0], left : left + size[1]]
 
 
 def _rotated(picture: Picture, size: int, augmentation: Augmentation, rng: np.random.Generator) -> Tensor:
@@ -101,7 +140,7 @@ def _rotated(picture: Picture, size: int, augmentation: Augmentation, rng: np.ra
     zoom = math.exp(rng.uniform(*np.log(augmentation.zoom)))
     reach = (abs(math.cos(angle)) + abs(math.sin(angle))) / zoom
     outer = math.ceil(size * reach) + 4
-    window = _window(picture, outer, rng).astype(np.float32)
+    window = _window(picture, (outer, outer), rng).astype(np.float32)
     c, s = math.cos(angle) / zoom * size / outer, math.sin(angle) / zoom * size / outer
     theta = torch.tensor([[[c, -s, 0.0], [s, c, 0.0]]], dtype=torch.float32)
     grid = F.affine_grid(theta, [1, window.shape[2], size, size], align_corners=False)
@@ -122,16 +161,16 @@ def _oriented(crop: npt.NDArray[Any], orientations: str, rng: np.random.Generato
 def random_crops(
     pyramid: Sequence[Sequence[Picture]],
     scale_odds: Sequence[float],
-    size: int,
+    size: int | Size,
     count: int,
     rng: np.random.Generator,
     augmentation: Augmentation = Augmentation(),
 ) -> Tensor:
-    """``count`` random crops of random pictures in random orientations: (count, C, size, size) in stored values.
+    """``count`` random crops of random pictures in random orientations: (count, C, height, width) in stored values.
 
     ``pyramid[k]`` holds the pictures at 1 / 2**k of their size, chosen with probability ``scale_odds[k]`` as far as
-    they are no smaller than the crop there. The type is
-    the stored one (uint16 as int32), float32 where crops may be rotated.
+    they are no smaller than the crop there. Oblong crops are cut from pictures that hold them. The type is the stored one
+    (uint16 as int32), float32 where crops may be rotated.
     """
     return numbered_crops(pyramid, scale_odds, size, count, rng, augmentation)[0]
 
@@ -139,7 +178,7 @@ def random_crops(
 def numbered_crops(
     pyramid: Sequence[Sequence[Picture]],
     scale_odds: Sequence[float],
-    size: int,
+    size: int | Size,
     count: int,
     rng: np.random.Generator,
     augmentation: Augmentation = Augmentation(),
@@ -147,21 +186,27 @@ def numbered_crops(
     """:func:`random_crops` and the number of the picture that each was cut from, to look up its label."""
     crops: list[npt.NDArray[Any]] = []
     numbers: list[int] = []
+    wanted = (size, size) if isinstance(size, int) else size
+    oblong = wanted[0] != wanted[1]
+    if oblong and not any(_holds(picture, wanted) for picture in pyramid[0]):
+        raise InputError(f"no picture holds crops of {wanted[1]} x {wanted[0]} pixels", hint="give larger pictures")
     odds = np.asarray(scale_odds, dtype=float)
     for level in rng.choice(len(pyramid), size=count, p=odds / odds.sum()):
         number = int(rng.integers(len(pyramid[0])))
+        while oblong and not _holds(pyramid[0][number], wanted):
+            number = int(rng.integers(len(pyramid[0])))
         numbers.append(number)
         # Where a picture has become smaller than the crop, reflection would teach symmetric pictures: the next finer.
-        while level > 0 and min(pyramid[level][number].shape[:2]) < size:
+        while level > 0 and not _holds(pyramid[level][number], wanted):
             level -= 1
         picture = pyramid[level][number]
         crop: npt.NDArray[Any]
         if augmentation.framing[1]:
-            crop = shrunk(picture, size, rng.uniform(*augmentation.framing), (rng.random(), rng.random()))
+            crop = shrunk(picture, wanted, rng.uniform(*augmentation.framing), (rng.random(), rng.random()))
         elif augmentation.share and rng.random() < augmentation.share:
-            crop = _rotated(picture, size, augmentation, rng).numpy()
+            crop = _rotated(picture, wanted[0], augmentation, rng).numpy()
         else:
-            crop = _window(picture, size, rng)
+            crop = _window(picture, wanted, rng)
         crops.append(_oriented(crop, augmentation.orientations, rng))
     stacked: npt.NDArray[Any] = np.ascontiguousarray(np.stack(crops).transpose(0, 3, 1, 2))
     if augmentation.share:

@@ -32,7 +32,7 @@ from invsolve.training.checkpoint import (
     remove_checkpoint,
     start,
 )
-from invsolve.training.crops import check_shrinkable, halve, numbered_crops, unit_scale
+from invsolve.training.crops import check_shrinkable, crop_size, halve, numbered_crops, unit_scale
 from invsolve.training.interrupt import deferred_interrupt
 from invsolve.training.loss import DENOISING, Batch, M, Task, stratified_sigma
 from invsolve.training.presets import TrainingConfig
@@ -106,8 +106,9 @@ def batch_at(
 ) -> Batch:
     """Crops in stored values, noise levels and noise of one step, all from (seed, step)."""
     rng = np.random.default_rng([config.seed, step])
-    count = max(1, config.batch * config.crop**2 // crop**2)
-    crops, numbers = numbered_crops(pyramid, config.scale_odds, crop, count, rng, config.augmentation)
+    height, width = crop_size(crop, config.augmentation, rng, pyramid[0])
+    count = max(1, config.batch * config.crop**2 // (height * width))
+    crops, numbers = numbered_crops(pyramid, config.scale_odds, (height, width), count, rng, config.augmentation)
     generator = torch.Generator().manual_seed(_torch_seed(config, step))
     sigma = stratified_sigma(count, config.density, generator)
     z = torch.randn(crops.shape, generator=generator)

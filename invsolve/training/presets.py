@@ -132,7 +132,7 @@ PRESETS: dict[str, TrainingConfig] = {
         units=f"({LUMA_GAIN:g} Y, Cb, Cr) of RGB in [0, 1], Rec. 601",
         steps=60_000,
         batch=64,
-        augmentation=Augmentation("mirror", framing=(0.5, 1.0)),
+        augmentation=Augmentation("mirror", framing=(0.5, 1.0), aspects=(1.0, 1.5, 1 / 1.5)),
     ),
     "tiny": replace(
         ONE_SIZE,
