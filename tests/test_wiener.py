@@ -182,6 +182,20 @@ def test_without_a_measured_spectrum_the_covariance_is_white() -> None:
     torch.testing.assert_close(draw.x0, prior.denoise(v, 0.5) + prior.mse(0.5) ** 0.5)
 
 
+def test_a_smaller_lam_trusts_the_data_more() -> None:
+    problem = inpainting_problem(0)
+    x = problem.start[None]
+    misfits = [
+        problem.forward_model.linear(Wiener(problem.prior, problem.forward_model, problem.y, lam=lam).denoise(x, 0.3))
+        - problem.y
+        for lam in (10.0, 1.0, 0.1)
+    ]
+    sizes = [float(misfit.norm()) for misfit in misfits]
+    assert sizes[0] > sizes[1] > sizes[2]
+    with pytest.raises(UsageError, match="lam"):
+        Wiener(problem.prior, problem.forward_model, problem.y, lam=0.0)
+
+
 def test_rules_that_estimate_are_refused_where_a_draw_is_wanted() -> None:
     problem = inpainting_problem(0)
     model = condition(problem.prior, problem.forward_model, problem.y, "proximal")

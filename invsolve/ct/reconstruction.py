@@ -24,7 +24,7 @@ from invsolve.forward_models.projector import check_sinogram, projector
 from invsolve.models.score_model import ScoreModel
 from invsolve.options import RECONSTRUCTION, Changes, SolveOptions
 from invsolve.posterior import Posterior
-from invsolve.rules import Proximal, rule_name
+from invsolve.rules import find_rule, rule_name
 from invsolve.samplers import Callback, StepInfo
 from invsolve.samplers.sigmas import karras
 from invsolve.solver import solve
@@ -45,8 +45,8 @@ START_RANGE = (0.05, 0.35)
 
 SIGMA_END = 0.005
 
-PRIOR_WEIGHT = 0.25
-"""lam of the proximal rule: with noise, what served best on a few validation slices; without, it does not matter."""
+PRIOR_WEIGHT = {"wiener": 0.33, "proximal": 0.25}
+"""lam of these rules: with noise, what served best on a few validation slices; without, it does not matter."""
 
 START_ITERATIONS = 10
 """CGLS iterations of the first guess: the streaks are still small, the shapes are there."""
@@ -208,7 +208,9 @@ def _one_slice(
     guess = cgls(model.linear, y, START_ITERATIONS)
     chosen = options.sigma_start is None
     first = options.sigma_start or starting_level(prior, guess)
-    rule = partial(Proximal, lam=PRIOR_WEIGHT) if options.rule == "proximal" else options.rule
+    rule = options.rule
+    if isinstance(rule, str) and rule in PRIOR_WEIGHT:
+        rule = partial(find_rule(rule), lam=PRIOR_WEIGHT[rule])  # type: ignore[call-arg]
     solved = solve(
         prior,
         model,

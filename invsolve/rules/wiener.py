@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from invsolve.errors import UsageError
 from invsolve.forward_models import ForwardModel
 from invsolve.forward_models.conjugate_gradient import conjugate_gradient
 from invsolve.models.score_model import ErrorCovariance, Noise, Prediction, ScoreModel, Sigma, per_image
@@ -24,15 +25,25 @@ class Wiener(ConditionedModel):
 
     Parameters
     ----------
+    lam : below 1 trusts the data more: the misfit is filtered with C / lam, while draws start from C. A learned denoiser
+        applied over and over smooths more than the prior it stands for.
     steps : most iterations of conjugate gradients, each of which applies A, A' and C.
     tolerance : relative residual at which an image stops.
     """
 
     def __init__(
-        self, prior: ScoreModel, forward_model: ForwardModel, y: Tensor, steps: int = 50, tolerance: float = 0.1
+        self,
+        prior: ScoreModel,
+        forward_model: ForwardModel,
+        y: Tensor,
+        lam: float = 1.0,
+        steps: int = 50,
+        tolerance: float = 0.1,
     ) -> None:
+        if not lam > 0:
+            raise UsageError(f"lam {lam}", hint="wanted a positive number")
         super().__init__(prior, forward_model, y)
-        self.operator, self.steps, self.tolerance = forward_model.linear, steps, tolerance
+        self.operator, self.lam, self.steps, self.tolerance = forward_model.linear, lam, steps, tolerance
 
     def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
         denoised = self.prior.denoise(x, sigma)
@@ -47,13 +58,13 @@ class Wiener(ConditionedModel):
         return Prediction(x0, (x - x0) / per_image(sigma, x))
 
     def _filtered(self, guess: Tensor, y: Tensor, covariance: ErrorCovariance) -> Tensor:
-        """``guess + C A' (A C A' + sigma_y^2)^-1 (y - A guess)``."""
+        """``guess + C A' (A C A' + lam sigma_y^2)^-1 (y - A guess)``."""
 
         def pulled_back(v: Tensor) -> Tensor:
             return covariance.times(self.operator.T(v))
 
         def matrix(v: Tensor) -> Tensor:
-            return self.operator(pulled_back(v)) + self.sigma_y**2 * v
+            return self.operator(pulled_back(v)) + self.lam * self.sigma_y**2 * v
 
         misfit = y - self.operator(guess)
         solution = conjugate_gradient(
