@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Unpack
@@ -18,12 +18,12 @@ from invsolve.models.score_model import ScoreModel
 from invsolve.options import INPAINTING, Changes, SolveOptions
 from invsolve.pictures import UnitPicture, check_missing, check_picture
 from invsolve.posterior import Posterior
-from invsolve.samplers import StepInfo
+from invsolve.samplers import Sampler, StepInfo, sampler_name
 from invsolve.samplers.sigmas import karras
 from invsolve.solver import solve
 from invsolve.tasks.baselines import biharmonic
 from invsolve.tasks.push_pull import push_pull
-from invsolve.tasks.regions import Region, hole_regions, resolutions
+from invsolve.tasks.regions import WIDE_RESOLUTIONS, Region, hole_regions, resolutions
 from invsolve.tasks.task import Progress, Task, check_colour_prior
 
 SIGMA_START = 0.2
@@ -37,6 +37,10 @@ SIGMA_START_REFINING = 0.25
 
 SIGMA_END = 0.005
 
+LIVELY = "ancestral"
+"""What the plain ``renoising`` becomes in wide holes: full re-noising draws what is nearly the posterior's mean, a blur
+where the surrounding says little; the reverse SDE draws one of the pictures that fit (docs/lab/inpainting.md)."""
+
 PIXELS_AT_ONCE = 2**23
 """Samples of large pictures are drawn in batches of so many pixels at most: about 1 GB of working memory."""
 
@@ -46,11 +50,12 @@ BIHARMONIC_LIMIT = 200_000
 
 @dataclass(frozen=True)
 class Part:
-    """A box, the number of resolutions it is filled at, and the first noise level at the coarsest one."""
+    """A box, the number of resolutions it is filled at, the first noise level at the coarsest one, how lively."""
 
     region: Region
     scales: int
     sigma_start: float
+    lively: bool = False
 
     @property
     def work(self) -> float:
@@ -61,12 +66,13 @@ class Part:
 def plan(missing: npt.NDArray[np.bool_], noise: float) -> list[Part]:
     """Boxes that cover the holes, for a prior of any size.
 
-    Noisy known pixels are denoised too, so the box is then the whole picture.
+    Noisy known pixels are denoised too, so the box is then the whole picture, most of which a lively sampler would only
+    make worse.
     """
     regions = hole_regions(missing) if noise == 0 else [Region(0, 0, *missing.shape)]
     scales = [resolutions(missing[region.slices]) for region in regions]
     return [
-        Part(region, scale, SIGMA_START if scale == 1 else SIGMA_START_WIDE)
+        Part(region, scale, SIGMA_START if scale == 1 else SIGMA_START_WIDE, noise == 0 and scale >= WIDE_RESOLUTIONS)
         for region, scale in zip(regions, scales, strict=True)
     ]
 
@@ -127,7 +133,9 @@ def inpaint(
 ) -> Posterior:
     """Fill the missing pixels of a photograph.
 
-    A prior of any size fills each hole with what surrounds it, wide ones coarse to fine. A prior of one size sees the
+    A prior of any size fills each hole with what surrounds it, wide ones coarse to fine; those of more than 32 pixels
+    across with a livelier sampler, where ``sampler`` is the plain ``renoising``: each sample is then one of the pictures
+    that fit instead of a blur, and the mean of several is as near to the truth as before. A prior of one size sees the
     whole picture at that size, and wide holes start from all the noise it knows: they may hold an object.
 
     Parameters
@@ -180,7 +188,8 @@ def fill(
     for number, part in enumerate(parts):
         rows, columns = part.region.slices
         first = part.sigma_start if options.sigma_start is None else options.sigma_start
-        filling = Filling(prior, replace(options, sigma_start=first), noise, 8 * number, meter)
+        sampler = sampler_for(part, options)
+        filling = Filling(prior, replace(options, sigma_start=first, sampler=sampler), noise, 8 * number, meter)
         inside = filling.coarse_to_fine(
             full[..., rows, columns].to(prior.device), known[..., rows, columns].to(prior.device), part.scales
         )
@@ -190,16 +199,27 @@ def fill(
         out = torch.where(known > 0, full, out)
     if picture.ndim == 2:
         out = out.mean(dim=1, keepdim=True)
-    return _whole(out, parts, solved)
+    named = {"sampler": sampler_name(options.sampler)}
+    if any(sampler_for(part, options) != options.sampler for part in parts):
+        named["sampler_in_wide_holes"] = LIVELY
+    return _whole(out, parts, solved, named)
 
 
-def _whole(samples: Tensor, parts: Sequence[Part], solved: Sequence[tuple[int, Posterior]]) -> Posterior:
+def sampler_for(part: Part, options: SolveOptions) -> str | Sampler:
+    """The sampler asked for; the plain default becomes livelier in a wide hole, ``renoising(eta=1)`` does not."""
+    return LIVELY if part.lively and options.sampler == INPAINTING.sampler else options.sampler
+
+
+def _whole(
+    samples: Tensor, parts: Sequence[Part], solved: Sequence[tuple[int, Posterior]], named: Mapping[str, str]
+) -> Posterior:
     """The posterior of the picture from those of its parts, each with its number of missing pixels."""
     last = solved[-1][1]
+    counts = {"regions": len(parts), "resolutions": max(part.scales for part in parts)}
     return replace(
         last,
         samples=samples[:, None],
-        settings={**last.settings, "regions": len(parts), "resolutions": max(part.scales for part in parts)},
+        settings={**last.settings, **named, **counts},
         network_calls=sum(part.network_calls for _, part in solved),
         diagnostics=max(solved, key=lambda part: part[0])[1].diagnostics,
     )
