@@ -18,7 +18,7 @@ from invsolve.models.score_model import ScoreModel
 from invsolve.options import INPAINTING, Changes, SolveOptions
 from invsolve.pictures import UnitPicture, check_missing, check_picture
 from invsolve.posterior import Posterior
-from invsolve.samplers import Sampler, StepInfo, sampler_name
+from invsolve.samplers import StepInfo, sampler_name
 from invsolve.samplers.sigmas import karras
 from invsolve.solver import solve
 from invsolve.tasks.baselines import biharmonic
@@ -34,6 +34,9 @@ SIGMA_START_WIDE = 3.0
 
 SIGMA_START_REFINING = 0.25
 """First noise level on a guess that comes from half the resolution: keeps its layout, renews its detail."""
+
+SIGMA_START_REFINING_LIVELY = 0.5
+"""The same where samples are lively: from 0.25 they keep too much of the enlarged guess's blur (docs/lab/inpainting.md)."""
 
 SIGMA_END = 0.005
 
@@ -188,8 +191,10 @@ def fill(
     for number, part in enumerate(parts):
         rows, columns = part.region.slices
         first = part.sigma_start if options.sigma_start is None else options.sigma_start
-        sampler = sampler_for(part, options)
-        filling = Filling(prior, replace(options, sigma_start=first, sampler=sampler), noise, 8 * number, meter)
+        lively = is_lively(part, options)
+        refining = SIGMA_START_REFINING_LIVELY if lively else SIGMA_START_REFINING
+        inner = replace(options, sigma_start=first, sampler=LIVELY if lively else options.sampler)
+        filling = Filling(prior, inner, refining, noise, 8 * number, meter)
         inside = filling.coarse_to_fine(
             full[..., rows, columns].to(prior.device), known[..., rows, columns].to(prior.device), part.scales
         )
@@ -200,14 +205,14 @@ def fill(
     if picture.ndim == 2:
         out = out.mean(dim=1, keepdim=True)
     named = {"sampler": sampler_name(options.sampler)}
-    if any(sampler_for(part, options) != options.sampler for part in parts):
+    if any(is_lively(part, options) for part in parts):
         named["sampler_in_wide_holes"] = LIVELY
     return _whole(out, parts, solved, named)
 
 
-def sampler_for(part: Part, options: SolveOptions) -> str | Sampler:
-    """The sampler asked for; the plain default becomes livelier in a wide hole, ``renoising(eta=1)`` does not."""
-    return LIVELY if part.lively and options.sampler == INPAINTING.sampler else options.sampler
+def is_lively(part: Part, options: SolveOptions) -> bool:
+    """Whether the plain ``renoising`` is to become livelier; ``renoising(eta=1)``, like any other sampler, is not."""
+    return part.lively and options.sampler == INPAINTING.sampler
 
 
 def _whole(
@@ -243,6 +248,7 @@ class Filling:
 
     prior: ScoreModel
     options: SolveOptions  # sigma_start is that of the coarsest resolution
+    refining: float  # first noise level at the others
     noise: float  # at full resolution
     stream: int
     meter: Callable[[int, StepInfo], None]
@@ -262,7 +268,7 @@ class Filling:
             size = tuple(picture.shape[-2:])
             guess = F.interpolate(coarse.samples[:, 0], size=size, mode="bilinear", align_corners=False).to(picture)
             start = torch.where(precision > 0, picture, guess)[:, None]
-            return self.solve(picture, precision, level, start, SIGMA_START_REFINING, coarse.network_calls)
+            return self.solve(picture, precision, level, start, self.refining, coarse.network_calls)
         first = self.options.sigma_start or SIGMA_START
         return self.solve(picture, precision, level, push_pull(picture, precision > 0), first, 0)
 
