@@ -42,8 +42,6 @@ def inpaint(
     """Fill the missing pixels of a photograph.
 
     Known pixels come back bit for bit. The result is one sample: one picture that fits, not the only one.
-    Holes more than 32 pixels across are filled with detail that is invented; a smooth filling, nearer to the truth on
-    average, is the mean of several samples, or --sampler 'renoising(eta=1)'.
 
     Examples:
 

@@ -14,9 +14,8 @@ from invsolve.errors import InputError
 from invsolve.forward_models import ForwardModel, GaussianNoise, Mask
 from invsolve.models.gaussian import smooth_gaussian_prior
 from invsolve.models.score_model import FunctionPrior
-from invsolve.posterior import Posterior
 from invsolve.tasks.baselines import biharmonic
-from invsolve.tasks.inpainting import LIVELY, SIGMA_START, SIGMA_START_REFINING, SIGMA_START_REFINING_LIVELY
+from invsolve.tasks.inpainting import SIGMA_START
 from invsolve.tasks.regions import CONTEXT, Region, hole_regions, resolutions
 
 
@@ -102,31 +101,6 @@ def test_wide_holes_are_filled_coarse_to_fine() -> None:
     assert [max(size) for size in sizes] == [25, 49, 98, 196]
     assert result.settings["resolutions"] == 4
     assert result.network_calls == 4
-
-
-def drawn(side: int, prior: Path, **changes: str | float) -> Posterior:
-    """A hole of this side in a smooth picture, filled in a few steps."""
-    missing = np.zeros((96, 96), bool)
-    missing[20 : 20 + side, 30 : 30 + side] = True
-    y, x = np.mgrid[:96, :96] / 96
-    return inpaint(
-        np.stack([x, y, x * y], axis=2).astype(np.float32), missing, load_prior(prior, "cpu"), steps=3, **changes
-    )
-
-
-def test_only_wide_holes_are_filled_livelier(small_prior: Path) -> None:
-    """Up to 32 pixels, with noise, or told otherwise, every resolution re-noises fully; beyond, none does."""
-    for side, changes in ((32, {}), (33, {"noise": 0.1})):
-        plain, full = (drawn(side, small_prior, sampler=s, **changes) for s in ("renoising", "renoising(eta=1)"))
-        assert torch.equal(plain.samples, full.samples)
-        assert plain.settings["sampler"] == "renoising" and "sampler_in_wide_holes" not in plain.settings
-    plain, lively, full = (drawn(33, small_prior, sampler=s) for s in ("renoising", LIVELY, "renoising(eta=1)"))
-    assert (plain.settings["sampler"], plain.settings["sampler_in_wide_holes"]) == ("renoising", LIVELY)
-    assert plain.settings["sigma_start"] == pytest.approx(SIGMA_START_REFINING_LIVELY)
-    for asked in (lively, full):  # whoever names another sampler has it as it was
-        assert "sampler_in_wide_holes" not in asked.settings
-        assert asked.settings["sigma_start"] == pytest.approx(SIGMA_START_REFINING)
-        assert not torch.equal(plain.samples, asked.samples)
 
 
 @pytest.mark.parametrize("wide", [False, True])

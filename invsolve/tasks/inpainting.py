@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Unpack
@@ -18,12 +18,12 @@ from invsolve.models.score_model import ScoreModel
 from invsolve.options import INPAINTING, Changes, SolveOptions
 from invsolve.pictures import UnitPicture, check_missing, check_picture
 from invsolve.posterior import Posterior
-from invsolve.samplers import StepInfo, sampler_name
+from invsolve.samplers import StepInfo
 from invsolve.samplers.sigmas import karras
 from invsolve.solver import solve
 from invsolve.tasks.baselines import biharmonic
 from invsolve.tasks.push_pull import push_pull
-from invsolve.tasks.regions import WIDE_RESOLUTIONS, Region, hole_regions, resolutions
+from invsolve.tasks.regions import Region, hole_regions, resolutions
 from invsolve.tasks.task import Progress, Task, check_colour_prior
 
 SIGMA_START = 0.2
@@ -35,14 +35,7 @@ SIGMA_START_WIDE = 3.0
 SIGMA_START_REFINING = 0.25
 """First noise level on a guess that comes from half the resolution: keeps its layout, renews its detail."""
 
-SIGMA_START_REFINING_LIVELY = 0.5
-"""The same where samples are lively: from 0.25 they keep too much of the enlarged guess's blur (docs/lab/inpainting.md)."""
-
 SIGMA_END = 0.005
-
-LIVELY = "ancestral"
-"""What the plain ``renoising`` becomes in wide holes: full re-noising draws what is nearly the posterior's mean, a blur
-where the surrounding says little; the reverse SDE draws one of the pictures that fit (docs/lab/inpainting.md)."""
 
 PIXELS_AT_ONCE = 2**23
 """Samples of large pictures are drawn in batches of so many pixels at most: about 1 GB of working memory."""
@@ -53,12 +46,11 @@ BIHARMONIC_LIMIT = 200_000
 
 @dataclass(frozen=True)
 class Part:
-    """A box, the number of resolutions it is filled at, the first noise level at the coarsest one, how lively."""
+    """A box, the number of resolutions it is filled at, and the first noise level at the coarsest one."""
 
     region: Region
     scales: int
     sigma_start: float
-    lively: bool = False
 
     @property
     def work(self) -> float:
@@ -69,13 +61,12 @@ class Part:
 def plan(missing: npt.NDArray[np.bool_], noise: float) -> list[Part]:
     """Boxes that cover the holes, for a prior of any size.
 
-    Noisy known pixels are denoised too, so the box is then the whole picture, most of which a lively sampler would only
-    make worse.
+    Noisy known pixels are denoised too, so the box is then the whole picture.
     """
     regions = hole_regions(missing) if noise == 0 else [Region(0, 0, *missing.shape)]
     scales = [resolutions(missing[region.slices]) for region in regions]
     return [
-        Part(region, scale, SIGMA_START if scale == 1 else SIGMA_START_WIDE, noise == 0 and scale >= WIDE_RESOLUTIONS)
+        Part(region, scale, SIGMA_START if scale == 1 else SIGMA_START_WIDE)
         for region, scale in zip(regions, scales, strict=True)
     ]
 
@@ -136,9 +127,7 @@ def inpaint(
 ) -> Posterior:
     """Fill the missing pixels of a photograph.
 
-    A prior of any size fills each hole with what surrounds it, wide ones coarse to fine; those of more than 32 pixels
-    across with a livelier sampler, where ``sampler`` is the plain ``renoising``: each sample is then one of the pictures
-    that fit instead of a blur, and the mean of several is as near to the truth as before. A prior of one size sees the
+    A prior of any size fills each hole with what surrounds it, wide ones coarse to fine. A prior of one size sees the
     whole picture at that size, and wide holes start from all the noise it knows: they may hold an object.
 
     Parameters
@@ -191,10 +180,7 @@ def fill(
     for number, part in enumerate(parts):
         rows, columns = part.region.slices
         first = part.sigma_start if options.sigma_start is None else options.sigma_start
-        lively = is_lively(part, options)
-        refining = SIGMA_START_REFINING_LIVELY if lively else SIGMA_START_REFINING
-        inner = replace(options, sigma_start=first, sampler=LIVELY if lively else options.sampler)
-        filling = Filling(prior, inner, refining, noise, 8 * number, meter)
+        filling = Filling(prior, replace(options, sigma_start=first), noise, 8 * number, meter)
         inside = filling.coarse_to_fine(
             full[..., rows, columns].to(prior.device), known[..., rows, columns].to(prior.device), part.scales
         )
@@ -204,27 +190,16 @@ def fill(
         out = torch.where(known > 0, full, out)
     if picture.ndim == 2:
         out = out.mean(dim=1, keepdim=True)
-    named = {"sampler": sampler_name(options.sampler)}
-    if any(is_lively(part, options) for part in parts):
-        named["sampler_in_wide_holes"] = LIVELY
-    return _whole(out, parts, solved, named)
+    return _whole(out, parts, solved)
 
 
-def is_lively(part: Part, options: SolveOptions) -> bool:
-    """Whether the plain ``renoising`` is to become livelier; ``renoising(eta=1)``, like any other sampler, is not."""
-    return part.lively and options.sampler == INPAINTING.sampler
-
-
-def _whole(
-    samples: Tensor, parts: Sequence[Part], solved: Sequence[tuple[int, Posterior]], named: Mapping[str, str]
-) -> Posterior:
+def _whole(samples: Tensor, parts: Sequence[Part], solved: Sequence[tuple[int, Posterior]]) -> Posterior:
     """The posterior of the picture from those of its parts, each with its number of missing pixels."""
     last = solved[-1][1]
-    counts = {"regions": len(parts), "resolutions": max(part.scales for part in parts)}
     return replace(
         last,
         samples=samples[:, None],
-        settings={**last.settings, **named, **counts},
+        settings={**last.settings, "regions": len(parts), "resolutions": max(part.scales for part in parts)},
         network_calls=sum(part.network_calls for _, part in solved),
         diagnostics=max(solved, key=lambda part: part[0])[1].diagnostics,
     )
@@ -248,7 +223,6 @@ class Filling:
 
     prior: ScoreModel
     options: SolveOptions  # sigma_start is that of the coarsest resolution
-    refining: float  # first noise level at the others
     noise: float  # at full resolution
     stream: int
     meter: Callable[[int, StepInfo], None]
@@ -268,7 +242,7 @@ class Filling:
             size = tuple(picture.shape[-2:])
             guess = F.interpolate(coarse.samples[:, 0], size=size, mode="bilinear", align_corners=False).to(picture)
             start = torch.where(precision > 0, picture, guess)[:, None]
-            return self.solve(picture, precision, level, start, self.refining, coarse.network_calls)
+            return self.solve(picture, precision, level, start, SIGMA_START_REFINING, coarse.network_calls)
         first = self.options.sigma_start or SIGMA_START
         return self.solve(picture, precision, level, push_pull(picture, precision > 0), first, 0)
 

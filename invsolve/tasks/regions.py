@@ -16,9 +16,6 @@ CONTEXT = 48
 WIDE_HOLE = 8.0
 """Holes that reach further than this from any known pixel are first filled at half the resolution."""
 
-WIDE_RESOLUTIONS = 3
-"""Holes of so many resolutions or more, some 33 pixels across, are open in their layout too."""
-
 
 class Region(NamedTuple):
     """A box around holes that can be filled without the rest of the picture."""
