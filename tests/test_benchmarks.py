@@ -45,7 +45,7 @@ def _benchmarks_on_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def script(name: str) -> ModuleType:
     if name in PEERS:
         pytest.importorskip(PEERS[name])
-    if name == "inpainting":
+    if name in ("inpainting", "wide_holes"):
         pytest.importorskip("cv2")
     return importlib.import_module(name)
 
@@ -105,6 +105,34 @@ def test_inpainting(small_prior: Path, photos: Path, tmp_path: Path) -> None:
         assert all(5 < means[method]["psnr"] < 60 and means[method]["ssim"] <= 1 for method in methods)
         assert means["invsolve samples"]["ideal"] == 0.5
     assert Image.open(tmp_path / "strips.png").size == (5 * 24, 4 * 24)
+
+
+def test_wide_holes(small_prior: Path, photos: Path, tmp_path: Path) -> None:
+    """The judge is the shipped one; a hole's gradient in the truth stands beside the estimates'."""
+    show = tmp_path / "strips.png"
+    given = solving(small_prior, tmp_path, data=photos, holes=8, size=24, show=show)
+    script("wide_holes").main(given)
+    tables = record(tmp_path / "figures.json")
+    assert list(tables) == ["8, renoising", "8, ancestral"]
+    first, second = tables.values()
+    assert first["invsolve one sample"] != second["invsolve one sample"]
+    assert set(first["biharmonic"]) == {"psnr", "ssim", "layout", "texture", "gradient"}
+    assert first["truth"]["gradient"] > 0 and "truth" not in second
+    assert Image.open(show).size == (5 * 24, 2 * 24)
+
+
+def test_a_perfect_filling_has_the_best_figures_and_the_hole_alone_counts() -> None:
+    module = script("wide_holes")
+    truth = np.random.default_rng(0).integers(0, 256, (48, 48, 3)).astype(np.uint8)
+    hole = module.Hole.at("centre", 0, 32, 48)
+    judge = module.Judge(hole, lambda x: x.flatten(1))
+    outside = np.where(hole.missing[..., None], truth, 0).astype(np.uint8)
+    assert judge(truth, truth)["layout"] == judge(truth, truth)["texture"] == 0
+    assert judge(truth, truth)["ssim"] == pytest.approx(1)
+    assert judge(truth, outside)["psnr"] == judge(truth, truth)["psnr"] == 120
+    flat = judge(truth, np.full_like(truth, 128))
+    assert flat["gradient"] == 0 and flat["texture"] > 1
+    assert [part.shape for part in hole.parts(truth)] == [(32, 32, 3)]
 
 
 def test_colorization_of_whole_pictures(small_prior: Path, photos: Path, tmp_path: Path) -> None:
