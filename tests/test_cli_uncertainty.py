@@ -111,7 +111,7 @@ def test_the_run_is_drawn_and_reported(
     report = json.loads(capfd.readouterr().out)
     trace = report["diagnostics"]
     assert [len(trace[name]) for name in ("sigma", "misfit", "step")] == [2, 2, 2]
-    assert trace["sigma"][0] == pytest.approx(0.2)
+    assert trace["sigma"][0] == pytest.approx(0.25)
     assert report["outputs"] == [str(folder / "photo.inpaint.png"), str(folder / "run.png")]
     picture = Image.open(folder / "run.png")
     assert picture.size == (480, 320)
@@ -134,7 +134,7 @@ def test_divergence_is_one_line_that_names_the_level(
     assert out == ""
     assert "Traceback" not in err
     assert [line for line in err.splitlines() if line.startswith("error: ")] == [
-        "error: the sampler diverged at noise level 0.2 (step 1 of 2)"
+        "error: the sampler diverged at noise level 0.25 (step 1 of 2)"
     ]
     assert {path.name for path in folder.iterdir()} == before
 
@@ -142,7 +142,7 @@ def test_divergence_is_one_line_that_names_the_level(
 @pytest.fixture
 def learned(small_prior: Path, folder: Path) -> Calibration:
     found = Calibration(
-        task="inpaint", prior_sha256=Card.read(small_prior / "card.json").sha256, rule="proximal", sampler="renoising",
+        task="inpaint", prior_sha256=Card.read(small_prior / "card.json").sha256, rule="wiener", sampler="redrawing",
         steps=2, samples=3, level=0.9, factor=1.5, groups=[LeftOut("a", 0.7, 0.88, 1.4), LeftOut("b", 0.5, 0.92, 1.6)],
         problem={"missing": 75 / 1920, "noise": 0.0}, where="the missing pixels",
     )  # fmt: skip
@@ -179,7 +179,7 @@ def test_a_calibration_scales_the_interval_and_is_said(
         ({"prior_sha256": "b" * 64}, ExitCode.USAGE, "learned with bbbbbbbbbbbb"),
         ({"steps": 50}, ExitCode.USAGE, "steps 2, learned with 50"),
         ({"samples": 19}, ExitCode.USAGE, "samples 3, learned with 19"),
-        ({"rule": "moment_matching(steps=6, tolerance=0.2)"}, ExitCode.USAGE, "rule proximal"),
+        ({"rule": "moment_matching(steps=6, tolerance=0.2)"}, ExitCode.USAGE, "rule wiener"),
         ({"factor": -1.0}, ExitCode.BAD_INPUT, "factor -1"),
     ],
 )
@@ -218,7 +218,7 @@ def test_a_shipped_calibration_is_found_by_settings_and_measurement(
     assert call(monkeypatch, *plain, 3) == 0
     assert json.loads(capfd.readouterr().out)["uncertainty"]["interval"]["calibration"]["factor"] == 2.0
     assert call(monkeypatch, *plain, 4, "--force") == ExitCode.USAGE
-    assert "shipped: proximal, renoising, 2 steps, 3 samples" in capfd.readouterr().err
+    assert "wiener, redrawing, 2 steps, 3 samples" in capfd.readouterr().err
     # Not asked for, it says what such intervals hold, and changes nothing.
     bare = [*inpaint(folder, small_prior), "--interval", "--force", "--samples", "3"]
     assert call(monkeypatch, *bare) == 0

@@ -37,7 +37,7 @@ def test_shipped_priors_are_complete(name: str) -> None:
     folder = find_prior(name)
     card = Card.read(folder / CARD)
     assert card.sha256 == file_sha256(folder / WEIGHTS)
-    assert (folder / WEIGHTS).stat().st_size <= 8_000_000
+    assert (folder / WEIGHTS).stat().st_size <= (12_000_000 if name == "photos" else 8_000_000)
     assert card.data
     assert card.licence
     assert card.knows

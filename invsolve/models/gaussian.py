@@ -109,7 +109,7 @@ class GaussianErrorCovariance(ErrorCovariance):
         return self._along_eigenvectors(v, self.variance.sqrt())
 
     def _along_eigenvectors(self, v: Tensor, scale: Tensor) -> Tensor:
-        return (v.flatten(1) @ self.eigenvectors * scale @ self.eigenvectors.T).reshape(v.shape)
+        return (v.flatten(1).to(self.eigenvectors) @ self.eigenvectors * scale @ self.eigenvectors.T).reshape(v.shape)
 
 
 class GaussianMixturePrior(ScoreModel):
