@@ -23,6 +23,7 @@ from invsolve.samplers.sigmas import karras
 
 REFUSED = {
     *((rule, "twisted") for rule in RULES if rule not in ("dps", "pigdm", "moment_matching")),
+    *((rule, "redrawing") for rule in RULES if rule not in ("wiener", "exact")),
     ("exact", "split_gibbs"),
     ("exact", "daps"),
     ("classifier_gradient", "split_gibbs"),

@@ -41,8 +41,8 @@ class ConditionedModel(DerivedModel):
 
     def draw(self, x: Tensor, sigma: Sigma, noise: Noise) -> Prediction:
         raise UsageError(
-            f"the rule {type(self).__name__} estimates the clean picture and draws none",
-            hint="use rule='wiener', or another sampler than 'redrawing'",
+            f"sampler 'redrawing' wants draws of the clean picture, and the rule {type(self).__name__} has none",
+            hint="use rule='wiener', or another sampler such as 'renoising'",
         )
 
     def with_measurement(self, y: Tensor) -> Self:
