@@ -1,6 +1,6 @@
 """Measure a prior's error spectrum (:mod:`invsolve.models.error_spectrum`) on pictures and write it to its card.
 
-    python benchmarks/measure_spectrum.py --model photos --data photos-train.npz --pictures 64 --size 192
+    python benchmarks/measure_spectrum.py --model photos --data photos-train.npz --pictures 48 --size 160
     python benchmarks/measure_spectrum.py --model ct --data ct-train.npz --pictures 44 --size 256
 
 ``invsolve train`` does the same with the pictures it holds out. The shipped priors' spectra are of training pictures, so that

@@ -36,7 +36,7 @@ class Card:
     ``expert`` is empty, or holds under "levels" the four noise levels of :data:`invsolve.models.expert.Levels`: the weights are
     then those of a general network, which ``network`` describes, and of an expert for the levels between.
     ``error_spectrum`` is what :meth:`invsolve.models.error_spectrum.ErrorSpectrum.to_dict` makes of the denoiser's error on
-    pictures it was not trained on; empty where that was not measured.
+    clean pictures (of a prior trained here, those held out); empty where that was not measured.
     ``bits_per_dimension`` holds mean and standard deviation over validation pictures, and their number, where measured.
 
     A classifier's card has ``kind`` "classifier", its ``classes`` and, in ``validation_accuracy``, (sigma, share of

@@ -59,7 +59,3 @@ class ExpertDenoiser(nn.Module):
         if bool((share == 1).all()):
             return known
         return torch.lerp(self.general(x, sigma), known, share.reshape(-1, 1, 1, 1))
-
-    @property
-    def parameters_count(self) -> int:
-        return sum(p.numel() for p in self.parameters())

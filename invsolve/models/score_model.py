@@ -185,8 +185,7 @@ class ScoreModel:
     def error_covariance(self, x0: Tensor, sigma: Sigma) -> ErrorCovariance:
         """The covariance of the clean picture around what :meth:`denoise` made of x, ``x0`` (B, C, H, W), at ``sigma``; where
         no more is known, white and of variance :meth:`mse`."""
-        levels = per_image(sigma, x0).flatten().tolist()
-        return ErrorCovariance(per_image(x0.new_tensor([self.mse(level) for level in levels]), x0))
+        return ErrorCovariance(mse_per_image(self, sigma, x0))
 
     def draw(self, x: Tensor, sigma: Sigma, noise: Noise) -> Prediction:
         """A draw of the clean picture given ``x``, taken as Gaussian with mean :meth:`denoise` and covariance
@@ -194,6 +193,12 @@ class ScoreModel:
         denoised = self.denoise(x, sigma)
         x0 = denoised + self.error_covariance(denoised, sigma).root_times(noise(x))
         return Prediction(x0, (x - x0) / per_image(sigma, x))
+
+
+def mse_per_image(model: ScoreModel, sigma: Sigma, x: Tensor) -> Tensor:
+    """The model's denoising error r^2(sigma), shaped to multiply a batch ``x``."""
+    errors = [model.mse(float(s)) for s in per_image(sigma, x).flatten()]
+    return per_image(x.new_tensor(errors), x)
 
 
 class FunctionPrior(ScoreModel):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from invsolve.errors import UsageError
 from invsolve.forward_models import CleanClassifier, ForwardModel, LinearOperator
-from invsolve.models.score_model import DerivedModel, Noise, Prediction, ScoreModel, Sigma, per_image
+from invsolve.models.score_model import DerivedModel, Noise, Prediction, ScoreModel, Sigma
 
 RELATIVE_FLOOR = 1e-3
 
@@ -92,12 +92,6 @@ def denoise_with_jacobian(prior: ScoreModel, x: Tensor, sigma: Sigma) -> tuple[T
         return product
 
     return denoised.detach(), transposed_jacobian
-
-
-def mse_per_image(prior: ScoreModel, sigma: Sigma, x: Tensor) -> Tensor:
-    """The prior's denoising error r^2(sigma), shaped to multiply a batch ``x``."""
-    errors = [prior.mse(float(s)) for s in per_image(sigma, x).flatten()]
-    return per_image(x.new_tensor(errors), x)
 
 
 def separable(model: ScoreModel, sampler: str) -> ConditionedModel:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from invsolve.forward_models import ForwardModel
-from invsolve.models.score_model import ScoreModel, Sigma, per_image
-from invsolve.rules.conditioned import Guide, GuidedModel, denoise_with_jacobian, mse_per_image
+from invsolve.models.score_model import ScoreModel, Sigma, mse_per_image, per_image
+from invsolve.rules.conditioned import Guide, GuidedModel, denoise_with_jacobian
 
 
 class PiGDM(GuidedModel):

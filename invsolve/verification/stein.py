@@ -33,9 +33,7 @@ BOOTSTRAPS = 1000
 class Stein(NamedTuple):
     """How far samples are from a density."""
 
-    squared: (
-        float  # the squared discrepancy, without bias: about 0, and negative as often as not, where they go with it
-    )
+    squared: float  # the squared discrepancy, without bias: where they go with it about 0, as often negative as not
     p_value: float  # of samples that do go with it, the share that seems farther
 
 
