@@ -26,6 +26,7 @@ from invsolve.cli.sample import (
     make_grid,
     parse_size,
 )
+from invsolve.options import AUTO
 
 LONGEST_NAME = 80
 """Characters of the class that the file's name repeats: file systems allow 255 bytes."""
@@ -51,6 +52,7 @@ def generate(
     size: Size = None,
     seed: FirstSeed = 0,
     steps: options.Steps = 50,
+    schedule: options.Schedule = AUTO,
     sampler: FreeSampler = "heun_sde",
     batch: Batch = 16,
     output: GridOutput = None,
@@ -86,7 +88,7 @@ def generate(
         def run(callback: Callable[[Any], None]) -> Any:
             return draw(
                 prior, forward_model, label, given, guidance=guidance, samples=samples, seed=seed,
-                steps=steps, sampler=sampler, batch=batch, callback=callback,
+                steps=steps, schedule=schedule, sampler=sampler, batch=batch, callback=callback,
             )  # fmt: skip
 
         facts = make_grid(

@@ -30,6 +30,14 @@ Seed = Annotated[
     ),
 ]
 Steps = Annotated[int, typer.Option(min=1, max=MOST_STEPS, help="Noise levels.", rich_help_panel=_SAMPLER)]
+Schedule = Annotated[
+    str,
+    typer.Option(
+        help="How noise levels are spaced: karras, geometric, or ncsnv2, which also chooses their number; auto is what suits "
+        "the sampler.",
+        rich_help_panel=_SAMPLER,
+    ),
+]
 Rule = Annotated[
     str,
     typer.Option(

@@ -32,7 +32,7 @@ from invsolve.cli.results import (
 )
 from invsolve.cli.uncertainty import check_interval, say_uncertainty, uncertainty_json
 from invsolve.errors import InputError
-from invsolve.options import SolveOptions
+from invsolve.options import AUTO, SolveOptions
 from invsolve.pictures import Pixels, channels_last, to_pixels
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Common:
     samples: options.Samples = 1
     seed: options.Seed = 0
     steps: options.Steps = 50
+    schedule: options.Schedule = AUTO
     rule: options.Rule = "proximal"
     sampler: options.Sampler = "renoising"
     model: options.Model = "photos"
@@ -72,7 +73,7 @@ class Common:
 
     def solve_options(self, task: Task) -> SolveOptions:
         """The task's way of solving, with what was asked for."""
-        asked = {name: getattr(self, name) for name in ("samples", "seed", "steps", "rule", "sampler")}
+        asked = {name: getattr(self, name) for name in ("samples", "seed", "steps", "schedule", "rule", "sampler")}
         return replace(task.options, **asked).settled
 
     @property
@@ -154,13 +155,13 @@ def solve_task(task: Task, prior: NetworkPrior, common: Common, *, most: int | N
 LONG = 60.0
 """Seconds of expected work from which on they are announced."""
 
-CALLS_PER_LEVEL = {"heun_sde": 2, "ode": 2, "ancestral_corrected": 2, "pc": 2, "langevin": 5}
-"""Network calls that a sampler makes at a level, where it is not one."""
-
 
 def announce_time(task: Task, prior: NetworkPrior, wanted: SolveOptions) -> None:
     """Say how long it will take, where that is long, and what would be quicker; from the time of one small call."""
     import torch
+
+    from invsolve.samplers import calls_per_level, find_sampler
+    from invsolve.solver import task_ladder
 
     side = prior.size or 64
     x = torch.full((1, prior.channels, side, side), 0.5, device=prior.device)
@@ -168,10 +169,12 @@ def announce_time(task: Task, prior: NetworkPrior, wanted: SolveOptions) -> None
     started = time.perf_counter()
     prior.denoise(x, 0.1)
     per_pixel = (time.perf_counter() - started) / side**2
-    calls = CALLS_PER_LEVEL.get(str(wanted.sampler).partition("(")[0], 1) * wanted.steps * wanted.samples
+    levels = len(task_ladder(wanted, prior.sigma_min, wanted.sigma_start or 1.0, prior.channels * round(task.work))) - 1
+    sampler = find_sampler(wanted.sampler) if isinstance(wanted.sampler, str) else wanted.sampler
+    calls = round(calls_per_level(sampler) * levels * wanted.samples)
     seconds = per_pixel * task.work * calls
     if seconds > LONG:
-        quicker = ["--samples 1"] * (wanted.samples > 1) + [f"--steps {wanted.steps // 2}"] * (wanted.steps > 20)
+        quicker = ["--samples 1"] * (wanted.samples > 1) + [f"--steps {levels // 2}"] * (levels == wanted.steps > 20)
         hint = f"; quicker: {' or '.join(quicker)}" if quicker else ""
         say(f"this will take about {duration(seconds)} ({calls} network calls){hint}; Ctrl-C changes nothing")
 

@@ -18,6 +18,7 @@ from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
 from invsolve.cli.files import check_writable, encode_picture, named_output, provenance
 from invsolve.cli.limits import LARGEST_SEED, MOST_SAMPLES, check_memory
 from invsolve.errors import UsageError
+from invsolve.options import AUTO
 from invsolve.pictures import channels_last, to_pixels
 from invsolve.typed import brief
 
@@ -60,6 +61,7 @@ def sample(
     size: Size = None,
     seed: FirstSeed = 0,
     steps: options.Steps = 50,
+    schedule: options.Schedule = AUTO,
     sampler: FreeSampler = "heun_sde",
     batch: Batch = 16,
     output: GridOutput = None,
@@ -91,8 +93,8 @@ def sample(
 
         def run(callback: Callable[[Any], None]) -> Any:
             return draw(
-                prior, wanted, samples=samples, seed=seed, steps=steps, sampler=sampler, batch=batch,
-                callback=callback,
+                prior, wanted, samples=samples, seed=seed, steps=steps, schedule=schedule, sampler=sampler,
+                batch=batch, callback=callback,
             )  # fmt: skip
 
         facts = make_grid(

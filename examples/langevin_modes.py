@@ -24,10 +24,12 @@ def noise(x: torch.Tensor) -> torch.Tensor:
 truth = TWO_FAR.sample(COUNT, generator)
 # One low level only: plain Langevin dynamics on the data's own score, 1000 steps.
 low = torch.tensor([0.05, 0.0], dtype=torch.float64)
-plain = annealed_langevin(TWO_FAR, start, low, noise, langevin_steps=1000, step_size=0.05)
+plain = annealed_langevin(TWO_FAR, start, low, noise, langevin_steps=1000, step_size=0.05, consistent=False)
 # About as many calls over 60 falling levels; slowly, for the modes part at noise 8 to 2 and must fill up until then.
 sigmas = geometric(60, 0.5, 15.0)
-annealed = annealed_langevin(TWO_FAR, 15 * noise(start), sigmas, noise, langevin_steps=20, step_size=0.2 * 0.5**2)
+annealed = annealed_langevin(
+    TWO_FAR, 15 * noise(start), sigmas, noise, langevin_steps=20, step_size=0.2 * 0.5**2, consistent=False
+)
 
 panels = []
 for name, found in (("data", truth), ("Langevin", plain), ("annealed Langevin", annealed)):

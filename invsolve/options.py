@@ -15,6 +15,9 @@ LARGEST_SEED = 2**63 - 1
 
 AUTO = "auto"
 
+SCHEDULES = ("karras", "geometric", "ncsnv2")
+"""Spacings of noise levels; see :func:`invsolve.samplers.sigmas.ladder`."""
+
 
 @dataclass(frozen=True)
 class SolveOptions:
@@ -24,7 +27,9 @@ class SolveOptions:
     ----------
     samples : number of samples.
     seed : of the first sample; see :func:`invsolve.solve`.
-    steps : noise levels, at each resolution where there are several.
+    steps : noise levels, at each resolution where there are several; the schedule "ncsnv2" has a number of its own.
+    schedule : how the noise levels are spaced: "karras", "geometric", or "ncsnv2", the geometric one with as many levels as
+        NCSNv2's Technique 2 asks for; "auto" is what the sampler works best on.
     rule : how the measurement enters the score: a name, with arguments where any follow, or a function; see
         :mod:`invsolve.rules`.
     sampler : likewise; see :mod:`invsolve.samplers`. In a task's options also "auto": ``renoising`` for one sample, which is
@@ -41,6 +46,7 @@ class SolveOptions:
     samples: int = 1
     seed: int = 0
     steps: int = 50
+    schedule: str = AUTO
     rule: str | Rule = "proximal"
     sampler: str | Sampler = "renoising"
     sigma_start: float | None = None
@@ -52,6 +58,8 @@ class SolveOptions:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LARGEST_SEED:
                 raise UsageError(f"{name} {value!r}", hint=f"wanted a whole number from {least} on, below 2**63")
+        if self.schedule not in (AUTO, *SCHEDULES):
+            raise UsageError(f"schedule {self.schedule!r}", hint=f"wanted {AUTO}, {', '.join(SCHEDULES)}")
         if self.sigma_start is not None and not 0 < self.sigma_start < float("inf"):
             raise UsageError(f"sigma_start {self.sigma_start!r}", hint="wanted a positive noise level, or None")
 
@@ -64,8 +72,8 @@ class SolveOptions:
 
     @property
     def keywords(self) -> dict[str, Any]:
-        """What :func:`invsolve.solve` is told, all but the ladder: that a task makes from ``steps`` and ``sigma_start``."""
-        ladder = ("steps", "sigma_start")
+        """What :func:`invsolve.solve` is told, all but the ladder: that a task makes from ``steps``, ``schedule`` and ``sigma_start``."""
+        ladder = ("steps", "schedule", "sigma_start")
         return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ladder}
 
 
@@ -75,6 +83,7 @@ class Changes(TypedDict, total=False):
     samples: int
     seed: int
     steps: int
+    schedule: str
     rule: str | Rule
     sampler: str | Sampler
     sigma_start: float | None

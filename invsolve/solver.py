@@ -15,12 +15,12 @@ from invsolve.errors import InputError, SolveError, UsageError
 from invsolve.forward_models import ForwardModel, GaussianNoise, LinearOperator
 from invsolve.models.orientation import OrientedModel
 from invsolve.models.score_model import CountedModel, ScoreModel
-from invsolve.options import LARGEST_SEED
+from invsolve.options import AUTO, LARGEST_SEED, SolveOptions
 from invsolve.posterior import Posterior
 from invsolve.rules import Rule, condition, rule_name
-from invsolve.samplers import Callback, Sampler, StepInfo, find_sampler, sampler_name
+from invsolve.samplers import Callback, Sampler, StepInfo, find_sampler, needs_of, sampler_name
 from invsolve.samplers.noise import SeededNoise
-from invsolve.samplers.sigmas import karras
+from invsolve.samplers.sigmas import karras, ladder
 from invsolve.uncertainty.trace import Trace, likely_cause
 
 
@@ -84,7 +84,7 @@ def solve(
     if start is None:
         start = _default_start(forward_model, y)
     starts = start.expand(samples, *start.shape[-4:])
-    ladder = _default_ladder(prior, steps, sigma_start) if sigmas is None else sigmas
+    levels = _default_ladder(prior, steps, sigma_start) if sigmas is None else sigmas
     if sigmas is not None and (steps is not None or sigma_start is not None):
         raise UsageError(
             "sigmas beside steps or sigma_start", hint="sigmas is the whole ladder; give it, or the other two, not both"
@@ -103,9 +103,9 @@ def solve(
         oriented = OrientedModel(counted, [seed + j + k for j, k in chunk]) if turn else counted
         model = condition(oriented, forward_model, y[images], rule)
         guess = starts[[j for j, _ in chunk], images]
-        x = guess + float(ladder[0]) * noise(guess)
+        x = guess + float(levels[0]) * noise(guess)
         watch = _Watch(trace, prior, y[images], number, len(chunks), callback)
-        results.append(sample(model, x, ladder, noise, callback=watch, **options))
+        results.append(sample(model, x, levels, noise, callback=watch, **options))
     stacked = torch.cat(results).reshape(samples, len(y), *start.shape[-3:])
     return Posterior(
         samples=stacked.cpu(),
@@ -114,8 +114,8 @@ def solve(
         settings={
             "rule": rule_name(rule),
             "sampler": sampler_name(sampler),
-            "steps": len(ladder) - 1,
-            "sigma_start": float(ladder[0]),
+            "steps": len(levels) - 1,
+            "sigma_start": float(levels[0]),
             "sigma_y": forward_model.noise.sigma if isinstance(forward_model.noise, GaussianNoise) else None,
             "turn": turn,
             "antithetic": antithetic,
@@ -219,6 +219,15 @@ def _default_ladder(prior: ScoreModel, steps: int | None, sigma_start: float | N
     return karras(
         50 if steps is None else steps, max(prior.sigma_min, 0.005), 1.0 if sigma_start is None else sigma_start
     )
+
+
+def task_ladder(options: SolveOptions, sigma_min: float, sigma_max: float, dimension: int) -> Tensor:
+    """The noise levels that ``options`` ask for, from ``sigma_max`` to ``sigma_min`` and 0, for x of ``dimension`` values."""
+    schedule = options.schedule
+    if schedule == AUTO:
+        sampler = options.settled.sampler
+        schedule = needs_of(find_sampler(sampler) if isinstance(sampler, str) else sampler).schedule
+    return ladder(schedule, options.steps, sigma_min, sigma_max, dimension)
 
 
 def chi_squared(forward_model: ForwardModel, samples: Tensor, y: Tensor) -> Tensor:

@@ -26,8 +26,7 @@ from invsolve.options import RECONSTRUCTION, Changes, SolveOptions
 from invsolve.posterior import Posterior
 from invsolve.rules import find_rule, rule_name
 from invsolve.samplers import Callback, StepInfo
-from invsolve.samplers.sigmas import karras
-from invsolve.solver import solve
+from invsolve.solver import solve, task_ladder
 from invsolve.tasks.task import Progress, Task, check_prior
 from invsolve.uncertainty.intervals import determined
 
@@ -216,7 +215,7 @@ def _one_slice(
         model,
         y,
         **replace(options, rule=rule).keywords,
-        sigmas=karras(options.steps, SIGMA_END, first),
+        sigmas=task_ladder(options, SIGMA_END, first, guess[0].numel()),
         start=guess,
         turn=True,
         stream=stream,

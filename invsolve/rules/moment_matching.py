@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from invsolve.errors import UsageError
 from invsolve.forward_models import ForwardModel
 from invsolve.models.score_model import ScoreModel, Sigma, per_image
 from invsolve.rules.conditioned import Guide, GuidedModel, denoise_with_jacobian
@@ -32,11 +33,19 @@ class MomentMatching(GuidedModel):
         number biases where the data are many (3: .07 to .2 posterior standard deviations on ``invsolve verify``'s
         Gaussian problems, against .01 to .03 with the default tolerance).
     tolerance : relative residual at which an image stops.
+
+    Raises
+    ------
+    UsageError : no iteration at all.
     """
 
     def __init__(
         self, prior: ScoreModel, forward_model: ForwardModel, y: Tensor, steps: int = 20, tolerance: float = 0.03
     ) -> None:
+        if steps < 1:
+            raise UsageError(
+                f"moment_matching with {steps} steps", hint="wanted at least 1: with none y is not looked at"
+            )
         super().__init__(prior, forward_model, y)
         self.operator = forward_model.linear
         self.steps, self.tolerance = steps, tolerance

@@ -42,6 +42,8 @@ class Wiener(ConditionedModel):
     ) -> None:
         if not lam > 0:
             raise UsageError(f"lam {lam}", hint="wanted a positive number")
+        if steps < 1:
+            raise UsageError(f"wiener with {steps} steps", hint="wanted at least 1: with none y is not looked at")
         super().__init__(prior, forward_model, y)
         self.operator, self.lam, self.steps, self.tolerance = forward_model.linear, lam, steps, tolerance
 

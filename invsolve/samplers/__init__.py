@@ -10,7 +10,7 @@ from invsolve.named import find, name_of
 from invsolve.samplers.corrected import ancestral_corrected
 from invsolve.samplers.daps import daps
 from invsolve.samplers.heun import heun_sde, ode
-from invsolve.samplers.info import Callback, StepInfo
+from invsolve.samplers.info import Callback, Needs, StepInfo, calls_per_level, needs, needs_of
 from invsolve.samplers.langevin import annealed_langevin
 from invsolve.samplers.multistep import multistep
 from invsolve.samplers.ode_adaptive import ode_adaptive
@@ -56,15 +56,19 @@ def sampler_name(sampler: str | Sampler) -> str:
 __all__ = [
     "SAMPLERS",
     "Callback",
+    "Needs",
     "Sampler",
     "StepInfo",
     "ancestral",
     "ancestral_corrected",
     "annealed_langevin",
+    "calls_per_level",
     "daps",
     "find_sampler",
     "heun_sde",
     "multistep",
+    "needs",
+    "needs_of",
     "ode",
     "ode_adaptive",
     "predictor_corrector",

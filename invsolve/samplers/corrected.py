@@ -14,10 +14,11 @@ from torch import Tensor
 
 from invsolve.errors import UsageError
 from invsolve.models.score_model import Noise, ScoreModel
-from invsolve.samplers.info import Callback, StepInfo
+from invsolve.samplers.info import Callback, StepInfo, needs
 from invsolve.samplers.renoising import ancestral
 
 
+@needs(calls=lambda *, corrections, **_: 1 + corrections)
 def ancestral_corrected(
     model: ScoreModel,
     x: Tensor,

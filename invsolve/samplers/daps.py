@@ -17,12 +17,13 @@ from torch import Tensor
 from invsolve.forward_models import LinearOperator
 from invsolve.models.score_model import Noise, ScoreModel
 from invsolve.rules.conditioned import ConditionedModel, separable
-from invsolve.samplers.info import Callback, StepInfo
+from invsolve.samplers.info import Callback, StepInfo, needs
 from invsolve.samplers.multistep import multistep
 from invsolve.samplers.sigmas import karras
 from invsolve.samplers.split_gibbs import likelihood_step
 
 
+@needs(calls=lambda *, ode_steps, **_: ode_steps)
 def daps(
     model: ScoreModel,
     x: Tensor,

@@ -23,9 +23,10 @@ import math
 from torch import Tensor
 
 from invsolve.models.score_model import Noise, ScoreModel
-from invsolve.samplers.info import Callback, StepInfo
+from invsolve.samplers.info import Callback, StepInfo, needs
 
 
+@needs(calls=lambda **_: 2)
 def heun_sde(
     model: ScoreModel,
     x: Tensor,
@@ -70,6 +71,7 @@ def heun_sde(
     return x
 
 
+@needs(calls=lambda **_: 2)
 def ode(model: ScoreModel, x: Tensor, sigmas: Tensor, noise: Noise, *, callback: Callback | None = None) -> Tensor:
     """Follow the probability-flow ODE by Heun's method: all randomness is in the start.
 

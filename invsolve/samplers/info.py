@@ -1,9 +1,12 @@
-"""What a sampler tells its caller."""
+"""What a sampler tells its caller: of every step, and of what it needs before the first."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor
 
@@ -19,3 +22,46 @@ class StepInfo(NamedTuple):
 
 
 Callback = Callable[[StepInfo], None]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a sampler asks for.
+
+    Parameters
+    ----------
+    schedule : the ladder it works best on, of :data:`invsolve.options.SCHEDULES`.
+    calls : network calls at a noise level, from the sampler's own arguments.
+    """
+
+    schedule: str = "karras"
+    calls: Callable[..., float] = lambda **arguments: 1.0
+
+
+Function = TypeVar("Function", bound=Callable[..., Tensor])
+
+
+def needs(schedule: str = "karras", calls: Callable[..., float] = Needs.calls) -> Callable[[Function], Function]:
+    """State what a sampler needs, above its definition; one that states nothing has the defaults of :class:`Needs`."""
+
+    def state(sampler: Function) -> Function:
+        sampler.needs = Needs(schedule, calls)  # type: ignore[attr-defined]
+        return sampler
+
+    return state
+
+
+def needs_of(sampler: Callable[..., Tensor]) -> Needs:
+    """What a sampler states, also where it was given arguments by ``functools.partial``."""
+    bare = sampler.func if isinstance(sampler, partial) else sampler
+    return getattr(bare, "needs", Needs())
+
+
+def calls_per_level(sampler: Callable[..., Tensor]) -> float:
+    """Network calls that a sampler makes at a noise level, about."""
+    arguments: dict[str, Any] = {
+        name: one.default
+        for name, one in inspect.signature(sampler).parameters.items()
+        if one.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    return needs_of(sampler).calls(**arguments)

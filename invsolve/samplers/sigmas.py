@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -9,6 +10,7 @@ from scipy.optimize import brentq, minimize_scalar
 from torch import Tensor
 
 from invsolve.errors import UsageError
+from invsolve.options import SCHEDULES
 
 WIDEST_RATIO = 12.0
 """Of neighbouring levels, in :func:`ncsnv2_levels`."""
@@ -63,12 +65,40 @@ def ncsnv2_step(sigmas: Tensor, langevin_steps: int) -> float:
 
     For data at one point it brings the variance of x at each level's end as near to right as T steps can: with ``b = epsilon / sigma_L^2`` and
     ratio g, ``(1 - b)^(2T) (g^2 - 2 b / (1 - (1 - b)^2)) + 2 b / (1 - (1 - b)^2)`` is closest to 1 (Song & Ermon 2020, eq. 7).
+    The ladder is taken to be geometric; :func:`ncsnv2_steps` is for any.
+
+    Raises
+    ------
+    UsageError : no Langevin step at all.
     """
     levels = sigmas[:-1]
     smallest = float(levels[-1])
+    _check_langevin(langevin_steps)
     if len(levels) < 2:
         return 0.5 * smallest**2 / langevin_steps
-    ratio = float((levels[0] / levels[-1]) ** (1 / (len(levels) - 1)))
+    return _best_step(float((levels[0] / smallest) ** (1 / (len(levels) - 1))), langevin_steps) * smallest**2
+
+
+def ncsnv2_steps(sigmas: Tensor, langevin_steps: int) -> list[float]:
+    """Technique 4 for each level by itself, alpha_i / sigma_i^2: on a geometric ladder all are epsilon / sigma_L^2.
+
+    A level takes its ratio to the one before; the first, to the one after.
+    """
+    levels = [float(s) for s in sigmas[:-1]]
+    if len(levels) < 2:
+        return [ncsnv2_step(sigmas, langevin_steps) / levels[0] ** 2]
+    _check_langevin(langevin_steps)
+    ratios = [before / after for before, after in itertools.pairwise(levels)]
+    return [_best_step(ratio, langevin_steps) for ratio in [ratios[0], *ratios]]
+
+
+def _check_langevin(langevin_steps: int) -> None:
+    if langevin_steps < 1:
+        raise UsageError(f"langevin_steps {langevin_steps}", hint="wanted at least 1 at each level")
+
+
+def _best_step(ratio: float, langevin_steps: int) -> float:
+    """b of Technique 4 between levels of ``ratio`` g."""
 
     def excess_variance(log_b: float) -> float:
         b = math.exp(log_b)
@@ -77,4 +107,27 @@ def ncsnv2_step(sigmas: Tensor, langevin_steps: int) -> float:
 
     # The variance falls from ratio^2 with the step and then rises with its own discretisation error: one minimum.
     found = minimize_scalar(excess_variance, bounds=(math.log(1e-6), 0.0), method="bounded", options={"xatol": 1e-9})
-    return math.exp(found.x) * smallest**2
+    return math.exp(found.x)
+
+
+def ladder(schedule: str, steps: int, sigma_min: float, sigma_max: float, dimension: int) -> Tensor:
+    """A ladder by name.
+
+    Parameters
+    ----------
+    schedule : "karras", "geometric" or "ncsnv2": the geometric one with as many levels as Technique 2 asks for.
+    steps : number of levels, of the first two.
+    sigma_min, sigma_max : last level above 0, and first one.
+    dimension : number of values in x, for Technique 2.
+
+    Raises
+    ------
+    UsageError : unknown schedule, no steps, or levels that are not 0 < sigma_min <= sigma_max.
+    """
+    if schedule == "karras":
+        return karras(steps, sigma_min, sigma_max)
+    if schedule == "geometric":
+        return geometric(steps, sigma_min, sigma_max)
+    if schedule == "ncsnv2":
+        return geometric(ncsnv2_levels(dimension, sigma_min, sigma_max), sigma_min, sigma_max)
+    raise UsageError(f"unknown schedule {schedule!r}", hint=f"known schedules: {', '.join(SCHEDULES)}")

@@ -24,7 +24,7 @@ from torch import Tensor
 from invsolve.errors import UsageError
 from invsolve.models.score_model import Noise, ScoreModel
 from invsolve.rules.conditioned import ConditionedModel, separable
-from invsolve.samplers.info import Callback, StepInfo
+from invsolve.samplers.info import Callback, StepInfo, needs
 from invsolve.samplers.multistep import multistep
 from invsolve.samplers.sigmas import geometric
 
@@ -52,6 +52,7 @@ def exact_likelihood_step(model: ConditionedModel, z: Tensor, rho: float, noise:
     return mean + rho * root
 
 
+@needs(calls=lambda *, prior_steps, **_: prior_steps)
 def split_gibbs(
     model: ScoreModel,
     x: Tensor,

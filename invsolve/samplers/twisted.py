@@ -21,12 +21,13 @@ from torch import Tensor
 from invsolve.errors import UsageError
 from invsolve.models.score_model import Noise, ScoreModel
 from invsolve.rules.conditioned import Guide, GuidedModel
-from invsolve.samplers.info import Callback, StepInfo
+from invsolve.samplers.info import Callback, StepInfo, needs
 
 RESAMPLE_BELOW = 0.5
 """Share of the particles below which the effective sample size asks for resampling."""
 
 
+@needs(calls=lambda *, particles, **_: particles)
 def twisted(
     model: ScoreModel,
     x: Tensor,

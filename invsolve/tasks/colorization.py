@@ -19,8 +19,7 @@ from invsolve.models.score_model import ScoreModel
 from invsolve.options import COLORIZATION, HINTED_COLORIZATION, Changes, SolveOptions
 from invsolve.pictures import UnitPicture, check_picture
 from invsolve.posterior import Posterior
-from invsolve.samplers.sigmas import karras
-from invsolve.solver import solve
+from invsolve.solver import solve, task_ladder
 from invsolve.tasks.baselines import ColourTable, scribbled
 from invsolve.tasks.hints import (
     Agreement,
@@ -148,7 +147,7 @@ def draw_colours(
     if size != grey.shape:
         small = F.interpolate(y, size=size, mode="bilinear", align_corners=False, antialias=True)
     small = small.to(prior.device)
-    operator, start, levels = coordinates(prior, small, options.steps, options.sigma_start)
+    operator, start, levels = coordinates(prior, small, options)
     steered = hints is not None or reference is not None
     forward_model, measured = ForwardModel(operator), small
     if steered:
@@ -182,18 +181,16 @@ def enlarged(
     return into_gamut(luma[0], (chroma if agree is None else agree(chroma))[0])
 
 
-def coordinates(
-    prior: ScoreModel, grey: Tensor, steps: int, sigma_start: float | None
-) -> tuple[Grayscale, Tensor, Tensor]:
+def coordinates(prior: ScoreModel, grey: Tensor, options: SolveOptions) -> tuple[Grayscale, Tensor, Tensor]:
     """What the grey picture (1, 1, H, W) measures in the prior's coordinates, a start without colour, and the ladder."""
     shape = (3, *grey.shape[-2:])
-    neutral = from_rgb(grey.expand(-1, 3, -1, -1), prior.colours)
+    neutral, sigma_start = from_rgb(grey.expand(-1, 3, -1, -1), prior.colours), options.sigma_start
     if prior.colours == "luma first":
         start = SIGMA_START_LUMA_FIRST if sigma_start is None else sigma_start
-        levels = karras(steps, SIGMA_END_LUMA_FIRST, start)
+        levels = task_ladder(options, SIGMA_END_LUMA_FIRST, start, neutral.numel())
         return Grayscale(shape, weights=(1 / LUMA_GAIN, 0.0, 0.0)), neutral, levels
     start = SIGMA_START if sigma_start is None else sigma_start
-    return Grayscale(shape), neutral, karras(steps, SIGMA_END, start)
+    return Grayscale(shape), neutral, task_ladder(options, SIGMA_END, start, neutral.numel())
 
 
 def working_size(height: int, width: int, known: int | None = None, shorter: int = WORKING_SIZE) -> tuple[int, int]:

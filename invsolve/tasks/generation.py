@@ -19,16 +19,23 @@ from invsolve.posterior import Posterior
 from invsolve.rules import Rule
 from invsolve.rules.classifier_gradient import ClassifierGradient
 from invsolve.samplers import Callback
-from invsolve.samplers.sigmas import karras
-from invsolve.solver import solve
+from invsolve.samplers.noise import SeededNoise
+from invsolve.solver import solve, task_ladder
 
 CENTER = 0.5
 """What the first level's noise is added to: the middle of the range of pictures."""
 
 
-def ladder(prior: ScoreModel, steps: int) -> Tensor:
-    """Karras levels over all the prior knows: where nothing is measured, sampling starts at the top."""
-    return karras(steps, prior.sigma_min, prior.sigma_max)
+BRIGHTNESS = 0.15
+"""Standard deviation of the mean brightness of photographs (of crops of 64 pixels 0.18, of 256 pixels 0.12)."""
+
+STREAM = 1
+"""Of the noise that a start's brightness is drawn with; the sampler's own is 0."""
+
+
+def ladder(prior: ScoreModel, options: SolveOptions, dimension: int) -> Tensor:
+    """Levels over all the prior knows: where nothing is measured, sampling starts at the top."""
+    return task_ladder(options, prior.sigma_min, prior.sigma_max, dimension)
 
 
 def sample(
@@ -47,7 +54,7 @@ def sample(
     prior : score model.
     size : (height, width); None takes the size the prior knows.
     options : how to sample; sample j uses seed + j.
-    sigmas : falling levels ending in 0; default :func:`ladder` of ``options.steps``.
+    sigmas : falling levels ending in 0; default :func:`ladder` by ``options``.
     callback : see :func:`invsolve.solve`.
     changes : fields of ``options`` that differ.
 
@@ -112,8 +119,8 @@ def _draw(
         forward_model,
         y,
         **replace(options, rule=rule).keywords,
-        sigmas=ladder(prior, options.steps) if sigmas is None else sigmas,
-        start=start,
+        sigmas=ladder(prior, options, start[0].numel()) if sigmas is None else sigmas,
+        start=starts(prior, start, options),
         callback=callback,
     )
 
@@ -127,6 +134,19 @@ def blank(prior: ScoreModel, size: tuple[int, int] | None) -> Tensor:
             raise UsageError("this prior knows pictures of any size", hint="give the size wanted, such as 64x64")
         size = (side, side)
     return torch.full((1, prior.channels, *size), CENTER, device=prior.device)
+
+
+def starts(prior: ScoreModel, blank: Tensor, options: SolveOptions) -> Tensor:
+    """A start (n, 1, C, H, W) for each sample: of a prior that knows any size, with a brightness of its own.
+
+    White noise of the prior's sigma_max drowns a picture pixel by pixel, but averages out in the mean of a large one: there x
+    holds sigma_max / sqrt(H W) of noise, and would otherwise start too near to the middle of the range.
+    """
+    if prior.size or prior.frame:
+        return blank.expand(options.samples, *blank.shape)
+    seeds = [(options.seed + j, 0, STREAM) for j in range(options.samples)]
+    draws = SeededNoise(seeds)(blank.new_empty(options.samples, 1, 1, 1))
+    return (blank + BRIGHTNESS * draws)[:, None]
 
 
 def unconditional(prior: ScoreModel, forward_model: ForwardModel, y: Tensor) -> ScoreModel:

@@ -19,8 +19,7 @@ from invsolve.options import INPAINTING, Changes, SolveOptions
 from invsolve.pictures import UnitPicture, check_missing, check_picture
 from invsolve.posterior import Posterior
 from invsolve.samplers import StepInfo
-from invsolve.samplers.sigmas import karras
-from invsolve.solver import solve
+from invsolve.solver import solve, task_ladder
 from invsolve.tasks.baselines import biharmonic
 from invsolve.tasks.push_pull import push_pull
 from invsolve.tasks.regions import Region, hole_regions, resolutions
@@ -267,7 +266,7 @@ class Filling:
             ForwardModel(Mask(rows[0], channels=3), GaussianNoise(self.noise / 2**level)),
             rows * picture,
             **replace(options, batch=max(1, min(options.batch, PIXELS_AT_ONCE // pixels))).keywords,
-            sigmas=karras(options.steps, SIGMA_END, sigma_start),
+            sigmas=task_ladder(options, SIGMA_END, sigma_start, picture[0].numel()),
             start=start,
             turn=True,
             stream=self.stream + level,

@@ -145,14 +145,15 @@ def bias(law: Law, posterior: GaussianPrior) -> Bias:
 
 
 def langevin_by_levels(steps: int, share: float) -> Sampler:
-    """Annealed Langevin with steps of ``share`` sigma^2, one level at a time: what sampler_law can push level by level."""
+    """NCSN's annealed Langevin with steps of ``share`` sigma^2, one level at a time: what sampler_law can push level by level."""
 
     def run(model: ScoreModel, x: Tensor, sigmas: Tensor, noise: Noise) -> Tensor:
         for sigma, following in itertools.pairwise(sigmas.tolist()):
             level = torch.tensor([sigma, 0.0], dtype=torch.float64)
             x = annealed_langevin(
-                model, x, level, noise, langevin_steps=steps, step_size=share * sigma**2, denoise_last=following == 0
-            )
+                model, x, level, noise, langevin_steps=steps, step_size=share * sigma**2, consistent=False,
+                denoise_last=following == 0,
+            )  # fmt: skip
         return x
 
     return run
