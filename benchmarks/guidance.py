@@ -4,7 +4,7 @@
         --data cifar10-val.npz --per-class 20 --scales 0 1 2 3 5 8 --show guidance.png
 
 The judge is a classifier of clean pictures from its own training (``invsolve train --classifier --preset
-cifar10-clean``); it never took part in making the pictures. Diversity is the mean distance of two pictures of a class in
+cifar10-clean``); it never took part in making the pictures. ``--judge stranger`` is one trained by others (benchmarks/stranger.py). Diversity is the mean distance of two pictures of a class in
 the judge's features, over that of as many real ones. The expected time is printed first.
 """
 
@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import stranger
 import torch
 from harness import machine, seconds_per_call
 from PIL import Image
 
-from invsolve.evaluation.sample_quality import classifier_features, diversity
+from invsolve.evaluation.sample_quality import Features, classifier_features, diversity
 from invsolve.pictures import to_pixels
 from invsolve.posterior import Posterior
 from invsolve.pretrained import load_classifier, load_prior
@@ -29,11 +30,22 @@ from invsolve.tasks.generation import generate, grid
 from invsolve.training.sources import load_labelled
 
 
+def judge_of(name: str, device: torch.device) -> tuple[Callable[[torch.Tensor], torch.Tensor], Features]:
+    """Logits of clean pictures (of CIFAR-10's classes in their order, for the stranger), and features."""
+    if name == stranger.NAME:
+        network = stranger.load_stranger()
+        return lambda pictures: network(pictures.cpu()), stranger.stranger_features(network)
+    judge = load_classifier(name, device)
+    return judge.forward_model.operator, classifier_features(judge)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="cifar10")
     parser.add_argument("--classifier", default="cifar10-classifier")
-    parser.add_argument("--judge", required=True, help="folder of an independent classifier of clean pictures")
+    parser.add_argument(
+        "--judge", required=True, help="folder of an independent classifier of clean pictures, or stranger"
+    )
     parser.add_argument("--data", required=True, help="labelled validation pictures (.npz)")
     parser.add_argument("--per-class", type=int, default=20)
     parser.add_argument("--scales", type=float, nargs="+", default=[0, 1, 2, 3, 5, 8])
@@ -45,13 +57,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     prior = load_prior(options.model, options.device)
     guide = load_classifier(options.classifier, prior.device).forward_model
-    judge = load_classifier(options.judge, prior.device)
-    features = classifier_features(judge)
+    judge, features = judge_of(options.judge, prior.device)
     known = load_labelled(options.data, prior.channels)
     real = torch.from_numpy(np.stack(known.pictures).transpose(0, 3, 1, 2).astype(np.float32) / 255)
 
     def right(pictures: torch.Tensor, label: int) -> float:
-        logits = judge.forward_model.operator(pictures.to(prior.device))
+        logits = judge(pictures.to(prior.device))
         return float((logits.argmax(dim=1) == label).float().mean())
 
     groups = [real[known.labels == k] for k in range(len(known.classes))]

@@ -15,11 +15,12 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import stranger
 import torch
 from harness import Timed, machine, seconds_per_call
 from PIL import Image
@@ -28,22 +29,15 @@ from torch import Tensor
 from invsolve.errors import SolveError, UsageError
 from invsolve.evaluation.sample_quality import Features, Quality, classifier_features, inception_features, quality
 from invsolve.models.score_model import ScoreModel
+from invsolve.options import SolveOptions
 from invsolve.pictures import to_pixels
 from invsolve.pretrained import load_classifier, load_prior
-from invsolve.samplers.sigmas import geometric
+from invsolve.samplers import calls_per_level, find_sampler
 from invsolve.tasks.generation import grid, ladder, sample
 from invsolve.training.sources import load_pictures
 
-LEVELS: dict[str, Callable[[int], int]] = {  # network calls -> noise levels
-    "ode": lambda calls: (calls + 1) // 2,
-    "heun_sde": lambda calls: (calls + 1) // 2,
-    "pc": lambda calls: (calls + 1) // 2,
-    "reverse_sde": lambda calls: calls,
-    "ancestral": lambda calls: calls,
-    "renoising": lambda calls: calls,
-    "multistep": lambda calls: calls,
-    "langevin": lambda calls: max(1, (calls - 1) // 5),
-}
+TABLE = ("ode", "heun_sde", "multistep", "ancestral", "reverse_sde", "pc", "langevin", "renoising")
+"""The samplers of the table."""
 
 
 def as_tensor(path: str, channels: int, count: int) -> Tensor:
@@ -66,10 +60,11 @@ def counts_for(calls: list[int], counts: list[int] | None) -> list[int]:
     return counts * len(calls) if len(counts) == 1 else counts
 
 
-def levels_for(sampler: str, prior: ScoreModel, calls: int) -> Tensor:
-    """Noise levels that cost about ``calls``: the textbook's geometric for annealed Langevin, Karras' for all others."""
-    count = LEVELS[sampler](calls)
-    return geometric(count, prior.sigma_min, prior.sigma_max) if sampler == "langevin" else ladder(prior, count)
+def levels_for(sampler: str, prior: ScoreModel, calls: int, dimension: int) -> Tensor:
+    """The sampler's own ladder, of as many noise levels as cost about ``calls``."""
+    each = calls_per_level(find_sampler(sampler))
+    count = (calls + 1) // 2 if each == 2 else max(1, (calls - 1) // round(each)) if each > 1 else calls
+    return ladder(prior, SolveOptions(steps=count, sampler=sampler), dimension)
 
 
 def as_row(found: Quality) -> str:
@@ -88,7 +83,7 @@ def measure(
 ) -> tuple[dict[str, Any], Tensor]:
     """One row of the table, and the pictures."""
     timed, started = Timed(prior), time.perf_counter()
-    sigmas = levels_for(sampler, prior, calls)
+    sigmas = levels_for(sampler, prior, calls, prior.channels * size[0] * size[1])
     drawn = sample(timed, size, samples=count, sampler=sampler, sigmas=sigmas, **run)
     seconds = time.perf_counter() - started
     pictures = (drawn.samples[:, 0].clamp(0, 1) * 255).round() / 255
@@ -102,13 +97,13 @@ def measure(
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="cifar10")
-    parser.add_argument("--features", default="cifar10-classifier", help="a classifier, or inception")
+    parser.add_argument("--features", default="cifar10-classifier", help="a classifier, inception, or stranger")
     parser.add_argument("--data", required=True, help="validation pictures: folder or .npz")
     parser.add_argument("--train", help="training pictures, for the figure of real ones")
     parser.add_argument("--real", type=int, default=2000, help="validation pictures to compare with")
     parser.add_argument("--calls", type=int, nargs="+", default=[20, 50, 100, 500])
     parser.add_argument("--counts", type=int, nargs="+", help="pictures at each of --calls (500, above 100 calls 200)")
-    parser.add_argument("--samplers", nargs="+", choices=LEVELS, default=list(LEVELS))
+    parser.add_argument("--samplers", nargs="+", choices=TABLE, default=TABLE)
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--save", type=Path, help="rows as JSON; those already there are not run again")
@@ -117,9 +112,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     counts = counts_for(options.calls, options.counts)
     prior = load_prior(options.model, options.device)
     guide = options.features
-    features = (
-        inception_features() if guide == "inception" else classifier_features(load_classifier(guide, prior.device))
-    )
+    named = {"inception": inception_features, stranger.NAME: stranger.stranger_features}
+    features = named[guide]() if guide in named else classifier_features(load_classifier(guide, prior.device))
     real = as_tensor(options.data, prior.channels, options.real)
     size = (prior.size, prior.size) if prior.size else (int(real.shape[-2]), int(real.shape[-1]))
     run = {"batch": options.batch}
@@ -135,9 +129,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         json.dumps(machine()), f"prior {prior.card.sha256[:12]}, features: {features.name}, {len(real)} real pictures"
     )
     needed = sum(calls * count for _, _, calls, count in plan)
-    each = seconds_per_call(
-        lambda: sample(prior, size, samples=options.batch, sampler="ode", sigmas=ladder(prior, 2), **run)
-    )
+    each = seconds_per_call(lambda: sample(prior, size, samples=options.batch, sampler="ode", steps=2, **run))
     print(f"{needed} network calls at {1 / each:.0f} a second: about {needed * each / 60:.0f} minutes", flush=True)
     for count in sorted(set(counts)) if options.train else []:
         best = quality(real, as_tensor(options.train, prior.channels, count), features)

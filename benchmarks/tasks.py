@@ -24,7 +24,7 @@ from harness import ONE_SAMPLE, SAMPLES, Case, Report, Table, arguments, mean_of
 from invsolve.errors import SolveError
 from invsolve.evaluation.coverage import ideal_coverage
 from invsolve.forward_models import projector
-from invsolve.options import SolveOptions
+from invsolve.options import COLORIZATION, INPAINTING, RECONSTRUCTION, SolveOptions
 from invsolve.pretrained import NetworkPrior, load_prior
 from invsolve.rules import MomentMatching, Rule
 from invsolve.samplers import Sampler, ancestral_corrected, renoising
@@ -35,9 +35,9 @@ SOLVING = SolveOptions(samples=4)
 
 
 class Method(NamedTuple):
-    """A rule, a sampler, and the noise levels that use up each budget."""
+    """A rule (None: the task's own), a sampler, and the noise levels that use up each budget."""
 
-    rule: str | Rule
+    rule: str | Rule | None
     sampler: str | Sampler
     levels: tuple[int, int, int]
 
@@ -53,7 +53,16 @@ METHODS = {
     "moment matching, multistep": Method(
         partial(MomentMatching, tolerance=0.2, steps=6), "multistep", (8, 16, 32)
     ),
+    "own rule, renoising": Method(None, "renoising", (50, 100, 200)),
+    "own rule, redrawing": Method("wiener", "redrawing", (50, 100, 200)),
+    "own rule, langevin": Method(None, "langevin", (10, 20, 40)),
+    "own rule, pc": Method(None, "pc", (25, 50, 100)),
+    "own rule, reverse SDE": Method(None, "reverse_sde", (50, 100, 200)),
+    "own rule, heun SDE": Method(None, "heun_sde", (25, 50, 100)),
+    "own rule, ODE": Method(None, "ode", (25, 50, 100)),
 }  # fmt: skip
+SEEDS = [name for name in METHODS if name.startswith("own")]
+"""The samplers of the seeds' papers beside today's defaults, each with the rule the command takes."""
 
 
 def inpainting(chosen: argparse.Namespace, prior: NetworkPrior) -> list[Case]:
@@ -79,6 +88,7 @@ def ct(chosen: argparse.Namespace, prior: NetworkPrior) -> list[Case]:
     return [ct_case(one, how, index, operator) for index, one in enumerate(slices)]
 
 
+OWN_RULES = {"inpainting": INPAINTING.rule, "colorization": COLORIZATION.rule, "ct": RECONSTRUCTION.rule}
 TASKS = {"inpainting": (inpainting, "photos"), "colorization": (colorization, "photos"), "ct": (ct, "ct")}
 
 
@@ -99,6 +109,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--independent", action="store_true", help="samples that are not in pairs of opposite noise")
     parser.add_argument("--lines", action="store_true", help="inpainting of lines instead of random pixels")
     parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument(
+        "--seeds", action="store_const", dest="only", const=SEEDS, help="only those of the seeds' papers"
+    )
     parser.add_argument("--budgets", type=int, nargs="+", choices=BUDGETS, default=BUDGETS)
     chosen = parser.parse_args(argv)
     if chosen.samples < 2:
@@ -112,7 +125,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name in chosen.only:
             method = METHODS[name]
             levels = method.levels[BUDGETS.index(budget)]
-            own = replace(options, steps=levels, rule=method.rule, sampler=method.sampler)
+            rule = OWN_RULES[chosen.task] if method.rule is None else method.rule
+            own = replace(options, steps=levels, rule=rule, sampler=method.sampler)
             try:
                 table = measure(cases, prior, own, baselines=False, quiet=True)
             except SolveError as error:  # a pair that diverges is a row too

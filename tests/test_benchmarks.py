@@ -400,3 +400,31 @@ def test_what_an_estimate_is_judged_by_is_stored_as_the_truth_is() -> None:
     assert units.stored(estimate) is estimate
     assert levels.unit_truth.shape == (1, 3, 4, 4) and float(levels.unit_truth.max()) == pytest.approx(128 / 255)
     assert units.unit_truth.shape == (1, 1, 4, 4)
+
+
+def test_the_strangers_weights_are_read_as_plain_arrays(tmp_path: Path) -> None:
+    """A file as Keras lays it out: convolutions (3, 3, in, out), dense layers (in, out); one number changed is seen."""
+    h5py = pytest.importorskip("h5py")
+    stranger = script("stranger")
+    torch.manual_seed(0)
+    network = stranger.Stranger().eval()
+    layers = {"conv2d": torch.nn.Conv2d, "batch_normalization": torch.nn.BatchNorm2d, "dense": torch.nn.Linear}
+    with h5py.File(tmp_path / "weights.h5", "w") as file:
+        for name, kind in layers.items():
+            for k, layer in enumerate(m for m in network.modules() if isinstance(m, kind)):
+                full = name if k == 0 else f"{name}_{k}"
+                parts = {"gamma": layer.weight, "beta": layer.bias}
+                if kind is torch.nn.BatchNorm2d:
+                    parts |= {"moving_mean": layer.running_mean, "moving_variance": layer.running_var}
+                else:
+                    order = (2, 3, 1, 0) if kind is torch.nn.Conv2d else (1, 0)
+                    parts = {"kernel": layer.weight.permute(order), "bias": layer.bias}
+                for part, values in parts.items():
+                    file[f"model_weights/{full}/{full}/{part}:0"] = values.detach().numpy()
+    picture = torch.rand(2, 3, 32, 32)
+    loaded = stranger.load_stranger(tmp_path / "weights.h5")
+    torch.testing.assert_close(loaded(picture), network(picture))
+    assert stranger.stranger_features(loaded)(picture).shape == (2, 512)
+    with h5py.File(tmp_path / "weights.h5", "a") as file:
+        file["model_weights/dense_2/dense_2/bias:0"][0] += 100.0
+    assert not torch.allclose(stranger.load_stranger(tmp_path / "weights.h5")(picture), network(picture))
