@@ -35,7 +35,8 @@ class EnergyDenoiser(EDMDenoiser):
     """
 
     def __init__(self, config: NetworkConfig) -> None:
-        if isinstance(config.sigma_data, tuple):
+        alike = not isinstance(config.sigma_data, tuple)
+        if not alike:
             raise ValueError("an energy wants one sigma_data for all channels")
         super().__init__(config)
 
