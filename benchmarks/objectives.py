@@ -1,7 +1,7 @@
 """Score-matching objectives, and energies: what a step and a call cost, and what is learned in equally many steps.
 
     python benchmarks/objectives.py
-    python benchmarks/objectives.py --train cifar10-train.npz --val cifar10-val.npz --steps 600
+    python benchmarks/objectives.py --train cifar10-train.npz --val cifar10-val.npz --steps 300
 
 Without pictures: milliseconds of loss and gradient against dimension, for a two-layer network of width 128 on d numbers and
 32 samples. The exact trace takes d backward passes; the sliced objectives take one per direction, whatever d.
@@ -138,7 +138,10 @@ def learned(options: argparse.Namespace) -> None:
         skew = asymmetry(state.ema, noisy, 0.3)
         table[name] = {"ms_per_step": round(step, 1), "ms_per_call": round(call, 1), "asymmetry": skew, "rms": errors}
         figures = "  ".join(f"{s:g}: {e:.4f}" for s, e in errors.items())
-        print(f"{name:<15} step {step:6.1f} ms  call {call:6.1f} ms  asymmetry {skew:.1e}  rms error at sigma {figures}", flush=True)
+        print(
+            f"{name:<15} step {step:6.1f} ms  call {call:6.1f} ms  asymmetry {skew:.1e}  rms error at sigma {figures}",
+            flush=True,
+        )
     print(json.dumps(table))
 
 
@@ -148,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--train", help="pictures of 32 x 32 or more, as for invsolve train")
     parser.add_argument("--val", help="pictures to validate on")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", help="names of variants")

@@ -41,7 +41,7 @@ class EnergyDenoiser(EDMDenoiser):
         super().__init__(config)
 
     def energy(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """E(x, sigma), (B,) float32, in nats: ``-log p_sigma(x)`` up to a number that depends on sigma only."""
+        """E(x, sigma), (B,), in nats: ``-log p_sigma(x)`` up to a number that depends on sigma only."""
         s = sigma[:, None, None, None]
         total = (s**2 + self.sigma_data**2).sqrt()
         gaussian = 0.5 * ((x - self.center) / total).square().flatten(1).sum(dim=1)
@@ -50,7 +50,7 @@ class EnergyDenoiser(EDMDenoiser):
 
     def potential(self, u: Tensor, c_noise: Tensor) -> Tensor:
         """phi, (B,)."""
-        f = self.net(u, c_noise).float()
+        f = super().raw(u, c_noise)
         return (u * f - 0.5 * f.square()).flatten(1).sum(dim=1)
 
     def raw(self, u: Tensor, c_noise: Tensor) -> Tensor:

@@ -280,8 +280,8 @@ class EDMDenoiser(nn.Module):
         return center + c_skip * centered + c_out * self.raw(c_in * centered, sigma.log() / 4)
 
     def raw(self, u: Tensor, c_noise: Tensor) -> Tensor:
-        """F(u, c_noise), float32."""
-        return self.net(u, c_noise).float()
+        """F(u, c_noise), of the type of ``u`` also where the network computes in bfloat16."""
+        return self.net(u, c_noise).to(u.dtype)
 
     @property
     def parameters_count(self) -> int:
