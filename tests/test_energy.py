@@ -170,7 +170,7 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path, generator: torch.Genera
         torch.testing.assert_close(x - 0.3**2 * slope, prior.denoise(x, 0.3), rtol=1e-5, atol=1e-5)
     # Noise levels that the prior does not know are the nearest it does, as in denoise.
     torch.testing.assert_close(prior.energy(x, 1e-9), prior.energy(x, torch.tensor([0.005, 0.005])))
-    denoised, transposed = denoise_with_jacobian(prior, x, 0.3)
+    _, transposed = denoise_with_jacobian(prior, x, 0.3)
     v = torch.randn(x.shape, generator=generator)
     with full_precision():
         h = 1e-2
