@@ -72,7 +72,7 @@ def train(
     energy: Annotated[
         bool,
         typer.Option(
-            "--energy", help="Make the score the gradient of a scalar, the energy; each network call costs about three."
+            "--energy", help="Make the score the gradient of a scalar, the energy; each network call costs about two."
         ),
     ] = False,
     time_limit: Annotated[
