@@ -3,11 +3,13 @@
     python benchmarks/objectives.py
     python benchmarks/objectives.py --train cifar10-train.npz --val cifar10-val.npz --steps 300
 
-Without pictures: milliseconds of processor time of loss and gradient against dimension, for a two-layer network of width 128 on d numbers and
-32 samples. The exact trace takes d backward passes; the sliced objectives take one per direction, whatever d.
+Times are processor time; set OMP_NUM_THREADS=1. Without pictures: milliseconds of loss and gradient against dimension, for a
+two-layer network of width 128 on d numbers and 32 samples. The exact trace takes d backward passes; the sliced objectives take
+one per direction, whatever d.
 
-With pictures: a small network is trained by every objective, and as an energy, on the same crops, noise levels and noise;
-then milliseconds of processor time of a step and of a call to the denoiser, and the rms denoising error on the validation pictures.
+With pictures: a small network is trained by every objective, and as an energy, on the same crops, noise levels and noise. Then
+milliseconds of a step and of a call to the denoiser for a batch of pictures, how far the denoiser's Jacobian is from symmetric,
+and the rms denoising error on the validation pictures.
 """
 
 from __future__ import annotations
