@@ -14,7 +14,7 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--model", default="cifar10")
 parser.add_argument("--classifier", default="cifar10-classifier")
 parser.add_argument("--guidance", type=float, default=3.0)
-parser.add_argument("--steps", type=int, default=20)
+parser.add_argument("--steps", type=int, default=25)
 parser.add_argument("--columns", type=int, default=4)
 options = parser.parse_args()
 

@@ -33,7 +33,7 @@ counts = photon_counts(project_slice(truth, geometry), I0, attenuation_per_unit(
 
 prior = load_prior("ct")
 operator = projector(geometry, prior.device)
-posterior = reconstruct_ct(counts, geometry, prior, samples=4, steps=16, i0=I0, operator=operator)
+posterior = reconstruct_ct(counts, geometry, prior, samples=4, steps=25, i0=I0, operator=operator)
 
 photons = TransmissionNoise(I0, attenuation_per_unit(PIXEL_MM))
 y, weight = photons.line_integrals(torch.from_numpy(counts)[None].to(prior.device))
