@@ -15,7 +15,7 @@ parser.add_argument("--model", default="cifar10")
 parser.add_argument("--classifier", default="cifar10-classifier")
 parser.add_argument("--guidance", type=float, default=3.0)
 parser.add_argument("--steps", type=int, default=25)
-parser.add_argument("--columns", type=int, default=8)
+parser.add_argument("--columns", type=int, default=4)
 options = parser.parse_args()
 
 prior = load_prior(options.model)

@@ -18,7 +18,7 @@ picture = np.asarray(Image.open(HERE / "astronaut-damaged.png")) / np.float32(25
 missing = np.asarray(Image.open(HERE / "astronaut-mask.png")) > 127  # (H, W), True = missing
 
 prior = load_prior("photos")
-posterior = inpaint(picture, missing, prior, samples=4, steps=25)
+posterior = inpaint(picture, missing, prior, samples=4, steps=16)
 
 sample, mean, std = (t.permute(1, 2, 0).numpy() for t in (posterior.samples[0, 0], posterior.mean[0], posterior.std[0]))
 strip = np.concatenate([picture, sample, mean, 4 * std], axis=1)

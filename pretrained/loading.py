@@ -21,12 +21,13 @@ from invsolve.atomic import write_files
 from invsolve.errors import ModelError, OutputError, first_line
 from invsolve.files import regular_file
 from invsolve.forward_models.classifier import NoiseConditionalClassifier
+from invsolve.models.energy import EnergyDenoiser, make_denoiser
 from invsolve.models.error_spectrum import ErrorSpectrum, SpectralCovariance, channel_mix
 from invsolve.models.expert import ExpertDenoiser
 from invsolve.models.ffdnet import FFDNet
 from invsolve.models.network import EDMDenoiser, NetworkConfig
 from invsolve.models.noisy_classifier import NoisyClassifier
-from invsolve.models.precision import autocast
+from invsolve.models.precision import autocast, full_precision
 from invsolve.models.score_model import ErrorCovariance, ScoreModel, Sigma
 from invsolve.models.tiling import tiled
 from invsolve.pretrained.card import Card, file_sha256, network_config
@@ -40,7 +41,8 @@ CARD = "card.json"
 SHIPPED = Path(__file__).resolve().parent
 
 PIXELS_AT_ONCE = 2**21
-"""The network sees at most so many pixels in one batch: about 2 GB of activations."""
+"""The network sees at most so many pixels in one batch: about 2 GB of activations; of an energy, which keeps them for the
+way back, a quarter."""
 
 TILE_CORE = 384
 """Pictures with more pixels than a 768 x 768 one are denoised in tiles with cores of this side."""
@@ -69,11 +71,11 @@ class NetworkPrior(ScoreModel):
 
     def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
         self.check_size(x)
-        level = torch.as_tensor(sigma, dtype=torch.float32, device=x.device).expand(len(x))
-        level = level.clamp(self.sigma_min, self.sigma_max)
+        level = self._level(x, sigma)
+        most = PIXELS_AT_ONCE // 4 if self.network.config.energy else PIXELS_AT_ONCE
 
         def whole(part: Tensor) -> Tensor:
-            count = max(1, PIXELS_AT_ONCE // (part.shape[-2] * part.shape[-1]))
+            count = max(1, most // (part.shape[-2] * part.shape[-1]))
             pieces = []
             with autocast(self.device):
                 for first in range(0, len(part), count):
@@ -84,6 +86,34 @@ class NetworkPrior(ScoreModel):
         if x.shape[-2] * x.shape[-1] <= (2 * TILE_CORE) ** 2 or not config.local:
             return whole(x)
         return tiled(whole, x, core=TILE_CORE, overlap=config.receptive_radius, multiple=config.multiple)
+
+    def energy(self, x: Tensor, sigma: Sigma) -> Tensor:
+        """Minus the log density of ``x0 + sigma z``, up to a number that depends on sigma only: (B,) float32, in nats.
+
+        ``denoise(x, sigma) = x - sigma^2 grad E(x, sigma)``. Energies of two pictures at one sigma compare; those at two
+        sigmas do not. Computed in float32 and of each picture as a whole, differentiable in x.
+
+        Parameters
+        ----------
+        x : (B, C, H, W), in the prior's units.
+        sigma : a number, or one per image (B,); clamped to the card's noise levels.
+
+        Raises
+        ------
+        ModelError : the prior was not trained with ``invsolve train --energy``.
+        """
+        if not isinstance(self.network, EnergyDenoiser):
+            raise ModelError(
+                f"prior {brief(self.card.name)} knows a score and no energy",
+                hint="train one with invsolve train --energy; invsolve.ode.density has the likelihood of any prior",
+            )
+        self.check_size(x)
+        with full_precision(), autocast(self.device):
+            return self.network.energy(x.float(), self._level(x, sigma))
+
+    def _level(self, x: Tensor, sigma: Sigma) -> Tensor:
+        level = torch.as_tensor(sigma, dtype=torch.float32, device=x.device).expand(len(x))
+        return level.clamp(self.sigma_min, self.sigma_max)
 
     def mse(self, sigma: float) -> float:
         """The card's validated error, interpolated in log-log; sigma^2 scaling below the first level.
@@ -235,7 +265,7 @@ def load_prior(name: str | Path = "photos", device: str | torch.device = "auto")
 
 def _denoiser(card: Card, config: NetworkConfig) -> EDMDenoiser | ExpertDenoiser:
     """The network that a prior's card describes."""
-    general = EDMDenoiser(config)
+    general = make_denoiser(config)
     if not card.expert:
         return general
     begin, alone, fade, end = card.expert["levels"]

@@ -348,6 +348,21 @@ def test_runs(name: str, arguments: list[str], capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out
 
 
+def test_objectives_learn_the_same_task(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Objectives and energies from the same pictures; an energy's Jacobian is symmetric."""
+    large = photos.parent / "large"
+    large.mkdir()
+    for path in photos.iterdir():
+        Image.open(path).resize((40, 40)).save(large / path.name)
+    arguments = ["--train", str(large), "--val", str(large), "--steps", "2", "--batch", "2", "--repeats", "1"]
+    script("objectives").main([*arguments, "--only", "dsm", "ssm-vr, energy"])
+    table = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert list(table) == ["dsm", "ssm-vr, energy"]
+    assert all(row["ms_per_step"] > 0 and row["ms_per_call"] > 0 for row in table.values())
+    assert all(0 < error < 1 for row in table.values() for error in row["rms"].values())
+    assert all(row["asymmetry"] < 0.01 for name, row in table.items() if "energy" in name)
+
+
 def test_timing(small_prior: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script("timing").main(["--model", str(small_prior), "--size", "16", "--samples", "2"])
     assert "network call" in capsys.readouterr().out

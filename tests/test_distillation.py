@@ -23,7 +23,8 @@ def batch(seed: int, count: int = 16) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     x0 = PRIOR.sample(count, generator).float()
     sigma = torch.linspace(0.01, 1.0, count)
-    return Batch(x0, sigma, torch.randn(x0.shape, generator=generator), torch.zeros(count, dtype=torch.int64))
+    z, none = torch.randn(x0.shape, generator=generator), torch.zeros(0, *x0.shape)
+    return Batch(x0, sigma, z, torch.zeros(count, dtype=torch.int64), none)
 
 
 def test_the_target_is_mixed_only_where_the_teacher_is_asked() -> None:

@@ -10,10 +10,20 @@ import torch
 from torch import Tensor
 
 from invsolve.errors import UsageError
+from invsolve.models.energy import make_denoiser
 from invsolve.models.gaussian import GaussianMixturePrior, GaussianPrior, smooth_gaussian_prior
-from invsolve.training.loss import loss_weight, stratified_sigma
+from invsolve.models.network import EDMDenoiser, NetworkConfig
+from invsolve.training.loss import (
+    Batch,
+    denoising_loss,
+    loss_weight,
+    score_matching_loss,
+    sliced_loss,
+    stratified_sigma,
+)
 from invsolve.training.objectives import denoising, draw_directions, implicit, likelihood_weight, sliced
-from invsolve.training.presets import SigmaDensity
+from invsolve.training.presets import Objective as Named
+from invsolve.training.presets import SigmaDensity, TrainingConfig
 
 SIGMA = 0.3
 Objective = Callable[[Callable[[Tensor], Tensor], Tensor, Tensor, torch.Generator], Tensor]
@@ -169,3 +179,86 @@ def test_likelihood_weighting(generator: torch.Generator) -> None:
 def test_unknown_directions_are_named(generator: torch.Generator) -> None:
     with pytest.raises(UsageError, match="directions"):
         draw_directions(torch.zeros(1, 2), 1, "cubic", generator)  # type: ignore[arg-type]
+
+
+def test_a_weight_scales_directions_apart(generator: torch.Generator) -> None:
+    """tr(Lambda ds/dx) + 1/2 s' Lambda s, exactly: along sqrt(d) times the basis v v' is the identity on average."""
+    x = torch.randn(3, 4, generator=generator, dtype=torch.float64)
+    weight = torch.rand(3, 4, generator=generator, dtype=torch.float64)
+    directions = 2 * torch.eye(4, dtype=torch.float64)[:, None].expand(4, 3, 4)
+    s = torch.sin(x) * x.flip(1)
+    expected = (weight * (torch.cos(x) * x.flip(1) + 0.5 * s.square())).sum(dim=1)
+    for reduced in (True, False):
+        found = sliced(
+            lambda x: torch.sin(x) * x.flip(1), x, directions, variance_reduced=reduced, weight=weight
+        ).detach()
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("energy", [False, True])
+@pytest.mark.parametrize("weighting", ["edm", "ncsn", "likelihood"])
+def test_losses_of_all_objectives_have_one_expectation(weighting: str, energy: bool) -> None:
+    """For any network, at any weights of levels and channels; by Monte Carlo over groups of pictures."""
+    torch.manual_seed(0)
+    config = NetworkConfig(
+        widths=(8, 32), encoder_blocks=(1, 1), decoder_blocks=(1,), attention_from=None if energy else 1, energy=energy
+    )
+    net, g = make_denoiser(config).requires_grad_(False), torch.Generator().manual_seed(0)
+    torch.nn.init.normal_(net.net.conv_out.weight, std=0.05)
+    prior, size, found = smooth_gaussian_prior((3, 4, 4)), 150, []
+    for _ in range(12):
+        x0 = prior.sample(size, g).float()
+        z, sigma = torch.randn(x0.shape, generator=g), torch.linspace(0.1, 1.0, size)
+        v, weights = draw_directions(x0, 1, "rademacher", g), (weighting, SigmaDensity(), (1.0, 2.0, 4.0))
+        denoised = denoising_loss(net, x0, sigma, z, *weights)
+        both = [sliced_loss(net, x0, sigma, z, v, *weights, variance_reduced=one).detach() for one in (True, False)]
+        found.append(torch.stack([denoised, *both]))
+    table = torch.stack(found)
+    for column, within in ((1, 0.06), (2, 0.2)):
+        difference = table[:, column] - table[:, 0]
+        error = float(difference.std()) / math.sqrt(len(difference))
+        assert error < within * float(table[:, 0].mean())
+        assert abs(float(difference.mean())) < 5 * error
+
+
+class LinearDenoiser(EDMDenoiser):
+    """D(x) = m + W(sigma) (x - m), W to be learned: of a Gaussian, the true denoiser at one W."""
+
+    def __init__(self, mean: Tensor, weight: Tensor) -> None:
+        super().__init__(NetworkConfig(channels=1, widths=(1,), encoder_blocks=(0,), decoder_blocks=()))
+        self.mean, self.weight = mean, torch.nn.Parameter(weight.clone())
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return self.mean + ((x - self.mean).flatten(1) @ self.weight.T).reshape(x.shape)
+
+
+@pytest.mark.parametrize("objective", ["dsm", "ssm", "ssm-vr"])
+def test_training_by_any_objective_ends_at_the_true_denoiser(objective: Named) -> None:
+    prior, g = smooth_gaussian_prior((1, 4, 4), length=1.0), torch.Generator().manual_seed(0)
+    config = TrainingConfig(objective=objective, weighting="ncsn")
+    count, eye = 20_000, torch.eye(16, dtype=torch.float64)
+    noisy = prior.covariance + SIGMA**2 * eye
+    true = prior.covariance @ torch.linalg.inv(noisy)
+    x0 = prior.sample(count, g)
+    z, sigma = torch.randn(x0.shape, generator=g, dtype=torch.float64), torch.full((count,), SIGMA, dtype=torch.float64)
+    directions = draw_directions(x0, {"dsm": 0, "ssm-vr": 1, "ssm": 8}[objective], "rademacher", g)
+    batch = Batch(x0, sigma, z, torch.zeros(count, dtype=torch.int64), directions)
+
+    def loss_and_gradient(model: LinearDenoiser) -> tuple[float, Tensor]:
+        loss = score_matching_loss(model, batch, config)
+        return float(loss.detach()), torch.autograd.grad(loss, model.weight)[0]
+
+    least, at_truth = loss_and_gradient(LinearDenoiser(prior.mean, true))
+    more, elsewhere = loss_and_gradient(LinearDenoiser(prior.mean, 0.5 * true))
+    assert at_truth.norm() < 0.1 * elsewhere.norm()
+    assert least < more
+    # The least that any denoiser can have, in NCSN's weight: its own error over sigma^2.
+    assert least == pytest.approx(prior.mse(SIGMA) / SIGMA**2, rel=0.1 if objective == "ssm" else 0.02)
+    # From nothing, by Newton's steps with the true curvature, 2 / (d sigma^2) times the covariance of x.
+    learned, rate = LinearDenoiser(prior.mean, 0 * eye), 0.5
+    for _ in range(16):
+        step = loss_and_gradient(learned)[1] @ torch.linalg.inv(noisy) * 16 * SIGMA**2 / 2
+        learned.weight.data -= rate * step
+    error = float((learned.weight.detach() - true).norm() / true.norm())
+    print(objective, error)
+    assert error < 0.15

@@ -147,6 +147,12 @@ def refused(kind: type[InvsolveError], *arguments: object) -> str:
         (UsageError, ["--name", ""], "--name"),
         (UsageError, ["--licence", "two\nlines"], "--licence"),
         (UsageError, ["--classifier", "--init", "photos"], "--init"),
+        (UsageError, ["--objective", "esm"], "objective 'esm'"),
+        (UsageError, ["--weighting", "flat"], "weighting 'flat'"),
+        (UsageError, ["--classifier", "--objective", "dsm"], "--objective"),
+        (UsageError, ["--classifier", "--weighting", "edm"], "--weighting"),
+        (UsageError, ["--classifier", "--energy"], "--energy"),
+        (UsageError, ["--preset", "thumbnails", "--energy"], "energy"),
     ],
 )
 def test_impossible_options_are_refused(
@@ -175,3 +181,22 @@ def test_unfit_validation_pictures_stop_before_the_first_step(
     np.savez(tmp_path / "val.npz", images=np.zeros(shape, np.uint8))
     refused(InputError, *command(data, tmp_path / "new"), "--val", tmp_path / "val.npz")
     assert not list((tmp_path / "new").iterdir())
+
+
+def test_objective_weighting_and_energy_are_on_the_card_and_bind_a_resumed_run(data: Path, tmp_path: Path) -> None:
+    chosen = ["--objective", "ssm-vr", "--weighting", "ncsn", "--energy", "-q"]
+    assert CliRunner().invoke(app, ["train", *command(data, tmp_path / "a"), *chosen]).exit_code == 0
+    card = load_prior(tmp_path / "a", "cpu").card
+    assert (card.training["objective"], card.training["weighting"], card.network["energy"]) == ("ssm-vr", "ncsn", True)
+    assert all(0 < error < 1 for _, error in card.validation_mse)
+    for part, others in (
+        ("objective", ["--objective", "ssm", *chosen[2:]]),
+        ("weighting", [*chosen[:2], "--weighting", "likelihood", "--energy"]),
+        ("network", chosen[:4]),
+    ):
+        assert part in refused(InputError, *command(data, tmp_path / "a"), *others)
+    assert CliRunner().invoke(app, ["train", *command(data, tmp_path / "b"), "-q"]).exit_code == 0
+    card = load_prior(tmp_path / "b", "cpu").card
+    assert (card.training["objective"], card.training["weighting"], card.network["energy"]) == ("dsm", "edm", False)
+    # Weights of a plain network mean something else in an energy.
+    assert "energy" in refused(UsageError, *command(data, tmp_path / "c"), "--energy", "--init", tmp_path / "b")

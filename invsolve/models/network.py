@@ -43,6 +43,7 @@ class NetworkConfig:
     attention_from : first level whose blocks end in self-attention over the picture; None keeps the network local.
     sigma_data : standard deviation of the data around ``center``, in the units of x; one, or one per channel.
     center : value subtracted from x before the network; one, or one per channel.
+    energy : whether the network's score is the gradient of a scalar; see :mod:`invsolve.models.energy`.
     """
 
     channels: int = 3
@@ -55,6 +56,7 @@ class NetworkConfig:
     sigma_data: float | tuple[float, ...] = 0.27
     center: float | tuple[float, ...] = 0.5
     attention_from: int | None = None
+    energy: bool = False
 
     def __post_init__(self) -> None:
         levels = len(self.widths)
@@ -99,7 +101,8 @@ class NetworkConfig:
             stride = self.stem * 2**level
             decoder = self.decoder_blocks[level] if level < len(self.decoder_blocks) else 0
             radius += 2 * stride * (self.encoder_blocks[level] + decoder)
-        return radius + self.multiple - 1
+        radius += self.multiple - 1
+        return 2 * radius if self.energy else radius  # a gradient goes the way back as well
 
 
 class NoiseEmbedding(nn.Module):
@@ -274,8 +277,11 @@ class EDMDenoiser(nn.Module):
         c_out = s * sigma_data / (s**2 + sigma_data**2).sqrt()
         c_in = 1 / (s**2 + sigma_data**2).sqrt()
         centered = x - center
-        raw = self.net(c_in * centered, sigma.log() / 4)
-        return center + c_skip * centered + c_out * raw.float()
+        return center + c_skip * centered + c_out * self.raw(c_in * centered, sigma.log() / 4)
+
+    def raw(self, u: Tensor, c_noise: Tensor) -> Tensor:
+        """F(u, c_noise), of the type of ``u`` also where the network computes in bfloat16."""
+        return self.net(u, c_noise).to(u.dtype)
 
     @property
     def parameters_count(self) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from invsolve.models.energy import make_denoiser
 from invsolve.models.network import EDMDenoiser
 from invsolve.training.loss import Batch, Task, weighted_error
 from invsolve.training.presets import TrainingConfig
@@ -38,7 +39,7 @@ def distilling(teacher: Teacher, levels: tuple[float, float], share: float) -> T
             config.channel_weights,
         )  # fmt: skip
 
-    return Task(build=lambda config: EDMDenoiser(config.network), loss=loss)
+    return Task(build=lambda config: make_denoiser(config.network), loss=loss)
 
 
 @torch.no_grad()

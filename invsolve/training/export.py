@@ -99,6 +99,7 @@ def _card(
             "seconds": round(state.seconds),
             "batch": config.batch,
             "crop": config.crop,
+            "objective": config.objective,
             "weighting": config.weighting,
             "density": asdict(config.density),
             "augmentation": asdict(config.augmentation),

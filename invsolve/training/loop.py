@@ -1,4 +1,4 @@
-"""Training a noise-conditional network: priors by denoising score matching at all noise levels, and, with another
+"""Training a noise-conditional network: priors by score matching at all noise levels, and, with another
 :class:`Task`, classifiers (``invsolve.training.classifier``).
 
 Crops, noise levels and noise are drawn from (seed, step), so a resumed run repeats an unbroken one.
@@ -35,6 +35,7 @@ from invsolve.training.checkpoint import (
 from invsolve.training.crops import check_shrinkable, crop_size, halve, numbered_crops, unit_scale
 from invsolve.training.interrupt import deferred_interrupt
 from invsolve.training.loss import DENOISING, Batch, M, Task, stratified_sigma
+from invsolve.training.objectives import draw_directions
 from invsolve.training.presets import TrainingConfig
 from invsolve.training.sources import Picture
 
@@ -112,7 +113,9 @@ def batch_at(
     generator = torch.Generator().manual_seed(_torch_seed(config, step))
     sigma = stratified_sigma(count, config.density, generator)
     z = torch.randn(crops.shape, generator=generator)
-    return Batch(crops, sigma, z, torch.tensor([0 if labels is None else int(labels[n]) for n in numbers]))
+    directions = draw_directions(z, 0 if config.objective == "dsm" else 1, "rademacher", generator)
+    known = torch.tensor([0 if labels is None else int(labels[n]) for n in numbers])
+    return Batch(crops, sigma, z, known, directions)
 
 
 def _torch_seed(config: TrainingConfig, step: int) -> int:

@@ -3,6 +3,10 @@
 The loss is EDM's (Karras et al. 2022, eq. 8): ``E |D(x0 + sigma z, sigma) - x0|^2 / c_out(sigma)^2``, unit weight
 for every level, with an explicit density p(sigma). Denoising score matching (Vincent 2011; NCSN eq. 6 with
 lambda = sigma^2) is the same loss with weight ``1 / sigma^2``, and stays available as ``weighting="ncsn"``.
+
+Sliced score matching (Song, Garg, Shi & Ermon 2019) of the noisy pictures at each level is the other objective: it is told
+neither the clean picture nor the noise. Weighted alike, and with the constant by which the two differ, it has the denoising
+loss as its expectation.
 """
 
 from __future__ import annotations
@@ -13,9 +17,11 @@ from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from invsolve.models.energy import make_denoiser
 from invsolve.models.network import EDMDenoiser
-from invsolve.training.objectives import likelihood_weight
+from invsolve.training.objectives import likelihood_weight, sliced
 from invsolve.training.presets import SigmaDensity, TrainingConfig
 
 
@@ -50,11 +56,22 @@ def weighted_error(
 ) -> Tensor:
     """Mean over pixels and batch of the weighted ``|denoised - target|^2``; (B, C, H, W) each, sigma (B,)."""
     per_channel = (denoised - target).square().mean(dim=(2, 3))
+    return (weight_per_channel(sigma, sigma_data, weighting, density, channel_weights) * per_channel).mean()
+
+
+def weight_per_channel(
+    sigma: Tensor,
+    sigma_data: Tensor,
+    weighting: str,
+    density: SigmaDensity | None = None,
+    channel_weights: Sequence[float] = (),
+) -> Tensor:
+    """:func:`loss_weight`, shared out among the channels; (B, 1 or C) for sigma (B,)."""
     weights = loss_weight(sigma[:, None], sigma_data.flatten(), weighting, density)
-    if channel_weights:
-        shares = per_channel.new_tensor(channel_weights)
-        weights = weights * shares / shares.mean()
-    return (weights * per_channel).mean()
+    if not channel_weights:
+        return weights
+    shares = sigma.new_tensor(channel_weights)
+    return weights * shares / shares.mean()
 
 
 def denoising_loss(
@@ -71,6 +88,48 @@ def denoising_loss(
     return weighted_error(denoised, x0, sigma, model.sigma_data, weighting, density, channel_weights)
 
 
+def sliced_loss(
+    model: EDMDenoiser,
+    x0: Tensor,
+    sigma: Tensor,
+    z: Tensor,
+    directions: Tensor,
+    weighting: str,
+    density: SigmaDensity | None = None,
+    channel_weights: Sequence[float] = (),
+    *,
+    variance_reduced: bool = True,
+) -> Tensor:
+    """Sliced score matching of ``x = x0 + sigma z``, in the units of :func:`denoising_loss` and with the same expectation.
+
+    Of ``1/2 |s + z / sigma|^2``, whose mean over z given x is the implicit objective ``tr(ds/dx) + 1/2 |s|^2`` plus
+    ``d / (2 sigma^2)`` (Stein's identity, in :mod:`invsolve.training.objectives` as "a constant"), the denoising loss is
+    2 weight sigma^4 / d. Song, Garg, Shi & Ermon 2019, eq. 7 (SSM) and, ``variance_reduced``, eq. 8 (SSM-VR).
+
+    Parameters
+    ----------
+    x0, z : (B, C, H, W).
+    sigma : (B,).
+    directions : (M, B, C, H, W), M random directions per picture with E[v v'] = 1.
+    weighting, density, channel_weights : as for :func:`weighted_error`.
+    """
+    s = sigma[:, None, None, None]
+    weight = weight_per_channel(sigma, model.sigma_data, weighting, density, channel_weights)[..., None, None]
+
+    def score(x: Tensor) -> Tensor:
+        return (model(x, sigma) - x) / s**2
+
+    with sdpa_kernel(SDPBackend.MATH):  # the other kernels of attention cannot be differentiated twice
+        found = sliced(
+            score,
+            x0 + s * z,
+            directions,
+            variance_reduced=variance_reduced,
+            weight=2 * weight * s**4 / x0[0].numel(),
+        )
+    return found.mean() + (weight * s**2).mean()
+
+
 class Batch(NamedTuple):
     """One step's data, in the prior's units."""
 
@@ -78,6 +137,7 @@ class Batch(NamedTuple):
     sigma: Tensor  # (B,)
     z: Tensor  # standard normal noise shaped as x0
     labels: Tensor  # (B,) int64, zeros where the pictures have none
+    directions: Tensor  # (M, B, C, H, W) random signs, M = 0 unless the objective is sliced
 
     def to(self, device: torch.device) -> Batch:
         return Batch(*(t.to(device) for t in self))
@@ -94,9 +154,13 @@ class Task(Generic[M]):
     loss: Callable[[M, Batch, TrainingConfig], Tensor]
 
 
-DENOISING: Task[EDMDenoiser] = Task(
-    build=lambda config: EDMDenoiser(config.network),
-    loss=lambda model, batch, config: denoising_loss(
-        model, batch.x0, batch.sigma, batch.z, config.weighting, config.density, config.channel_weights
-    ),
-)
+def score_matching_loss(model: EDMDenoiser, batch: Batch, config: TrainingConfig) -> Tensor:
+    """The loss of the configuration's objective."""
+    weights = (config.weighting, config.density, config.channel_weights)
+    if config.objective == "dsm":
+        return denoising_loss(model, batch.x0, batch.sigma, batch.z, *weights)
+    reduced = config.objective == "ssm-vr"
+    return sliced_loss(model, batch.x0, batch.sigma, batch.z, batch.directions, *weights, variance_reduced=reduced)
+
+
+DENOISING: Task[EDMDenoiser] = Task(build=lambda config: make_denoiser(config.network), loss=score_matching_loss)

@@ -46,7 +46,9 @@ def implicit(score: Score, x: Tensor) -> Tensor:
     return trace + 0.5 * flat.square().sum(dim=1)
 
 
-def sliced(score: Score, x: Tensor, directions: Tensor, *, variance_reduced: bool = True) -> Tensor:
+def sliced(
+    score: Score, x: Tensor, directions: Tensor, *, variance_reduced: bool = True, weight: Tensor | None = None
+) -> Tensor:
     """Sliced score matching, (B,), with one backward pass per direction.
 
     Parameters
@@ -55,13 +57,17 @@ def sliced(score: Score, x: Tensor, directions: Tensor, *, variance_reduced: boo
     directions : (M, B, ...), M directions per image with E[v v'] = 1; see :func:`draw_directions`.
     variance_reduced : |s|^2 in place of its projections' (v' s)^2: SSM-VR, or the implicit objective with Hutchinson's
         trace.
+    weight : Lambda, positive, broadcast to ``x``: what is minimised is ``1/2 (s - grad log p)' Lambda (s - grad log p)``, up
+        to a constant. One unless given.
     """
     x = _leaf(x)
-    s = score(x)
+    # tr(Lambda ds/dx) + 1/2 s' Lambda s is the objective of r s, with r^2 = Lambda, along directions r v.
+    root = x.new_ones(()) if weight is None else weight.sqrt()
+    s = root * score(x)
     total = x.new_zeros(len(x))
     for v in directions:
         projected = (s * v).flatten(1).sum(dim=1)
-        curvature = (_gradient(projected.sum(), x) * v).flatten(1).sum(dim=1)
+        curvature = (_gradient(projected.sum(), x) * root * v).flatten(1).sum(dim=1)
         total = total + curvature + (0 if variance_reduced else 0.5 * projected.square())
     mean = total / len(directions)
     return mean + 0.5 * s.flatten(1).square().sum(dim=1) if variance_reduced else mean

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +13,12 @@ from invsolve.colours import LUMA_GAIN, Colours
 from invsolve.errors import UsageError
 from invsolve.models.network import NetworkConfig
 from invsolve.training.crops import Augmentation
+
+Objective = Literal["dsm", "ssm", "ssm-vr"]
+"""How the score is learned: from the noise that was put in, or sliced, without looking at it; see :mod:`invsolve.training.loss`."""
+
+Weighting = Literal["edm", "ncsn", "likelihood"]
+"""How much each noise level counts; see :func:`invsolve.training.loss.loss_weight`."""
 
 MOST_STEPS = 10**9
 MOST_CROPS = 2**16
@@ -50,7 +56,8 @@ class TrainingConfig:
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
     density: SigmaDensity = field(default_factory=SigmaDensity)
-    weighting: Literal["edm", "ncsn", "likelihood"] = "edm"
+    objective: Objective = "dsm"
+    weighting: Weighting = "edm"
     channel_weights: tuple[float, ...] = ()  # of each channel in the loss; none: all alike
     steps: int = 10_500
     batch: int = 32
@@ -72,6 +79,14 @@ class TrainingConfig:
         for name, least, most in limits:
             if not least <= getattr(self, name) <= most:
                 raise UsageError(f"{name} {getattr(self, name)}", hint=f"wanted {least} to {most}")
+        for name, known in (("objective", get_args(Objective)), ("weighting", get_args(Weighting))):
+            if getattr(self, name) not in known:
+                raise UsageError(f"{name} {getattr(self, name)!r}", hint=f"wanted {', '.join(known)}")
+        if self.network.energy and isinstance(self.network.sigma_data, tuple):
+            raise UsageError(
+                "an energy of channels with scales of their own",
+                hint="train an energy with a preset whose channels are alike, such as photos",
+            )
 
 
 ONE_SIZE = TrainingConfig(crop=32, crop_late=32, scale_odds=(1.0,), augmentation=Augmentation("mirror"))
