@@ -18,6 +18,7 @@ from invsolve.samplers.predictor_corrector import predictor_corrector
 from invsolve.samplers.redrawing import redrawing
 from invsolve.samplers.renoising import ancestral, renoising
 from invsolve.samplers.reverse_sde import reverse_sde
+from invsolve.samplers.sde_adaptive import sde_adaptive
 from invsolve.samplers.split_gibbs import split_gibbs
 from invsolve.samplers.twisted import twisted
 
@@ -35,6 +36,7 @@ SAMPLERS: dict[str, Sampler] = {
     "twisted": twisted,
     "pc": predictor_corrector,
     "reverse_sde": reverse_sde,
+    "sde_adaptive": sde_adaptive,
     "heun_sde": heun_sde,
     "ode": ode,
     "ode_adaptive": ode_adaptive,
@@ -72,6 +74,7 @@ __all__ = [
     "renoising",
     "reverse_sde",
     "sampler_name",
+    "sde_adaptive",
     "split_gibbs",
     "twisted",
 ]
