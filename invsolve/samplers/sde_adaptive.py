@@ -21,7 +21,8 @@ FIRST           h_init, of a time that runs from 1 to 0
 
 Unlike the paper's, a rejected step does not forget its noise: drawing anew until the error is small would prefer small
 noise. The next, shorter step takes its part of the same Brownian path (Levy's bridge; Rackauckas & Nie 2017, "Adaptive
-methods for stochastic differential equations via natural embeddings and rejection sampling with memory", RSwM1).
+methods for stochastic differential equations via natural embeddings and rejection sampling with memory", RSwM1). And steps
+come in eight lengths an octave, so that a picture does not depend on the rounding of its batch.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ SHORTEST = 1e-9
 
 SMALLEST_ERROR = 1e-9
 """An image's error counts as at least this, so that the next step is a number."""
+
+GRID = 8
+"""Step lengths in an octave."""
 
 SAME_TIME = 1e-12
 """Rests of a segment shorter than this share of it are rounding."""
@@ -106,7 +110,7 @@ def sde_adaptive(
         here = per_image(taken, u).bool()
         u, u_last = torch.where(here, u_better, u), torch.where(here, u_euler, u_last)
         t = torch.where(taken, t_next, t)
-        proposed = SAFETY * h * error.clamp(min=SMALLEST_ERROR) ** -EXPONENT
+        proposed = _on_grid(SAFETY * h * error.clamp(min=SMALLEST_ERROR) ** -EXPONENT)
         # A step cut short because the path is known so far only says nothing against the length that was wanted.
         h = torch.minimum(t - end, torch.where(taken & (h < wanted), torch.maximum(proposed, wanted), proposed))
         if not bool((h >= SHORTEST * (start - end))[t > end].all()):
@@ -125,6 +129,15 @@ def sde_adaptive(
         if callback is not None:
             callback(StepInfo(len(levels) - 1, len(levels) - 1, positive[-1], x, x))
     return x
+
+
+def _on_grid(h: Tensor) -> Tensor:
+    """The next shorter step of a fixed geometric progression; 0 stays.
+
+    Errors depend on steps and steps on errors, at the edge of stability: in a number with all its digits the rounding of
+    another batch would grow from step to step.
+    """
+    return torch.exp2((h.log2() * GRID).floor() / GRID)
 
 
 class _BrownianPath:
