@@ -4,18 +4,23 @@
 Carlo: bias in posterior standard deviations / standard deviation over the exact one, on each SDE's own ladder (even in its
 time; ``edm`` has Karras' levels). ``calls``: the two-mode prior of examples/two_modes.py from noise 20, by 20000 draws: share,
 mean and standard deviation of the bright mode (0.700, 1.000, 0.300) beside the largest of their errors; the adaptive solver's calls
-are means over images alone.
+are means over images alone. ``rejected``: the same with the noise of rejected steps drawn anew, as the paper's Algorithm 1
+has it, and with the path remembered.
 
     python benchmarks/sdes.py exact
     python benchmarks/sdes.py calls
+    python benchmarks/sdes.py rejected
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -59,7 +64,7 @@ def two_modes() -> GaussianMixturePrior:
 
 
 class Working(CountedModel):
-    """Counts the pictures whose noise level differs from the last one's lowest: those that are still under way."""
+    """Counts the pictures above the ``last`` noise level, those that are still under way, and one call more for each."""
 
     def __init__(self, model: ScoreModel, last: float) -> None:
         super().__init__(model)
@@ -71,34 +76,36 @@ class Working(CountedModel):
 
 
 def measure(name: str, sampler: Sampler, sigmas: Tensor, draws: int) -> None:
-    """One row of the table of calls."""
+    """One row of the table of calls; where only the ends of a ladder matter, those of pictures that are done are left out."""
     generator, started = torch.Generator().manual_seed(0), time.perf_counter()
 
     def noise(x: Tensor) -> Tensor:
         return torch.randn(x.shape, generator=generator, dtype=x.dtype)
 
-    counted = Working(two_modes(), float(sigmas[-2]))
+    counted = Working(two_modes(), SIGMA_MIN if len(sigmas) == 3 else 0.0)
     start = counted.model.components[0].mean * 0  # type: ignore[attr-defined]
     x = start + SIGMA_MAX * noise(start.expand(draws, *start.shape))
-    second = sampler(counted, x, sigmas, noise)[..., 1].flatten()
+    drawn = sampler(counted, x, sigmas, noise)
+    second = drawn[..., 1].flatten()
     bright = second[second > 0]
     share, mean, spread = len(bright) / draws, float(bright.mean()), float(bright.std())
     worst = max(abs(share - SHARE), abs(mean - MEAN), abs(spread - SPREAD))
     seconds = time.perf_counter() - started
     print(
-        f"{name:<34} {counted.calls / draws:7.1f} calls  {share:.3f} {mean:.3f} {spread:.3f}  error {worst:.3f}  {seconds:.1f} s",
+        f"{name:<34} {counted.calls / draws:7.1f} calls  {share:.3f} {mean:.3f} {spread:.3f}  error {worst:.3f}"
+        f"  first value {float(drawn[..., 0].std()):.3f}  {seconds:.1f} s",
         flush=True,
     )
 
 
 def calls(draws: int) -> None:
     """The table of calls against error."""
-    deviation = (SHARE * (1 - SHARE) / draws) ** 0.5
+    ends, deviation = karras(2, SIGMA_MIN, SIGMA_MAX), (SHARE * (1 - SHARE) / draws) ** 0.5
     print(f"Monte Carlo: the share of {draws} exact draws has a standard deviation of {deviation:.3f}")
     for sde in ("vp", "subvp", "ve", "edm"):
         for rtol in (0.5, 0.2, 0.1, 0.05, 0.02):
             sampler = partial(sde_adaptive, sde=sde, rtol=rtol, atol=0.2 * rtol)
-            measure(f"sde_adaptive, {sde}, rtol {rtol}", sampler, karras(2, SIGMA_MIN, SIGMA_MAX), draws)
+            measure(f"sde_adaptive, {sde}, rtol {rtol}", sampler, ends, draws)
     for sde in SDES:
         for steps in (25, 50, 100, 200, 400):
             measure(
@@ -108,16 +115,33 @@ def calls(draws: int) -> None:
         measure("heun_sde", heun_sde, karras(steps, SIGMA_MIN, SIGMA_MAX), draws)
 
 
+def rejected(draws: int) -> None:
+    """Noise of rejected steps drawn anew, and remembered."""
+    path = sys.modules["invsolve.samplers.sde_adaptive"].BrownianPath
+    forgetful = mock.patch.object(path, "put_back", lambda path, h, dw, rejected: None)
+    for rtol in (0.5, 0.1, 0.03):
+        sampler = partial(sde_adaptive, rtol=rtol, atol=0.2 * rtol)
+        for name, way in (("remembered", nullcontext()), ("drawn anew", forgetful)):
+            with way:
+                measure(f"{name}, rtol {rtol}", sampler, karras(2, SIGMA_MIN, SIGMA_MAX), draws)
+                found = verify(problems["inpainting"](0), rule="exact", sampler=sampler, steps=2, samples=draws // 10)
+            print(
+                f"{'':<12} inpainting, 192 values: bias {found.bias:.3f}, ratio {found.std_ratio:.3f} "
+                f"+-{found.std_ratio_error:.3f}, coverage {found.coverage:.3f}, KSD p {found.ksd_p:.3f}, {found.calls:.0f} calls",
+                flush=True,
+            )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=("exact", "calls"))
+    parser.add_argument("table", choices=("exact", "calls", "rejected"))
     parser.add_argument("--calls", type=int, nargs="+", default=[25, 50, 100, 200], help="of the exact laws")
     parser.add_argument("--samples", type=int, default=20_000, help="draws of the two modes")
     chosen = parser.parse_args(argv)
     if chosen.table == "exact":
         exact(chosen.calls)
     else:
-        calls(chosen.samples)
+        {"calls": calls, "rejected": rejected}[chosen.table](chosen.samples)
 
 
 if __name__ == "__main__":

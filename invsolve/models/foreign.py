@@ -90,7 +90,9 @@ def chain_label(alphas_bar: Tensor, sde: SDE) -> Curve:
     sde : a VP SDE, whose betas do not matter here.
     """
     if alphas_bar.ndim != 1 or not bool((alphas_bar.diff() < 0).all()) or not 0 < float(alphas_bar[-1]) < 1:
-        raise UsageError("alphas_bar is not a falling sequence in (0, 1)", hint="pass the cumulative product of 1 - beta")
+        raise UsageError(
+            "alphas_bar is not a falling sequence in (0, 1)", hint="pass the cumulative product of 1 - beta"
+        )
     logs = 0.5 * torch.log((1 - alphas_bar.double()) / alphas_bar.double())
 
     def label(t: Tensor) -> Tensor:
