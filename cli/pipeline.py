@@ -160,7 +160,7 @@ def announce_time(task: Task, prior: NetworkPrior, wanted: SolveOptions) -> None
     """Say how long it will take, where that is long, and what would be quicker; from the time of one small call."""
     import torch
 
-    from invsolve.samplers import calls_per_level, find_sampler
+    from invsolve.samplers import expected_calls, find_sampler
     from invsolve.solver import task_ladder
 
     side = prior.size or 64
@@ -171,7 +171,7 @@ def announce_time(task: Task, prior: NetworkPrior, wanted: SolveOptions) -> None
     per_pixel = (time.perf_counter() - started) / side**2
     levels = len(task_ladder(wanted, prior.sigma_min, wanted.sigma_start or 1.0, prior.channels * round(task.work))) - 1
     sampler = find_sampler(wanted.sampler) if isinstance(wanted.sampler, str) else wanted.sampler
-    calls = round(calls_per_level(sampler) * levels * wanted.samples)
+    calls = round(expected_calls(sampler, levels) * wanted.samples)
     seconds = per_pixel * task.work * calls
     if seconds > LONG:
         quicker = ["--samples 1"] * (wanted.samples > 1) + [f"--steps {levels // 2}"] * (levels == wanted.steps > 20)

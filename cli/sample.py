@@ -38,7 +38,7 @@ Size = Annotated[
 FreeSampler = Annotated[
     str,
     typer.Option(
-        help="heun_sde, ode, ode_adaptive, pc, reverse_sde, ancestral, langevin or renoising.",
+        help="heun_sde, ode, ode_adaptive, pc, reverse_sde, sde_adaptive, ancestral, langevin or renoising.",
         rich_help_panel="Sampler",
     ),
 ]

@@ -61,7 +61,7 @@ def test_calls_at_a_level_are_what_a_run_counts(gaussian: GaussianPrior) -> None
     generator = torch.Generator().manual_seed(0)
     forward_model = ForwardModel(Identity(gaussian.shape), GaussianNoise(0.1))
     y = gaussian.sample(1, generator)
-    names = [name for name in SAMPLERS if name not in ("ode_adaptive", "split_gibbs", "twisted")]
+    names = [name for name in SAMPLERS if name not in ("ode_adaptive", "sde_adaptive", "split_gibbs", "twisted")]
     for name in [*names, "langevin(langevin_steps=3)", "pc(corrector_steps=2)", "daps(ode_steps=2)"]:
         rule = "wiener" if name == "redrawing" else "proximal"
         levels, sampler = 12, partial(_find(name)) if name.endswith(")") else SAMPLERS[name]

@@ -29,6 +29,7 @@ REFUSED = {
     ("classifier_gradient", "split_gibbs"),
     ("classifier_gradient", "daps"),
     ("replacement", "ode_adaptive"),
+    ("replacement", "sde_adaptive"),
 }
 """Pairs that cannot be; the table of docs/samplers.md says the same."""
 
@@ -37,6 +38,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "split_gibbs": {"sweeps": 1},
     "twisted": {"particles": 3},
     "ode_adaptive": {"rtol": 1e-2, "atol": 1e-2},
+    "sde_adaptive": {"rtol": 0.5, "atol": 0.1},
 }
 
 

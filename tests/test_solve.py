@@ -169,7 +169,7 @@ def test_wrong_arguments_are_named(options: dict[str, object], message: str, gau
         ({"sigma_start": 0.001}, "sigma_max 0.001"),
         ({"levels": 30}, "neither solve nor the sampler 'renoising' knows 'levels' .*the sampler takes eta"),
         ({"noise": 0.1}, "knows 'noise'"),
-        ({"sampler": "ode", "eta": 0.5}, "'ode' knows 'eta' .*takes nothing more"),
+        ({"sampler": "ancestral", "eta": 0.5}, "'ancestral' knows 'eta' .*takes nothing more"),
         ({"lam": 0.5}, "arguments of a rule go with its name"),
     ],
 )

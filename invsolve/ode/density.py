@@ -5,6 +5,9 @@ log density falls by the divergence ``d - tr(dD/dx)``, so
 
     log p(x) = log N(x_T; center, sigma_max^2 + sigma_data^2) + integral of (d - tr dD/dx) du.
 
+In the state u = alpha (x - c) / unit of another SDE the ODE, ``du / dt = f u - g^2 / 2 grad log p_t(u)``, has the divergence
+``f d - g^2 / 2 (tr dD/dx - d) / std^2``, and log p(x) is log p(u) + d log(alpha / unit) at either end: the same number.
+
 The trace is Hutchinson's estimate ``v' (dD/dx) v`` with Rademacher v (Hutchinson 1990; Grathwohl et al. 2019), several
 per picture, whose spread is the Monte Carlo error; for small d it can be exact.
 
@@ -24,6 +27,7 @@ from torch import Tensor
 from invsolve.errors import InputError, UsageError
 from invsolve.models.precision import full_precision
 from invsolve.models.score_model import ScoreModel
+from invsolve.models.sde import SDEName, find_sde
 from invsolve.ode.flow import integrate
 
 LEVELS = 255
@@ -59,6 +63,7 @@ def log_density(
     center: float | Tensor = 0.5,
     rtol: float = 1e-4,
     atol: float = 1e-4,
+    sde: SDEName = "ve",
 ) -> Density:
     """log p(x) of one picture at the model's lowest noise level, in nats.
 
@@ -71,8 +76,9 @@ def log_density(
     generator : draws the probes.
     center : mean of the model's law at sigma_max, where it counts as Gaussian.
     rtol, atol : bounds of a step's error.
+    sde : whose state and time the ODE is followed in: "ve" (x itself, in log(sigma)), "edm", "vp" or "subvp".
     """
-    d, sigma_max = x[0].numel(), model.sigma_max
+    process, first, last, d = find_sde(sde), model.sigma_min, model.sigma_max, x[0].numel()
     generator = generator or torch.Generator().manual_seed(0)
     if exact_trace:
         directions = torch.eye(d, dtype=x.dtype)
@@ -84,21 +90,30 @@ def log_density(
     def velocity(state: Tensor, sigma: float) -> Tensor:
         nonlocal calls
         calls += 1
+        t, u = process.time_of(sigma), state[:d].reshape(x.shape)
         with torch.enable_grad():
-            here = state[:d].reshape(x.shape).detach().requires_grad_()
+            here = process.picture(u, t).detach().requires_grad_()
             denoised = model.denoise(here, sigma)
             traces = quadratic_forms(denoised, here, directions)
-        divergence = d - (traces.sum()[None] if exact_trace else traces)
-        return torch.cat([(here - denoised).detach().flatten(), divergence])
+        f, share = float(process.drift(t)), 0.5 * float(process.diffusion(t) / process.std(t)) ** 2
+        divergence = f * d + share * (d - (traces.sum()[None] if exact_trace else traces))
+        score = process.score((denoised.detach() - here.detach()) / sigma**2, t)
+        return torch.cat([process.velocity(u, score, t).flatten(), divergence])
 
     unknowns = 1 if exact_trace else len(directions)
-    state = torch.cat([x.flatten(), x.new_zeros(unknowns)])
+    t_first, t_last = process.time_of(first), process.time_of(last)
+    state = torch.cat([process.state(x, t_first).flatten(), x.new_zeros(unknowns)])
     with full_precision():
-        end = integrate(velocity, state, model.sigma_min, sigma_max, rtol=rtol, atol=atol)
-    variance = sigma_max**2 + model.sigma_data**2
-    squares = (end[:d].reshape(x.shape) - center).double().square().sum()
+        end = integrate(
+            velocity, state, first, last, rtol=rtol, atol=atol,
+            time=lambda sigma: float(process.time_of(sigma)), level=lambda t: float(process.sigma(t)),
+        )  # fmt: skip
+    variance = last**2 + model.sigma_data**2
+    squares = (process.picture(end[:d].reshape(x.shape), t_last) - center).double().square().sum()
     prior_term = -0.5 * (squares / variance + d * math.log(2 * math.pi * variance))
-    return Density((prior_term + end[d:].double()).cpu(), calls)
+    stretched = d * math.log(float(process.alpha(t_first) / process.alpha(t_last)))  # dx / du at both ends
+    values = prior_term + end[d:].double() + stretched
+    return Density(values.cpu(), calls)
 
 
 def quadratic_forms(output: Tensor, x: Tensor, directions: Tensor) -> Tensor:
@@ -125,6 +140,7 @@ def likelihood(
     center: float | Tensor = 0.5,
     rtol: float = 1e-4,
     atol: float = 1e-4,
+    sde: SDEName = "ve",
 ) -> Likelihood:
     """Bits per dimension of pictures, with their Monte Carlo error.
 
@@ -133,7 +149,7 @@ def likelihood(
     model : score model of pictures in [0, 1].
     pictures : (B, C, H, W) with values k / 255.
     draws : how often uniform noise one level wide is added; every draw has its own probes.
-    probes, exact_trace, center, rtol, atol : see :func:`log_density`.
+    probes, exact_trace, center, rtol, atol, sde : see :func:`log_density`.
     seed : picture k depends on (seed, k) only.
     dequantize : False takes the density at the picture itself, for data that are real numbers.
 
@@ -154,7 +170,7 @@ def likelihood(
             noisy = picture + u / LEVELS if dequantize else picture
             found = log_density(
                 model, noisy[None], probes=probes, exact_trace=exact_trace, generator=generator, center=center,
-                rtol=rtol, atol=atol,
+                rtol=rtol, atol=atol, sde=sde,
             )  # fmt: skip
             estimates.append(found.values)
             calls += found.network_calls

@@ -10,7 +10,7 @@ from invsolve.named import find, name_of
 from invsolve.samplers.corrected import ancestral_corrected
 from invsolve.samplers.daps import daps
 from invsolve.samplers.heun import heun_sde, ode
-from invsolve.samplers.info import Callback, Needs, StepInfo, calls_per_level, needs, needs_of
+from invsolve.samplers.info import Callback, Needs, StepInfo, calls_per_level, expected_calls, needs, needs_of
 from invsolve.samplers.langevin import annealed_langevin
 from invsolve.samplers.multistep import multistep
 from invsolve.samplers.ode_adaptive import ode_adaptive
@@ -18,6 +18,7 @@ from invsolve.samplers.predictor_corrector import predictor_corrector
 from invsolve.samplers.redrawing import redrawing
 from invsolve.samplers.renoising import ancestral, renoising
 from invsolve.samplers.reverse_sde import reverse_sde
+from invsolve.samplers.sde_adaptive import sde_adaptive
 from invsolve.samplers.split_gibbs import split_gibbs
 from invsolve.samplers.twisted import twisted
 
@@ -35,6 +36,7 @@ SAMPLERS: dict[str, Sampler] = {
     "twisted": twisted,
     "pc": predictor_corrector,
     "reverse_sde": reverse_sde,
+    "sde_adaptive": sde_adaptive,
     "heun_sde": heun_sde,
     "ode": ode,
     "ode_adaptive": ode_adaptive,
@@ -64,6 +66,7 @@ __all__ = [
     "annealed_langevin",
     "calls_per_level",
     "daps",
+    "expected_calls",
     "find_sampler",
     "heun_sde",
     "multistep",
@@ -76,6 +79,7 @@ __all__ = [
     "renoising",
     "reverse_sde",
     "sampler_name",
+    "sde_adaptive",
     "split_gibbs",
     "twisted",
 ]

@@ -1,7 +1,8 @@
 """Heun's method on the probability-flow ODE, without and with fresh noise.
 
 Karras et al. 2022, "Elucidating the design space of diffusion-based generative models", Algorithms 1 and 2 with
-sigma(t) = t: the ODE is ``dx / dsigma = (x - D(x, sigma)) / sigma``.
+sigma(t) = t: the ODE is ``dx / dsigma = (x - D(x, sigma)) / sigma``. In the state u and the time of another SDE it is
+``du / dt = f u - g^2 / 2 score`` (Song et al. 2021, eq. 13; see :mod:`invsolve.models.sde`).
 
 ============== =====================
 code           paper
@@ -23,6 +24,7 @@ import math
 from torch import Tensor
 
 from invsolve.models.score_model import Noise, ScoreModel
+from invsolve.models.sde import EDM, SDE, SDEName, find_sde
 from invsolve.samplers.info import Callback, StepInfo, needs
 
 
@@ -72,24 +74,45 @@ def heun_sde(
 
 
 @needs(calls=lambda **_: 2)
-def ode(model: ScoreModel, x: Tensor, sigmas: Tensor, noise: Noise, *, callback: Callback | None = None) -> Tensor:
+def ode(
+    model: ScoreModel,
+    x: Tensor,
+    sigmas: Tensor,
+    noise: Noise,
+    *,
+    sde: SDEName = "edm",
+    callback: Callback | None = None,
+) -> Tensor:
     """Follow the probability-flow ODE by Heun's method: all randomness is in the start.
 
     Parameters as in :func:`heun_sde`, of which this is the case ``churn=0``; ``noise`` serves only rules that project.
     The error falls as the square of the step.
+
+    sde : whose state and time the steps are straight in: "edm", "ve", "vp" or "subvp".
     """
-    return heun_sde(model, x, sigmas, noise, churn=0.0, callback=callback)
+    process, levels = find_sde(sde), [float(s) for s in sigmas]
+    for i, (sigma, sigma_next) in enumerate(itertools.pairwise(levels)):
+        x = model.project(x, sigma, noise)
+        x, denoised = heun_step(model, x, sigma, sigma_next, process)
+        if callback is not None:
+            callback(StepInfo(i + 1, len(levels) - 1, sigma, x, denoised))
+    return x
 
 
-def heun_step(model: ScoreModel, x: Tensor, sigma: float, sigma_next: float) -> tuple[Tensor, Tensor]:
+def heun_step(
+    model: ScoreModel, x: Tensor, sigma: float, sigma_next: float, process: SDE = EDM
+) -> tuple[Tensor, Tensor]:
     """One step of the ODE from ``sigma`` to ``sigma_next``, and E[x0 | x] at its start.
 
-    Downwards to 0 it is Euler's, which ends on E[x0 | x]. Upwards it encodes.
+    Downwards to 0 it ends on E[x0 | x], as Euler's step in sigma does. Upwards it encodes.
     """
-    denoised = model.denoise(x, sigma)
-    d = (x - denoised) / sigma
-    x_next = x + (sigma_next - sigma) * d
-    if sigma_next > 0:
-        d_next = (x_next - model.denoise(x_next, sigma_next)) / sigma_next
-        x_next = x + (sigma_next - sigma) * 0.5 * (d + d_next)
-    return x_next, denoised
+    score = model.score(x, sigma)
+    denoised = x + sigma**2 * score
+    if sigma_next == 0:
+        return denoised, denoised
+    t, t_next = process.time_of(sigma), process.time_of(sigma_next)
+    h, u = float(t_next - t), process.state(x, t)
+    d = process.velocity(u, process.score(score, t), t)
+    x_next = process.picture(u + h * d, t_next)
+    d_next = process.velocity(u + h * d, process.score(model.score(x_next, sigma_next), t_next), t_next)
+    return process.picture(u + 0.5 * h * (d + d_next), t_next), denoised

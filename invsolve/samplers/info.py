@@ -32,20 +32,24 @@ class Needs:
     ----------
     schedule : the ladder it works best on, of :data:`invsolve.options.SCHEDULES`.
     calls : network calls at a noise level, from the sampler's own arguments.
+    adaptive : network calls in all, about, of a sampler that chooses its own steps; None of all others.
     """
 
     schedule: str = "karras"
     calls: Callable[..., float] = lambda **arguments: 1.0
+    adaptive: float | None = None
 
 
 Function = TypeVar("Function", bound=Callable[..., Tensor])
 
 
-def needs(schedule: str = "karras", calls: Callable[..., float] = Needs.calls) -> Callable[[Function], Function]:
+def needs(
+    schedule: str = "karras", calls: Callable[..., float] = Needs.calls, adaptive: float | None = None
+) -> Callable[[Function], Function]:
     """State what a sampler needs, above its definition; one that states nothing has the defaults of :class:`Needs`."""
 
     def state(sampler: Function) -> Function:
-        sampler.needs = Needs(schedule, calls)  # type: ignore[attr-defined]
+        sampler.needs = Needs(schedule, calls, adaptive)  # type: ignore[attr-defined]
         return sampler
 
     return state
@@ -65,3 +69,9 @@ def calls_per_level(sampler: Callable[..., Tensor]) -> float:
         if one.kind is inspect.Parameter.KEYWORD_ONLY
     }
     return needs_of(sampler).calls(**arguments)
+
+
+def expected_calls(sampler: Callable[..., Tensor], levels: int) -> float:
+    """Network calls of a sample on a ladder of so many levels, about."""
+    adaptive = needs_of(sampler).adaptive
+    return calls_per_level(sampler) * levels if adaptive is None else adaptive

@@ -9,10 +9,12 @@ from torch import Tensor
 from invsolve.errors import UsageError
 from invsolve.models.precision import full_precision
 from invsolve.models.score_model import Noise, ScoreModel
+from invsolve.models.sde import SDEName, find_sde
 from invsolve.ode.flow import integrate
-from invsolve.samplers.info import Callback, StepInfo
+from invsolve.samplers.info import Callback, StepInfo, needs
 
 
+@needs(adaptive=120)
 def ode_adaptive(
     model: ScoreModel,
     x: Tensor,
@@ -21,9 +23,10 @@ def ode_adaptive(
     *,
     rtol: float = 1e-5,
     atol: float = 1e-5,
+    sde: SDEName = "ve",
     callback: Callback | None = None,
 ) -> Tensor:
-    """Follow the probability-flow ODE by SciPy's RK45 in log(sigma), which chooses its own steps.
+    """Follow the probability-flow ODE by SciPy's RK45, which chooses its own steps.
 
     The images of a batch share their steps, so an image alone comes out the same up to the tolerance only.
 
@@ -35,6 +38,7 @@ def ode_adaptive(
         callback is told of x at each. Where they end above 0, so does x.
     noise : not used.
     rtol, atol : bounds of a step's error.
+    sde : whose state and time are integrated: "ve" (x itself, in log(sigma)), "edm", "vp" or "subvp".
 
     Returns
     -------
@@ -47,13 +51,14 @@ def ode_adaptive(
     """
     if model.projects:
         raise UsageError("ode_adaptive cannot project x between steps", hint="use the sampler ode, or another rule")
-    levels = [float(s) for s in sigmas]
+    process, levels = find_sde(sde), [float(s) for s in sigmas]
     positive = [s for s in levels if s > 0]
     steps = len(levels) - 1
 
     def velocity(state: Tensor, sigma: float) -> Tensor:
-        here = state.reshape(x.shape)
-        return (here - model.denoise(here, sigma)).flatten()
+        t, u = process.time_of(sigma), state.reshape(x.shape)
+        score = model.score(process.picture(u, t), sigma)
+        return process.velocity(u, process.score(score, t), t).flatten()
 
     ahead = list(enumerate(positive))[1:]
 
@@ -61,14 +66,18 @@ def ode_adaptive(
         # One call per level, however many of them, or few, a step of the method spans.
         while callback is not None and ahead and ahead[0][1] >= reached * (1 - 1e-9):
             step, level = ahead.pop(0)
-            here = state(level).reshape(x.shape)
+            here = process.picture(state(level).reshape(x.shape), process.time_of(level))
             callback(StepInfo(step, steps, positive[step - 1], here, here))
 
     with full_precision():
         end = x
         if len(positive) > 1:
-            flat = integrate(velocity, x.flatten(), positive[0], positive[-1], rtol=rtol, atol=atol, watch=watch)
-            end = flat.reshape(x.shape)
+            flat = integrate(
+                velocity, process.state(x, process.time_of(positive[0])).flatten(), positive[0], positive[-1],
+                rtol=rtol, atol=atol, watch=watch,
+                time=lambda sigma: float(process.time_of(sigma)), level=lambda t: float(process.sigma(t)),
+            )  # fmt: skip
+            end = process.picture(flat.reshape(x.shape), process.time_of(positive[-1]))
         if levels[-1] == 0:
             end = model.denoise(end, positive[-1])
     if callback is not None and levels[-1] == 0:
