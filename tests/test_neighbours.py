@@ -20,13 +20,13 @@ def test_nearest_is_the_nearest() -> None:
     for chunk in (4096, 8, 1):
         found = nearest(pictures, training, chunk=chunk)
         torch.testing.assert_close(found.distance, distances.amin(dim=1))
-        assert torch.equal(found.index, distances.argmin(dim=1))
+        assert torch.equal(found.number, distances.argmin(dim=1))
 
 
 def test_bytes_are_levels_and_copies_are_at_distance_0() -> None:
     training = torch.randint(0, 256, (20, 3, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     found = nearest(training[[3, 17]].float() / 255 + torch.tensor([0.0, 1e-4]).reshape(2, 1, 1, 1), training)
-    assert found.index.tolist() == [3, 17]
+    assert found.number.tolist() == [3, 17]
     torch.testing.assert_close(found.distance, torch.tensor([0.0, 1e-4]), atol=1e-6, rtol=1e-2)
 
 

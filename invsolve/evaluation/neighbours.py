@@ -24,7 +24,7 @@ class Neighbours(NamedTuple):
     """The nearest training picture of each of n pictures."""
 
     distance: Tensor  # (n,), float32, root mean square over the values
-    index: Tensor  # (n,), which training picture
+    number: Tensor  # (n,), which training picture
 
 
 class Memorisation(NamedTuple):
@@ -57,14 +57,18 @@ def nearest(pictures: Tensor, training: Tensor, *, chunk: int = 4096) -> Neighbo
             hint="wanted at least one of each, of one shape",
         )
     own = _rows(pictures)
-    best = Neighbours(own.new_full((len(own),), float("inf")), torch.zeros(len(own), dtype=torch.long))
+    centre = own.mean(dim=0)
+    least, number = own.new_full((len(own),), float("inf")), torch.zeros(len(own), dtype=torch.long, device=own.device)
     for start in range(0, len(training), chunk):
-        # Not by |a|^2 + |b|^2 - 2ab, which loses the small distances that copies have.
-        found = torch.cdist(own, _rows(training[start : start + chunk]), compute_mode="donot_use_mm_for_euclid_dist")
-        distance, index = found.min(dim=1)
-        closer = distance < best.distance
-        best = Neighbours(torch.where(closer, distance, best.distance), torch.where(closer, index + start, best.index))
-    return Neighbours(best.distance / own.shape[1] ** 0.5, best.index)
+        # |b|^2 - 2 ab orders the distances from a, by one product of matrices; centred, it loses little to rounding.
+        rows = _rows(training[start : start + chunk]) - centre
+        found, index = (rows.square().sum(dim=1) - 2 * (own - centre) @ rows.T).min(dim=1)
+        closer = found < least
+        least, number = torch.where(closer, found, least), torch.where(closer, index + start, number)
+    # The distance itself would be lost where it is small, as that of copies is.
+    parts = zip(own.split(chunk), number.split(chunk), strict=True)
+    distances = [(part - _rows(training[which])).square().mean(dim=1).sqrt() for part, which in parts]
+    return Neighbours(torch.cat(distances), number)
 
 
 def memorisation(samples: Tensor, validation: Tensor, *, threshold_share: float = COPIED) -> Memorisation:
