@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from harness import save_sheet
 from PIL import Image
 from small_priors import Pixels, as_tensor, shrunk, train_prior
 from torch import Tensor
@@ -33,7 +34,6 @@ from invsolve.models.score_model import CountedModel, ScoreModel
 from invsolve.ode.latent import TOLERANCE, decode, encode, slerp
 from invsolve.pictures import channels_last, to_pixels
 from invsolve.pretrained import load_prior
-from invsolve.tasks.generation import grid
 from invsolve.training.sources import load_pictures
 
 
@@ -81,7 +81,8 @@ def way(options: argparse.Namespace) -> None:
         table[name] = [round(float(x.std()), 3) for x in rows[-1]]
         print(f"contrast, codes {name}: " + " ".join(f"{c:.3f}" for c in table[name]), flush=True)
     if options.show:
-        Image.fromarray(to_pixels(channels_last(grid(torch.cat(rows), columns=options.count)))).save(options.show)
+        strips = [[to_pixels(channels_last(x)) for x in row] for row in rows]
+        save_sheet(options.show, strips, gap=2, enlarge=3)
     print(json.dumps(table))
 
 

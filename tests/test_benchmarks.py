@@ -383,7 +383,7 @@ def test_contrast_of_codes_on_their_way(
     )
     table = last_line(capsys)
     assert table["as they are"][::2] == pytest.approx(table["equally long"][::2], abs=0.002)
-    assert Image.open(show).size == (3 * 26 + 2, 2 * 26 + 2)
+    assert Image.open(show).size == (3 * 3 * 26, 3 * 2 * 26)
 
 
 def test_codes_of_two_networks_agree_better_than_chance(archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
