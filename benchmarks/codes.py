@@ -1,10 +1,12 @@
 """Latent codes of real pictures: there and back, contrast on the way between two, and whether two networks agree.
 
-    python benchmarks/codes.py trip --model cifar10 --data cifar10-val.npz --pictures 20 [--grey]
+    python benchmarks/codes.py trip --model cifar10 --data cifar10-val.npz --pictures 20 [--grey] [--unscaled]
+    python benchmarks/codes.py trip --model cifar10 examples/cat-grey.png
     python benchmarks/codes.py way examples/astronaut.png examples/cat-grey.png --show way.png
     python benchmarks/codes.py agree --train cifar10-train.npz --data cifar10-val.npz --shrink 4
 
-``trip`` encodes pictures and decodes the codes: the largest error in grey levels, and network calls. ``way`` prints the
+``trip`` encodes pictures and decodes the codes: the largest error in grey levels, and network calls; with
+``--unscaled`` by the ODE of x itself. ``way`` prints the
 contrast (standard deviation) of the pictures between two, by slerp of the codes as they are and of codes made equally
 long first. ``agree`` trains two networks of other widths and seeds, each on its own half of the pictures, and correlates
 the codes they give the same new pictures (Song et al. 2021, appendix D.5), beside those of unrelated pictures and of a
@@ -27,10 +29,12 @@ from PIL import Image
 from small_priors import Pixels, as_tensor, shrunk, train_prior
 from torch import Tensor
 
-from invsolve.cli.likelihood import as_known
+from invsolve.cli.likelihood import as_known, bytes_of
 from invsolve.evaluation.identifiability import code_correlation, mean_correlation
 from invsolve.models.gaussian import GaussianPrior
+from invsolve.models.precision import full_precision
 from invsolve.models.score_model import CountedModel, ScoreModel
+from invsolve.ode.flow import integrate
 from invsolve.ode.latent import TOLERANCE, decode, encode, slerp
 from invsolve.pictures import channels_last, to_pixels
 from invsolve.pretrained import load_prior
@@ -43,16 +47,40 @@ def spread(source: str, count: int) -> Pixels:
     return np.stack(pictures[:: max(1, len(pictures) // count)][:count]).astype(np.uint8)
 
 
+def along_x(model: ScoreModel, x: Tensor, *, rtol: float, atol: float) -> Tensor:
+    """Pictures carried to the highest noise level by the ODE of x, ``dx / d log(sigma) = x - D(x, sigma)``."""
+    return _carried(model, x, model.sigma_min, model.sigma_max, rtol, atol)
+
+
+def back_along_x(model: ScoreModel, x: Tensor, *, rtol: float, atol: float) -> Tensor:
+    """The inverse of :func:`along_x`."""
+    return _carried(model, x, model.sigma_max, model.sigma_min, rtol, atol)
+
+
+@torch.no_grad()
+def _carried(model: ScoreModel, x: Tensor, sigma_from: float, sigma_to: float, rtol: float, atol: float) -> Tensor:
+    def velocity(state: Tensor, sigma: float) -> Tensor:
+        return state - model.denoise(state.reshape(x.shape), sigma).flatten()
+
+    with full_precision():
+        return integrate(velocity, x.flatten(), sigma_from, sigma_to, rtol=rtol, atol=atol).reshape(x.shape)
+
+
 def trip(options: argparse.Namespace) -> None:
     prior = load_prior(options.model, options.device)
-    pictures = spread(options.data, options.pictures)
+    there, again = (along_x, back_along_x) if options.unscaled else (encode, decode)
+    if options.files:
+        fitted = [as_known(Image.open(path), 3, prior.size, fit=True) for path in options.files]
+        pictures = np.stack([bytes_of(x) for x in fitted])
+    else:
+        pictures = spread(options.data, options.pictures)
     if options.grey:
         pictures = np.stack([np.asarray(Image.fromarray(p).convert("L").convert("RGB")) for p in pictures])
     worst, calls, started = [], [], time.perf_counter()
     for k, x in enumerate(as_tensor(pictures).to(prior.device)):
         counted = CountedModel(prior)
-        z = encode(counted, x[None], rtol=options.tolerance, atol=options.tolerance)
-        back = decode(counted, z, rtol=options.tolerance, atol=options.tolerance)
+        z = there(counted, x[None], rtol=options.tolerance, atol=options.tolerance)
+        back = again(counted, z, rtol=options.tolerance, atol=options.tolerance)
         worst.append(255 * float((back[0] - x).abs().max()))
         calls.append(counted.calls)
         print(f"{k:4d}: off by {worst[-1]:.3f} grey levels, {calls[-1]} calls", flush=True)
@@ -127,7 +155,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(required=True, metavar="trip|way|agree")
     there = commands.add_parser("trip", help="picture, code and picture again")
     there.set_defaults(run=trip)
-    there.add_argument("--data", required=True, help="validation pictures: folder or .npz")
+    there.add_argument("files", nargs="*", type=Path, help="pictures, their middle square scaled to the prior's size")
+    there.add_argument("--data", help="validation pictures instead: folder or .npz")
+    there.add_argument("--unscaled", action="store_true", help="follow x, not x over its standard deviation")
     there.add_argument("--grey", action="store_true", help="take the colours away first")
     there.add_argument("--tolerance", type=float, default=TOLERANCE)
     there.add_argument("--pictures", type=int, default=20)
@@ -150,6 +180,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     two.add_argument("--widths", type=int, nargs=2, default=[32, 48])
     two.add_argument("--tolerance", type=float, default=1e-4)
     options = parser.parse_args(argv)
+    if options.run is trip and bool(options.files) == bool(options.data):
+        parser.error("trip wants pictures, or --data")
     options.run(options)
 
 

@@ -372,6 +372,8 @@ def test_codes_there_and_back(small_prior: Path, archive: Path, capsys: pytest.C
     coarse = last_line(capsys)
     assert fine["largest"] < 1 < coarse["largest"]
     assert fine["calls"] > coarse["calls"]
+    script("codes").main([*common, "--unscaled"])
+    assert last_line(capsys)["largest"] < 1
 
 
 def test_contrast_of_codes_on_their_way(
