@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +52,7 @@ def beside_neighbours(pictures: Tensor, training: Tensor, found: Sequence[Neighb
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="cifar10")
-    parser.add_argument("--features", default="cifar10-judge", help="a classifier of the prior's pictures")
+    parser.add_argument("--features", default="cifar10-judge", help="a classifier of the prior's pictures, or none")
     parser.add_argument("--train", required=True, help="the prior's training pictures: folder or .npz")
     parser.add_argument("--data", required=True, help="validation pictures")
     parser.add_argument("--samples", type=int, default=200)
@@ -71,9 +71,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     sigmas = ladder(prior, options.steps)
     drawn = sample(prior, size, samples=options.samples, sampler=options.sampler, sigmas=sigmas, seed=options.seed)
     samples = (drawn.samples[:, 0].clamp(0, 1).cpu() * 255).round() / 255
-    features = classifier_features(load_classifier(options.features, prior.device))
+    views: dict[str, Callable[[Tensor], Tensor]] = {"pixels": lambda x: x}
+    if options.features != "none":
+        features = classifier_features(load_classifier(options.features, prior.device))
+        views[features.name] = lambda x: in_parts(features, x)
     ours, theirs, table = [], [], {}
-    for name, view in (("pixels", lambda x: x), ("features", lambda x: in_parts(features, x))):
+    for name, view in views.items():
         known = view(training)
         ours.append(nearest(view(samples), known))
         theirs.append(nearest(view(validation), known))
@@ -88,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             validation.float() / 255, training, theirs
         )
         save_sheet(options.show, [[to_pixels(channels_last(x)) for x in row] for row in rows], gap=2, enlarge=2)
-    print(json.dumps({"features": features.name, "training": len(training), **table}))
+    print(json.dumps({"training": len(training), **table}))
 
 
 if __name__ == "__main__":

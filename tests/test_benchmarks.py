@@ -414,6 +414,7 @@ def test_memorisation_tells_training_pictures_from_noise(
     assert found["pixels"]["validation_distance"] == 0  # they are the training pictures here
     assert found["pixels"]["samples_distance"] > 0.02
     assert found["pixels"]["nearer"] == found["pixels"]["copied"] == 0
+    assert any("cifar10-judge" in name for name in found)
     assert Image.open(show).size[1] == 2 * 6 * 18
 
 
