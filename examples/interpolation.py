@@ -19,7 +19,7 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("pictures", nargs="*", type=Path, default=[HERE / "astronaut.png", HERE / "cat-grey.png"])
 parser.add_argument("--model", default="photos")
 parser.add_argument("--count", type=int, default=7)
-parser.add_argument("--tolerance", type=float, default=1e-5)
+parser.add_argument("--tolerance", type=float, default=1e-6)
 options = parser.parse_args()
 
 prior = load_prior(options.model)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from invsolve.tasks.task import Task
 from invsolve.uncertainty.conformal import Calibration
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
-SHARED = {"harness", "cases", "ffdnet"}
+SHARED = {"harness", "cases", "ffdnet", "small_priors"}
 WITHOUT_OPTIONS = {"exactness"}
 PEERS = {"ct_peers": "deepinv", "verify_peers": "deepinv"}
 SCRIPTS = sorted({path.stem for path in FOLDER.glob("*.py")} - SHARED - WITHOUT_OPTIONS)
@@ -363,6 +364,75 @@ def test_objectives_learn_the_same_task(photos: Path, capsys: pytest.CaptureFixt
     assert all(row["ms_per_step"] > 0 and row["ms_per_call"] > 0 for row in table.values())
     assert all(0 < error < 1 for row in table.values() for error in row["rms"].values())
     assert all(row["asymmetry"] < 0.01 for name, row in table.items() if "energy" in name)
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty coloured pictures of 16 x 16 of two classes, dark and bright."""
+    rng, labels = np.random.default_rng(0), np.arange(40) % 2
+    images = (rng.uniform(0, 100, (40, 16, 16, 3)) + 150 * labels[:, None, None, None]).astype(np.uint8)
+    path = tmp_path_factory.mktemp("archive") / "two.npz"
+    np.savez(path, images=images, labels=labels, classes=np.array(["dark", "bright"]))
+    return path
+
+
+def last_line(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return found
+
+
+def test_codes_there_and_back(small_prior: Path, archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["trip", "--model", str(small_prior), "--data", str(archive), "--pictures", "2", "--device", "cpu"]
+    script("codes").main([*common, "--grey"])
+    fine = last_line(capsys)
+    script("codes").main([*common, "--tolerance", "0.1"])
+    coarse = last_line(capsys)
+    assert fine["largest"] < 1 < coarse["largest"]
+    assert fine["calls"] > coarse["calls"]
+    script("codes").main([*common, "--unscaled"])
+    assert last_line(capsys)["largest"] < 1
+
+
+def test_contrast_of_codes_on_their_way(
+    small_prior: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ends, show = [str(photos / f"{k}.png") for k in (0, 1)], tmp_path / "way.png"
+    script("codes").main(
+        ["way", *ends, "--model", str(small_prior), "--device", "cpu", "--count", "3", "--show", str(show)]
+    )
+    table = last_line(capsys)
+    assert table["as they are"][::2] == pytest.approx(table["equally long"][::2], abs=0.002)
+    assert Image.open(show).size == (3 * 3 * 26, 3 * 2 * 26)
+
+
+def test_codes_of_two_networks_agree_better_than_chance(archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sets, short = ["--train", str(archive), "--data", str(archive)], ["--steps", "8", "--widths", "4", "6"]
+    script("codes").main(["agree", *sets, *short, "--pictures", "20", "--tolerance", "1e-2"])
+    found = last_line(capsys)["two networks"]
+    assert found["correlation"] > 0.5 > found["unrelated"]
+
+
+def test_classes_are_told_by_their_likelihoods(archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sets = ["--train", str(archive), "--data", str(archive), "--channels", "3", "--shrink", "4", "--pictures", "8"]
+    script("generative_classifier").main([*sets, "--steps", "8", "--widths", "4", "8", "--sigmas", "0.3"])
+    table = last_line(capsys)
+    assert table["logistic regression"] == 1
+    assert table["a Gaussian per class, noise 0.3"] == 1
+    assert table["a score model per class, noise 0.3"] >= 0.75
+
+
+def test_memorisation_tells_training_pictures_from_noise(
+    small_prior: Path, archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sets, show = ["--train", str(archive), "--data", str(archive)], tmp_path / "pairs.png"
+    few = ["--samples", "3", "--steps", "2", "--device", "cpu", "--validation", "20"]
+    script("memorisation").main(["--model", str(small_prior), *sets, *few, "--show", str(show)])
+    found = last_line(capsys)
+    assert found["pixels"]["validation_distance"] == 0  # they are the training pictures here
+    assert found["pixels"]["samples_distance"] > 0.02
+    assert found["pixels"]["nearer"] == found["pixels"]["copied"] == 0
+    assert any("cifar10-judge" in name for name in found)
+    assert Image.open(show).size[1] == 2 * 6 * 18
 
 
 def test_timing(small_prior: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,10 +14,12 @@ from typer.testing import CliRunner
 
 from invsolve.cli.main import app
 from invsolve.errors import InputError, UsageError
-from invsolve.models.gaussian import GaussianPrior, smooth_gaussian_prior
-from invsolve.ode.latent import decode, encode, interpolate, slerp
+from invsolve.models.gaussian import GaussianMixturePrior, GaussianPrior, smooth_gaussian_prior
+from invsolve.models.score_model import ScoreModel
+from invsolve.ode.latent import TOLERANCE, decode, encode, interpolate, slerp
 from invsolve.pretrained import load_prior
 
+ROOT = Path(__file__).resolve().parents[1]
 LEVEL = 1 / 255
 
 
@@ -31,6 +33,29 @@ def prior() -> GaussianPrior:
 def test_round_trip_on_a_gaussian(prior: GaussianPrior, generator: torch.Generator) -> None:
     x = prior.sample(5, generator)
     assert float((decode(prior, encode(prior, x)) - x).abs().max()) < 0.1 * LEVEL
+
+
+def off(model: ScoreModel, x: torch.Tensor, tolerance: float = TOLERANCE) -> float:
+    """Largest error of a round trip, in grey levels."""
+    z = encode(model, x, rtol=tolerance, atol=tolerance)
+    return float((decode(model, z, rtol=tolerance, atol=tolerance) - x).abs().max()) / LEVEL
+
+
+def test_round_trip_where_encoding_brings_pictures_together() -> None:
+    """Between two kinds of picture all codes are nearly one: what the steps lose there decoding cannot bring back."""
+    covariance = 0.12**2 * torch.eye(12, dtype=torch.float64)
+    kinds = [GaussianPrior(torch.full((3, 2, 2), mean, dtype=torch.float64), covariance) for mean in (0.3, 0.7)]
+    mixture = GaussianMixturePrior(torch.tensor([0.5, 0.5], dtype=torch.float64), kinds)
+    mixture.facts = replace(mixture.facts, sigma_min=0.005, sigma_max=50.0)
+    between = torch.full((1, 3, 2, 2), 0.54, dtype=torch.float64)
+    assert off(mixture, between) < 0.1
+    assert off(mixture, between, 10 * TOLERANCE) > 5
+
+
+def test_round_trip_of_a_grey_picture_through_a_prior_of_coloured_ones() -> None:
+    grey = Image.open(ROOT / "examples" / "cat-grey.png").convert("RGB").resize((32, 32), Image.Resampling.BOX)
+    x = torch.from_numpy(np.asarray(grey, np.float32) / 255).permute(2, 0, 1)[None]
+    assert off(load_prior("cifar10", "cpu"), x) < 1
 
 
 def test_round_trip_through_a_network(small_prior: Path) -> None:
@@ -59,12 +84,32 @@ def test_codes_are_standard_normal(prior: GaussianPrior, generator: torch.Genera
     torch.testing.assert_close(torch.cov(codes.flatten(1).T), torch.eye(108, dtype=codes.dtype), atol=0.4, rtol=0)
 
 
-def test_slerp_keeps_lengths_and_ends() -> None:
+def test_slerp_is_shoemakes() -> None:
     a, b = torch.tensor([[[3.0, 0.0]]]), torch.tensor([[[0.0, 5.0]]])
     torch.testing.assert_close(slerp(a, b, 0.0), a)
     torch.testing.assert_close(slerp(a, b, 1.0), b)
-    torch.testing.assert_close(slerp(a, b, 0.5), 4 * torch.tensor([[[1.0, 1.0]]]) / 2**0.5)
+    torch.testing.assert_close(slerp(a, b, 0.5), torch.tensor([[[3.0, 5.0]]]) / 2**0.5)
     torch.testing.assert_close(slerp(a, 2 * a, 0.5), 1.5 * a)
+    torch.testing.assert_close(slerp(a, -a, 1.0), -a)  # every great circle leads there; none is better than the line
+    torch.testing.assert_close(slerp(a, 0 * a, 0.5), 0.5 * a)
+
+
+def test_slerp_turns_evenly_at_one_length() -> None:
+    a, b = torch.tensor([[[2.0, 0.0]]]), torch.tensor([[[1.0, 3**0.5]]])  # 60 degrees apart
+    for share in (0.25, 0.5, 0.9):
+        angle = torch.tensor(share * torch.pi / 3)
+        torch.testing.assert_close(slerp(a, b, share), 2 * torch.stack([angle.cos(), angle.sin()])[None, None])
+
+
+def test_the_weaker_picture_is_not_amplified(prior: GaussianPrior, generator: torch.Generator) -> None:
+    """The ODE of a Gaussian is linear: nowhere on the way has a picture more of the weak end than that has itself."""
+    strong, weak = prior.sample(2, generator) - prior.mean
+    weak = 0.3 * (weak - (weak * strong).sum() / strong.square().sum() * strong)
+    way = interpolate(prior, prior.mean + strong, prior.mean + weak, 5) - prior.mean
+    share_of_weak = (way * weak).sum(dim=(1, 2, 3)) / weak.square().sum()
+    contrast = way.square().mean(dim=(1, 2, 3)).sqrt()
+    assert float(share_of_weak.max()) < 1.05
+    assert bool((contrast.diff() < 0).all())
 
 
 def test_interpolation_ends_on_its_ends(prior: GaussianPrior, generator: torch.Generator) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from dataclasses import replace
@@ -157,6 +158,12 @@ def test_likelihood_command(picture_prior: Path, small_prior: Path, photo, tmp_p
     nats = 0.5 * (((x - 0.5) ** 2 + 1 / (12 * 255**2)) / variance + math.log(2 * math.pi * variance)).mean()
     assert found["bits_per_dimension"] == pytest.approx(float(nats) / BIT + math.log2(LEVELS), abs=0.02)
     assert "less likely" in found["out_of_distribution"]
+    assert found["bits_per_picture"] == pytest.approx(3 * 8 * 8 * found["bits_per_dimension"])
+    file = io.BytesIO()
+    Image.open(tmp_path / "photo.png").crop((0, 4, 40, 44)).resize((8, 8), 4).save(file, "PNG", optimize=True)
+    assert found["png_bits"] == 8 * file.tell()
+    assert 0 < found["webp_bits"] < found["png_bits"]
+    assert f"(PNG {found['png_bits']}, WebP {found['webp_bits']})" in done.stderr
     assert set(report["ranking"]) == {str(picture_prior), str(small_prior)}
 
 
@@ -198,6 +205,7 @@ def test_a_grey_prior_takes_grey_pictures(ct_prior: Path, photo, tmp_path: Path)
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     assert " +- " in done.output
+    assert "bits a picture (PNG " in done.output
 
 
 def test_validated_bits_summarise(generator: torch.Generator) -> None:

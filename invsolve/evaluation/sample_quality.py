@@ -120,3 +120,43 @@ def diversity(pictures: Tensor, features: Features) -> float:
     found = features(pictures)
     distances = torch.cdist(found, found)
     return float(distances.sum() / (len(found) * (len(found) - 1)))
+
+
+class InceptionScore(NamedTuple):
+    """The score of a set of pictures; meaningless without the classifier's name."""
+
+    score: float  # mean over the splits; from 1 to the number of classes
+    std: float  # over the splits; NaN of one
+
+
+def inception_score(probabilities: Tensor, *, splits: int = 10) -> InceptionScore:
+    """``exp(E KL(p(class | x) || p(class)))`` (Salimans et al. 2016, section 4), any classifier's probabilities in.
+
+    High where the classifier is sure of every picture and the pictures are of all classes alike: the number of classes at
+    most, 1 at least. A name comes with it: only with the Inception network of the paper is it the figure of papers. Few
+    pictures make it too small, and it does not know the real pictures: give theirs beside it.
+
+    Parameters
+    ----------
+    probabilities : (n, classes), rows of sum 1, of pictures in the order in which they were drawn.
+    splits : equal parts, each scored by its own p(class); ten in the paper.
+
+    Raises
+    ------
+    InputError : rows that are no probabilities, or fewer pictures than parts.
+    """
+    p = probabilities.double()
+    sums = p.sum(dim=-1)
+    if p.ndim != 2 or not (p >= 0).all() or not torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+        raise InputError(
+            f"rows of {tuple(p.shape)} that are no probabilities", hint="wanted (n, classes), each of sum 1"
+        )
+    if not 1 <= splits <= len(p):
+        raise InputError(f"{len(p)} pictures in {splits} parts", hint="wanted at least one picture in each")
+    scores = torch.stack([_divergence(part) for part in p.tensor_split(splits)]).exp()
+    return InceptionScore(float(scores.mean()), float(scores.std()) if splits > 1 else float("nan"))
+
+
+def _divergence(p: Tensor) -> Tensor:
+    """Mean Kullback-Leibler divergence of the rows (n, classes) from their mean, in nats."""
+    return (torch.xlogy(p, p) - torch.xlogy(p, p.mean(dim=0))).sum(dim=1).mean()

@@ -3,6 +3,14 @@
 Song et al. 2021, section 4.3 and appendix D.4. A code is ``z = (x_T - center) / sqrt(sigma_max^2 + sigma_data^2)``, near
 standard normal for the prior's own pictures, so codes interpolate on the sphere (Shoemake 1985) and scale with a
 temperature (Kingma & Dhariwal 2018, section 6).
+
+The ODE is followed in ``y = (x - center) / s``, ``s = sqrt(sigma^2 + sigma_data^2)``: what an EDM network takes in (Karras et
+al. 2022, Table 1, c_in). Along ``dx / du = x - D(x, sigma)``, u = log(sigma),
+
+    dy / du = sigma_data^2 / s^2 y - (D(center + s y, sigma) - center) / s,
+
+which vanishes at both ends of the noise range and where the data are white: what is left to integrate is what the prior
+knows. The noise's own growth, which x has, would take steps and leave errors.
 """
 
 from __future__ import annotations
@@ -19,24 +27,32 @@ from invsolve.ode.flow import integrate
 
 CENTER = 0.5
 
+TOLERANCE = 1e-6
+"""Of a step, in standard deviations of the noisy picture. Where encoding brings pictures together decoding tears them apart,
+and with them the error: :func:`decode` returns grey pictures within half a grey level at 1e-6, within eight at 1e-5."""
 
-def _scale(model: ScoreModel) -> float:
-    return math.sqrt(model.sigma_max**2 + model.sigma_data**2)
+
+def _scale(model: ScoreModel, sigma: float) -> float:
+    """Standard deviation of a picture at noise level ``sigma``."""
+    return math.sqrt(sigma**2 + model.sigma_data**2)
 
 
 @torch.no_grad()
-def encode(model: ScoreModel, x: Tensor, *, rtol: float = 1e-5, atol: float = 1e-5) -> Tensor:
+def encode(model: ScoreModel, x: Tensor, *, rtol: float = TOLERANCE, atol: float = TOLERANCE) -> Tensor:
     """Codes (B, C, H, W) of pictures ``x`` (B, C, H, W), taken as they are for the lowest noise level.
 
     ``rtol``, ``atol`` bound the error of each step; the images of a batch share their steps.
     """
     model.check_size(x)
     model.check_rgb()
-    return (_follow(model, x, model.sigma_min, model.sigma_max, rtol, atol) - CENTER) / _scale(model)
+    y = (x - CENTER) / _scale(model, model.sigma_min)
+    return _follow(model, y, model.sigma_min, model.sigma_max, rtol, atol)
 
 
 @torch.no_grad()
-def decode(model: ScoreModel, z: Tensor, *, temperature: float = 1.0, rtol: float = 1e-5, atol: float = 1e-5) -> Tensor:
+def decode(
+    model: ScoreModel, z: Tensor, *, temperature: float = 1.0, rtol: float = TOLERANCE, atol: float = TOLERANCE
+) -> Tensor:
     """Pictures (B, C, H, W) of codes ``z`` (B, C, H, W): the inverse of :func:`encode` at temperature 1.
 
     Codes are multiplied by ``temperature``: below 1 pictures are more ordinary, above 1 wilder.
@@ -45,22 +61,21 @@ def decode(model: ScoreModel, z: Tensor, *, temperature: float = 1.0, rtol: floa
         raise UsageError(f"temperature {temperature}", hint="wanted a number >= 0; 1 leaves the codes")
     model.check_size(z)
     model.check_rgb()
-    x = CENTER + temperature * _scale(model) * z
-    return _follow(model, x, model.sigma_max, model.sigma_min, rtol, atol)
+    y = _follow(model, temperature * z, model.sigma_max, model.sigma_min, rtol, atol)
+    return CENTER + _scale(model, model.sigma_min) * y
 
 
 def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
-    """The point ``share`` of the way from ``a`` to ``b`` (C, H, W) on the great circle; lengths change evenly.
+    """The point ``share`` of the way from ``a`` to ``b`` (C, H, W) on the great circle (Shoemake 1985).
 
-    A straight line would pass too near the origin, where hardly any noise lies.
+    A straight line would pass too near the origin, where hardly any noise lies. The weights are applied to the codes as
+    they are: of codes at right angles the squared length changes evenly. Codes of real pictures differ in length, and made
+    equally long first the shorter one, of the picture with less contrast, would be amplified.
     """
-    length_a, length_b = a.norm(), b.norm()
-    unit_a, unit_b = a / length_a, b / length_b
-    angle = torch.arccos((unit_a * unit_b).sum().clamp(-1, 1))
-    length = length_a + share * (length_b - length_a)
-    if float(angle.sin()) < 1e-6:  # the same direction: the circle is a point
-        return length * unit_a
-    return length * (((1 - share) * angle).sin() * unit_a + (share * angle).sin() * unit_b) / angle.sin()
+    angle = torch.arccos((a / a.norm() * (b / b.norm())).sum().clamp(-1, 1))
+    if not float(angle.sin()) > 1e-6:  # one direction, or none: the circle is a line
+        return torch.lerp(a, b, share)
+    return (((1 - share) * angle).sin() * a + (share * angle).sin() * b) / angle.sin()
 
 
 def interpolate(
@@ -70,8 +85,8 @@ def interpolate(
     count: int = 8,
     *,
     temperature: float = 1.0,
-    rtol: float = 1e-5,
-    atol: float = 1e-5,
+    rtol: float = TOLERANCE,
+    atol: float = TOLERANCE,
 ) -> Tensor:
     """``count`` pictures (count, C, H, W) on the way from ``a`` to ``b`` (C, H, W), both ends decoded too."""
     if count < 2:
@@ -81,10 +96,13 @@ def interpolate(
     return decode(model, way, temperature=temperature, rtol=rtol, atol=atol)
 
 
-def _follow(model: ScoreModel, x: Tensor, sigma_from: float, sigma_to: float, rtol: float, atol: float) -> Tensor:
+def _follow(model: ScoreModel, y: Tensor, sigma_from: float, sigma_to: float, rtol: float, atol: float) -> Tensor:
+    """Scaled pictures (B, C, H, W) at noise level ``sigma_from``, carried to ``sigma_to``."""
+
     def velocity(state: Tensor, sigma: float) -> Tensor:
-        here = state.reshape(x.shape)
-        return (here - model.denoise(here, sigma)).flatten()
+        s = _scale(model, sigma)
+        denoised = model.denoise(CENTER + s * state.reshape(y.shape), sigma)
+        return (model.sigma_data / s) ** 2 * state - (denoised - CENTER).flatten() / s
 
     with full_precision():
-        return integrate(velocity, x.flatten(), sigma_from, sigma_to, rtol=rtol, atol=atol).reshape(x.shape)
+        return integrate(velocity, y.flatten(), sigma_from, sigma_to, rtol=rtol, atol=atol).reshape(y.shape)
