@@ -24,7 +24,7 @@ from invsolve.evaluation.neighbours import Neighbours, memorisation, nearest
 from invsolve.evaluation.sample_quality import Features, classifier_features
 from invsolve.pictures import channels_last, to_pixels
 from invsolve.pretrained import load_classifier, load_prior
-from invsolve.tasks.generation import ladder, sample
+from invsolve.tasks.generation import sample
 from invsolve.training.sources import load_pictures
 
 PAIRS = 12
@@ -68,8 +68,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     training = stacked(options.train, prior.channels, options.training)
     validation = stacked(options.data, prior.channels, options.validation)
     size = (int(training.shape[2]), int(training.shape[3]))
-    sigmas = ladder(prior, options.steps)
-    drawn = sample(prior, size, samples=options.samples, sampler=options.sampler, sigmas=sigmas, seed=options.seed)
+    drawn = sample(
+        prior, size, samples=options.samples, sampler=options.sampler, steps=options.steps, seed=options.seed
+    )
     samples = (drawn.samples[:, 0].clamp(0, 1).cpu() * 255).round() / 255
     views: dict[str, Callable[[Tensor], Tensor]] = {"pixels": lambda x: x}
     if options.features != "none":
