@@ -168,6 +168,11 @@ def test_adaptive_ode_reaches_the_law_to_its_tolerance(gaussian: GaussianPrior) 
     assert errors[1] < errors[0] / 20
 
 
+def test_an_error_bound_of_nothing_is_refused(gaussian: GaussianPrior) -> None:
+    with pytest.raises(UsageError, match="at least 1e-10"):
+        ode_adaptive(gaussian, gaussian.mean[None], karras(5, 0.01, 1.0), torch.zeros_like, rtol=0.0, atol=0.0)
+
+
 BIASES = {  # (mean, std ratio) with 50 levels from 5 on the exact posterior: recorded, not wished for
     "reverse_sde": (0.004, 1.030),
     "pc": (0.001, 0.941),

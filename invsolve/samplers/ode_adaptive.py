@@ -14,6 +14,10 @@ from invsolve.ode.flow import integrate
 from invsolve.samplers.info import Callback, StepInfo, needs
 
 
+FINEST = 1e-10
+"""Bound of a step's error below which rounding alone would shrink the steps to nothing."""
+
+
 @needs(adaptive=120)
 def ode_adaptive(
     model: ScoreModel,
@@ -46,11 +50,13 @@ def ode_adaptive(
 
     Raises
     ------
-    UsageError : the model projects x between steps, which is no ODE.
+    UsageError : the model projects x between steps, which is no ODE; errors bounded by next to nothing.
     SolveError : the method could not go on.
     """
     if model.projects:
         raise UsageError("ode_adaptive cannot project x between steps", hint="use the sampler ode, or another rule")
+    if not (rtol >= 0 and atol >= 0 and max(rtol, atol) >= FINEST):
+        raise UsageError(f"rtol {rtol}, atol {atol}", hint=f"wanted one of them at least {FINEST:g}")
     process, levels = find_sde(sde), [float(s) for s in sigmas]
     positive = [s for s in levels if s > 0]
     steps = len(levels) - 1
