@@ -245,7 +245,7 @@ def empty_unet(config: DiffusersConfig) -> nn.Module:
     try:
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
             return library.UNet2DModel(**config.unet)
-    except Exception as error:  # noqa: BLE001 - whatever else the library finds wrong with a configuration
+    except Exception as error:  # whatever else the library finds wrong with a configuration
         raise ValueError(f"diffusers cannot build this network: {first_line(error)}") from error
 
 
@@ -324,8 +324,8 @@ class DiffusersDenoiser(nn.Module):
         named: dict[str, Predicts] = {"epsilon": "noise", "sample": "data", "v_prediction": "v"}
         predicts = named[self.config.scheduler.get("prediction_type", "epsilon")]
         ask = self._ask_numbered if self.config.unet.get("time_embedding_type") == "learned" else self._ask
-        ends = {"sigma_min": float(sigmas[0]), "sigma_max": float(sigmas[-1])}
-        return foreign_prior(ask, process, predicts, label=label, channels=self.config.channels, **ends)
+        facts: dict[str, Any] = {"sigma_min": float(sigmas[0]), "sigma_max": float(sigmas[-1])}
+        return foreign_prior(ask, process, predicts, label=label, channels=self.config.channels, **facts)
 
     def _ask_numbered(self, u: Tensor, label: Tensor) -> Tensor:
         return self._ask(u, label.long())

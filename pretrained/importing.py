@@ -72,18 +72,22 @@ class Imported:
     card: Card
 
 
-def read_diffusers(folder: Path, name: str, licence: str = "", source: dict[str, str] | None = None) -> Imported:
+def read_diffusers(path: Path, name: str, licence: str = "", source: dict[str, str] | None = None) -> Imported:
     """Read a folder of diffusers; nothing in it is run.
 
     Parameters
     ----------
-    folder : with ``model_index.json``, or ``config.json`` of a UNet2DModel.
+    path : a folder with ``model_index.json``, or ``config.json`` of a UNet2DModel; or the file of weights in the latter.
     name, licence, source : for the card; the hashes of the files are added to ``source``.
 
     Raises
     ------
     ModelError : files are missing, damaged, programs, or describe a network that is not known here.
     """
+    folder = path if path.is_dir() else path.parent
+    if path != folder and not (folder / "config.json").exists():
+        read_weights(path)  # says what is wrong with the file itself
+        raise ModelError(f"there is no config.json beside {path}", hint="wanted a UNet2DModel's, as save_pretrained writes it")
     unet_folder, scheduler_file = _parts(folder)
     config_file = check_inside(unet_folder / "config.json", folder)
     try:
@@ -95,7 +99,7 @@ def read_diffusers(folder: Path, name: str, licence: str = "", source: dict[str,
         raise ModelError(
             f"{folder}: {first_line(error)}", hint="docs/bring-your-own-prior.md says what can be imported"
         ) from None
-    files = [check_inside(path, folder) for path in weight_files(unet_folder)]
+    files = [check_inside(file, folder) for file in (weight_files(unet_folder) if path == folder else [path])]
     state = _fitting({key: value for file in files for key, value in read_weights(file).items()}, wanted, unet_folder)
     try:
         denoiser = foreign_denoiser(unet, {key: value.float() for key, value in state.items()}, config).eval()
@@ -118,7 +122,7 @@ def read_diffusers(folder: Path, name: str, licence: str = "", source: dict[str,
         size=config.size,
         orientations="mirror",
         foreign=config.to_dict(),
-        source={**(source or {"from": str(folder)}), **hashes},
+        source={**(source or {"from": str(path)}), **hashes},
     )
     return Imported(denoiser, state, card)
 

@@ -136,7 +136,7 @@ def _unpickled(file: Path) -> object:
             f"{file} is a pickle with more in it than tensors, which could run any code: refused ({reason[:200]})",
             hint=CONVERT,
         ) from None
-    except Exception as error:  # noqa: BLE001 - a damaged pickle fails in any way
+    except Exception as error:  # a damaged pickle fails in any way
         raise ModelError(f"cannot read {file}: {first_line(error)[:200]}", hint=COPY_AGAIN) from None
 
 
