@@ -126,8 +126,8 @@ def test_variance_exploding_networks_agree_with_the_library(tmp_path: Path) -> N
     for sigma in scheduler.sigmas:
         x = pictures() + sigma * noise()
         with torch.no_grad():
-            # what step_pred does where all noise goes in one step: drift sigma^2 times the network's score
-            theirs = x + sigma**2 * unet(x, sigma.expand(2)).sample
+            scheduler.discrete_sigmas[0] = sigma  # the library's last step, which takes all noise, from here
+            theirs = scheduler.step_pred(unet(x, sigma.expand(2)).sample, 0, x).prev_sample_mean
             compare(denoiser(x, sigma.expand(2)), theirs, float(sigma))
 
 
