@@ -90,7 +90,13 @@ def info(name: Annotated[str, typer.Argument(help="A model, or a folder that hol
 
 @models.command("import")
 def import_model(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A folder of diffusers, or of a prior; or a file of weights with config.json beside it.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A folder of diffusers, or of a prior; or a file of weights with config.json beside it.",
+        ),
+    ],
     name: Named = None,
     validate: Validate = None,
     pictures: Count = 32,
@@ -112,7 +118,9 @@ def import_model(
 
 @models.command("pull")
 def pull_model(
-    repo: Annotated[str, typer.Argument(metavar="REPO[@REV]", help="OWNER/NAME on the hub, at a branch, tag or commit.")],
+    repo: Annotated[
+        str, typer.Argument(metavar="REPO[@REV]", help="OWNER/NAME on the hub, at a branch, tag or commit.")
+    ],
     name: Named = None,
     validate: Validate = None,
     pictures: Count = 32,
@@ -146,7 +154,13 @@ def verify_model(name: Annotated[str | None, typer.Argument(help="One model; def
     Example: invsolve models verify photos
     """
     from invsolve.pretrained.importing import verified
-    from invsolve.pretrained.loading import find_prior, installed_models, load_classifier, shipped_classifiers, shipped_priors
+    from invsolve.pretrained.loading import (
+        find_prior,
+        installed_models,
+        load_classifier,
+        shipped_classifiers,
+        shipped_priors,
+    )
 
     names = [*shipped_priors(), *shipped_classifiers(), *installed_models()] if name is None else [name]
     failed: list[InvsolveError] = []

@@ -85,7 +85,9 @@ def _from_hub(library: Any, repo: str, revision: str | None) -> Pulled:
     if not re.fullmatch("[0-9a-f]{40}", commit):
         raise ModelError(f"the hub gives {repo} the revision {brief(commit)}", hint="wanted a commit's 40 digits")
     if revision and re.fullmatch("[0-9a-f]{40}", revision) and revision != commit:
-        raise ModelError(f"the hub answers with commit {commit[:12]}, not {revision[:12]}", hint="do not trust this hub")
+        raise ModelError(
+            f"the hub answers with commit {commit[:12]}, not {revision[:12]}", hint="do not trust this hub"
+        )
     siblings = {one.rfilename: one for one in info.siblings or []}
     folder = None
     for name in wanted_files(siblings, repo):
@@ -101,7 +103,9 @@ def _from_cache(library: Any, repo: str, revision: str | None) -> Pulled:
     for path in folder.rglob("*"):
         blob = path.resolve().name  # large files are stored under their hash
         if path.is_file() and re.fullmatch("[0-9a-f]{64}", blob) and file_sha256(path) != blob:
-            raise ModelError(f"{path} is damaged: it does not have its hash", hint="delete it, and fetch the model again")
+            raise ModelError(
+                f"{path} is damaged: it does not have its hash", hint="delete it, and fetch the model again"
+            )
     return Pulled(folder, {"from": f"the cache's copy of {repo}", "revision": folder.name})
 
 

@@ -87,7 +87,9 @@ def read_diffusers(path: Path, name: str, licence: str = "", source: dict[str, s
     folder = path if path.is_dir() else path.parent
     if path != folder and not (folder / "config.json").exists():
         read_weights(path)  # says what is wrong with the file itself
-        raise ModelError(f"there is no config.json beside {path}", hint="wanted a UNet2DModel's, as save_pretrained writes it")
+        raise ModelError(
+            f"there is no config.json beside {path}", hint="wanted a UNet2DModel's, as save_pretrained writes it"
+        )
     unet_folder, scheduler_file = _parts(folder)
     config_file = check_inside(unet_folder / "config.json", folder)
     try:

