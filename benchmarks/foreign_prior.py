@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from cases import damaged, every_kth, inpainting_case, random_pixels
+from cases import damaged, inpainting_case, random_pixels
 from harness import Case, Report, arguments, measure, options_of, save_sheet
 from torch import Tensor
 
@@ -128,10 +128,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not (chosen.folder / "model_index.json").exists():
         facts = train(planes(load_pictures(chosen.train)), chosen.folder, chosen.seconds)
         print("trained", json.dumps(facts), flush=True)
-    held_out = load_pictures(chosen.data)
-    # The pictures that the tasks are made of are left out of the validation.
-    shown = every_kth(chosen.data, chosen.cases)
-    others = [p for p in held_out if not any(np.array_equal(p, one) for one in shown)][-2 * VALIDATED :]
+    held_out = [np.asarray(picture, np.uint8) for picture in load_pictures(chosen.data)]
+    shown, others = held_out[: chosen.cases], held_out[chosen.cases :][: 2 * VALIDATED]
     examples, tests = planes(others[::2]).float() / 255, planes(others[1::2]).float() / 255
     foreign, unvalidated = imported(chosen.folder, examples, chosen.folder / "prior")
     priors = {chosen.model: load_prior(chosen.model, "cpu"), "foreign": foreign, "foreign, not validated": unvalidated}
@@ -142,8 +140,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     rounding = [[float(f"{sigma:.3g}"), float(f"{effect:.2g}")] for sigma, effect in foreign.card.label_rounding]
     for name, prior in priors.items():
         report.add(name, measure(half_missing(shown), prior, options, baselines=name == chosen.model, quiet=True))
-    drawn = {name: sample(prior, None, samples=DRAWN, steps=50).samples[:, 0] for name, prior in priors.items()
-             if prior is not unvalidated}  # fmt: skip
+    drawn = {
+        name: sample(prior, None if prior.size else tests.shape[-2:], samples=DRAWN, steps=50).samples[:, 0]
+        for name, prior in priors.items()
+        if prior is not unvalidated
+    }
     moments = {name: {"mean": float(x.mean()), "std": float(x.std())} for name, x in drawn.items()}
     moments["data"] = {"mean": float(tests.mean()), "std": float(tests.std())}
     print("drawn pictures", json.dumps(moments))

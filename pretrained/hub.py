@@ -67,7 +67,8 @@ def pull(text: str, *, quiet: bool = False) -> Pulled:
             hint="pip install 'invsolve[diffusers]'",
         ) from None
     if quiet:
-        huggingface_hub.utils.disable_progress_bars()
+        utils: Any = huggingface_hub.utils
+        utils.disable_progress_bars()
     try:
         if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
             return _from_cache(huggingface_hub, repo, revision)

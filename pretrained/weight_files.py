@@ -137,7 +137,7 @@ def _unpickled(file: Path) -> object:
             hint=CONVERT,
         ) from None
     except Exception as error:  # a damaged pickle fails in any way
-        raise ModelError(f"cannot read {file}: {first_line(error)[:200]}", hint=COPY_AGAIN) from None
+        raise ModelError(f"cannot read {file}: {first_line(error)[:200]}", hint=COPY_AGAIN) from error
 
 
 def _checked(file: Path, loaded: object) -> dict[str, Tensor]:
