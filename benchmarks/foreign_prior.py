@@ -36,7 +36,8 @@ from invsolve.training.sources import load_pictures
 WIDTHS = (24, 48, 64)
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 VALIDATED = 64
-DRAWN = 16
+DRAWN, DRAW_STEPS = 16, 50
+"""New pictures, and the noise levels on the way to them."""
 FIRST = 100
 """Steps over which the learning rate rises."""
 
@@ -141,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, prior in priors.items():
         report.add(name, measure(half_missing(shown), prior, options, baselines=name == chosen.model, quiet=True))
     drawn = {
-        name: sample(prior, None if prior.size else tests.shape[-2:], samples=DRAWN, steps=50).samples[:, 0]
+        name: sample(prior, None if prior.size else tests.shape[-2:], samples=DRAWN, steps=DRAW_STEPS).samples[:, 0]
         for name, prior in priors.items()
         if prior is not unvalidated
     }

@@ -455,7 +455,7 @@ def test_a_foreign_network_is_trained_imported_and_used(small_prior: Path, photo
         Image.open(photos / "0.png").rotate(90 * k).resize((32, 32), box=(k // 2, 0, 24, 24)).save(many / f"{k}.png")
     arguments = solving(small_prior, tmp_path, data=many, train=many, pictures=2, seconds=1, show=tmp_path / "show.png")
     foreign = script("foreign_prior")
-    foreign.DRAWN = 2
+    foreign.DRAWN, foreign.DRAW_STEPS = 2, 2
     foreign.main([*arguments, "--folder", str(tmp_path / "unet")])
     found = json.loads((tmp_path / "figures.json").read_text())
     assert found["training"]["steps"] > 1 and len(found["label_rounding"]) == 8
