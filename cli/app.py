@@ -90,7 +90,7 @@ app.command(epilog=EXIT_CODES)(generate)
 app.command(epilog=EXIT_CODES)(likelihood)
 app.command(epilog=EXIT_CODES)(interpolate)
 app.command(epilog=EXIT_CODES)(train)
-app.command(epilog=EXIT_CODES)(models)
+app.add_typer(models, name="models", epilog=EXIT_CODES)
 app.command(epilog=EXIT_CODES)(verify)
 app.command(epilog=EXIT_CODES)(demo)
 

@@ -181,7 +181,7 @@ def reconstruct(
     """FBP first, to see whether the units fit; then TV and ours, or the one classical method asked for."""
     from invsolve.pretrained.loading import load_prior
 
-    prior = load_prior(common.model, where) if method == "score" else None
+    prior = load_prior(common.model, where, patches=common.patches) if method == "score" else None
     rays = Rays.of(scan, where)
     classical, started = Classical(scan, rays), time.perf_counter()
     images = {"FBP": classical("fbp")}

@@ -1,30 +1,249 @@
-"""``invsolve models``: which priors there are and what they know."""
+"""``invsolve models``: which priors there are and what they know; others are brought in, checked and removed."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+from invsolve.cli import options
+from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say, show_bars
+from invsolve.errors import InputError, InvsolveError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from invsolve.pretrained.importing import Imported
 
 
-def models(
-    name: Annotated[str | None, typer.Argument(help="Show this prior's whole card.")] = None,
-) -> None:
-    """List the shipped priors and classifiers and what they know, or show one's card.
+class ModelsGroup(TyperGroup):
+    """``invsolve models NAME`` means ``invsolve models info NAME``."""
 
-    Example: invsolve models photos
-    """
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            args = ["info", *args]
+        return super().resolve_command(ctx, args)
+
+
+models = typer.Typer(cls=ModelsGroup, invoke_without_command=True)
+
+Named = Annotated[
+    str | None, typer.Option("--as", metavar="NAME", help="What it is called from now on; default its folder's name.")
+]
+Validate = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PICTURES",
+        help="Measure its denoising error on these: a folder or an .npz of pictures like those it knows, and not of its "
+        "training. Without, rules take the error of a Gaussian.",
+    ),
+]
+Count = Annotated[int, typer.Option("--pictures", min=2, max=500, help="Of those, at most so many.")]
+Licence = Annotated[str, typer.Option(help="Its licence, where the source does not state it.")]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace an imported model of that name.")]
+
+
+@models.callback()
+def all_models(context: typer.Context) -> None:
+    """List priors and classifiers and what they know, show one's card, and bring in others.
+
+    Examples:
+
+      invsolve models
+
+      invsolve models photos
+
+      invsolve models import my-unet/ --as faces --validate faces-val/
+    """  # fmt: skip
+    if context.invoked_subcommand is None:
+        list_models()
+
+
+@models.command("list")
+def list_models() -> None:
+    """List the shipped and the imported models."""
     from invsolve.pretrained.card import Card
-    from invsolve.pretrained.loading import CARD, SHIPPED, find_any, shipped_classifiers, shipped_priors
+    from invsolve.pretrained.loading import CARD, find_any, installed_models, shipped_classifiers, shipped_priors
 
-    if name is not None:
-        typer.echo(Card.read(find_any(name) / CARD).to_json(), nl=False)
+    names = list(dict.fromkeys([*shipped_priors(), *shipped_classifiers(), *installed_models()]))
+    width = max(map(len, names), default=0)
+    for known in names:
+        try:
+            line = described(Card.read(find_any(known) / CARD))
+        except InvsolveError as error:
+            line = f"damaged: {error.message}"
+        typer.echo(f"{known:{width}}  {line}")
+
+
+@models.command("info")
+def info(name: Annotated[str, typer.Argument(help="A model, or a folder that holds one.")]) -> None:
+    """Show a model's whole card."""
+    from invsolve.pretrained.card import Card
+    from invsolve.pretrained.loading import CARD, find_any
+
+    typer.echo(Card.read(find_any(name) / CARD).to_json(), nl=False)
+
+
+@models.command("import")
+def import_model(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A folder of diffusers, or of a prior; or a file of weights with config.json beside it.",
+        ),
+    ],
+    name: Named = None,
+    validate: Validate = None,
+    pictures: Count = 32,
+    licence: Licence = "",
+    force: Force = False,
+    device: options.Device = "auto",
+    quiet: options.Quiet = False,
+) -> None:
+    """Bring in a model from a folder: converted to safetensors with a card, nothing in it is run.
+
+    Example: invsolve models import my-unet/ --as faces --validate faces-val/
+    """
+    Verbosity.level = -1 if quiet else 0
+    if not source.exists():
+        raise InputError(f"there is no {source}", hint="wanted a folder; `invsolve models pull` fetches from the hub")
+    with clean_stdout():
+        _install(source, name or _name_of(source.absolute().stem), validate, pictures, licence, force, device)
+
+
+@models.command("pull")
+def pull_model(
+    repo: Annotated[
+        str, typer.Argument(metavar="REPO[@REV]", help="OWNER/NAME on the hub, at a branch, tag or commit.")
+    ],
+    name: Named = None,
+    validate: Validate = None,
+    pictures: Count = 32,
+    licence: Licence = "",
+    force: Force = False,
+    device: options.Device = "auto",
+    quiet: options.Quiet = False,
+) -> None:
+    """Fetch a model from the Hugging Face hub and import it; safetensors only.
+
+    HF_ENDPOINT names another hub, HF_HUB_OFFLINE=1 takes what was fetched before.
+
+    Example: invsolve models pull google/ddpm-celebahq-256 --as faces
+    """
+    from invsolve.pretrained.hub import parse_repo, pull
+
+    Verbosity.level = -1 if quiet else 0
+    called = name or _name_of(parse_repo(repo)[0].rpartition("/")[2])
+    with clean_stdout():
+        from invsolve.pretrained.importing import check_name
+
+        check_name(called, force=force)
+        pulled = pull(repo, quiet=not show_bars())
+        _install(pulled.folder, called, validate, pictures, licence, force, device, pulled.source)
+
+
+@models.command("verify")
+def verify_model(name: Annotated[str | None, typer.Argument(help="One model; default all.")] = None) -> None:
+    """Check weights against their cards, and that they denoise.
+
+    Example: invsolve models verify photos
+    """
+    from invsolve.pretrained.importing import verified
+    from invsolve.pretrained.loading import (
+        find_prior,
+        installed_models,
+        load_classifier,
+        shipped_classifiers,
+        shipped_priors,
+    )
+
+    names = [*shipped_priors(), *shipped_classifiers(), *installed_models()] if name is None else [name]
+    failed: list[InvsolveError] = []
+    for known in dict.fromkeys(names):
+        try:
+            classifier = known in shipped_classifiers()
+            card = load_classifier(known, "cpu").card if classifier else verified(find_prior(known))
+            typer.echo(f"{known}: sound, sha256 {card.sha256[:12]}")
+        except InvsolveError as error:
+            if name is not None:
+                raise
+            typer.echo(f"{known}: {error.message}")
+            failed.append(error)
+    if failed:
+        raise failed[0]
+
+
+@models.command("remove")
+def remove_model(name: Annotated[str, typer.Argument(help="An imported model.")]) -> None:
+    """Delete an imported model."""
+    from invsolve.pretrained.importing import remove
+
+    say(f"removed {remove(name)}")
+
+
+def _name_of(text: str) -> str:
+    """A name for a model, made of a folder's."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "model"
+
+
+def _install(
+    source: Path,
+    name: str,
+    validate: str | None,
+    count: int,
+    licence: str,
+    force: bool,
+    device: str,
+    origin: dict[str, str] | None = None,
+) -> None:
+    """Read, measure, write, and say what was found."""
+    from invsolve.pretrained import importing
+    from invsolve.pretrained.loading import CARD, resolve_device
+
+    folder, where = importing.check_name(name, force=force), resolve_device(device)
+    if (source / CARD).exists():
+        if validate is not None:
+            raise UsageError(f"{source} has a card already", hint="leave out --validate: its figures are on the card")
+        say(f"{name}: {described(importing.install_own(source, folder, name))}")
+        say(f"wrote {folder}")
         return
-    shipped = [*shipped_priors(), *shipped_classifiers()]
-    width = max(map(len, shipped), default=0)
-    for known in shipped:
-        card = Card.read(SHIPPED / known / CARD)
-        typer.echo(f"{known:{width}}  {described(card)}")
+    imported = importing.read_diffusers(source, name, licence, origin)
+    examples = None if validate is None else _examples(imported, validate, count)
+    if examples is not None and validate is not None:
+        with progress_bar() as bar:
+            task = bar.add_task("validating", total=1.0)
+            imported = importing.validated(
+                imported, examples, Path(validate).name, where, lambda done: bar.update(task, completed=done)
+            )
+    shown = importing.plain_pictures(imported.denoiser.config) if examples is None else examples[:8]
+    rounding = importing.label_rounding(imported.denoiser, shown, where)
+    card = importing.install(replace(imported, card=replace(imported.card, label_rounding=rounding)), folder)
+    say(f"{name}: {described(card)}; licence: {card.licence}")
+    if examples is None:
+        say("not validated: rules will take the error of a Gaussian; --validate PICTURES measures it")
+    say(f"wrote {folder}; now: invsolve inpaint PICTURE --mask MASK --model {name}")
+
+
+def _examples(imported: Imported, source: str, count: int) -> Tensor:
+    """Pictures to measure on, (N, C, H, W): whole ones shrunk to the network's size, or parts where it takes any."""
+    from invsolve.training.crops import center_crops, unit_scale
+    from invsolve.training.sources import load_pictures
+
+    config = imported.denoiser.config
+    pictures = load_pictures(source, config.channels)
+    side = config.size or min(256, min(min(picture.shape[:2]) for picture in pictures))
+    large = [picture for picture in pictures if min(picture.shape[:2]) >= side]
+    some = large[:: max(1, -(-len(large) // count))]
+    if len(some) < 2:
+        raise InputError(
+            f"{source} has {len(large)} pictures of {side} x {side} pixels or more", hint="validation needs at least 2"
+        )
+    return center_crops(some, side, unit_scale(some), framing=1.0 if config.size and some[0].dtype == "uint8" else 0.0)
 
 
 def described(card: Any) -> str:

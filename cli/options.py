@@ -12,7 +12,18 @@ from invsolve.cli.limits import LARGEST_SEED, MOST_SAMPLES, MOST_STEPS
 _INPUT, _SAMPLER, _OUTPUT, _RUN = "Problem", "Sampler", "Output", "Run"
 
 Model = Annotated[
-    str, typer.Option(help="A shipped prior or a folder that `invsolve train` wrote.", rich_help_panel=_SAMPLER)
+    str,
+    typer.Option(
+        help="A shipped or imported prior, or a folder that `invsolve train` wrote.", rich_help_panel=_SAMPLER
+    ),
+]
+Patches = Annotated[
+    bool,
+    typer.Option(
+        "--patches",
+        help="Let a prior of one size take larger pictures, in overlapping patches of that size.",
+        rich_help_panel=_SAMPLER,
+    ),
 ]
 Samples = Annotated[
     int,

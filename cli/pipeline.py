@@ -56,6 +56,7 @@ class Common:
     rule: options.Rule = "proximal"
     sampler: options.Sampler = "renoising"
     model: options.Model = "photos"
+    patches: options.Patches = False
     output: options.Output = None
     interval: options.Interval = False
     calibration: options.Calibration = None
@@ -234,7 +235,7 @@ def run_pictures(
         from invsolve.pretrained.loading import load_prior
 
         job = make()
-        prior = load_prior(common.model, common.device)
+        prior = load_prior(common.model, common.device, patches=common.patches)
         say(f"{source.name}: {job.about}, on {prior.device}")
         solved = solve_task(job.task, prior, common, input=str(source), **job.facts)
         pictures = [job.finish(channels_last(x[0])) for x in solved.posterior.samples]

@@ -16,6 +16,7 @@ from invsolve.files import read_json
 from invsolve.models.error_spectrum import ErrorSpectrum
 from invsolve.models.network import NetworkConfig
 from invsolve.models.score_model import Orientations, PriorFacts
+from invsolve.pretrained.diffusers_unet import DiffusersConfig
 from invsolve.typed import brief, first_misfit
 
 FORMAT = 1
@@ -38,6 +39,12 @@ class Card:
     ``error_spectrum`` is what :meth:`invsolve.models.error_spectrum.ErrorSpectrum.to_dict` makes of the denoiser's error on
     clean pictures (of a prior trained here, those held out); empty where that was not measured.
     ``bits_per_dimension`` holds mean and standard deviation over validation pictures, and their number, where measured.
+
+    ``foreign`` is empty, or describes a network of another library, see
+    :class:`invsolve.pretrained.diffusers_unet.DiffusersConfig`; ``network`` is then empty. ``source`` says where such a prior
+    came from, at which revision, and the hashes of the files. ``label_rounding`` lists (sigma, root mean square difference) of
+    what a network of numbered steps says halfway between two of them, where it is asked with a half step, as it is, and where
+    with the nearest step: about what either can be wrong by.
 
     A classifier's card has ``kind`` "classifier", its ``classes`` and, in ``validation_accuracy``, (sigma, share of
     right answers, cross-entropy in nats); its ``validation_mse`` is empty.
@@ -65,17 +72,25 @@ class Card:
     expert: dict[str, list[float]] = field(default_factory=dict)
     error_spectrum: dict[str, Any] = field(default_factory=dict)
     validation_accuracy: list[tuple[float, float, float]] = field(default_factory=list)
+    foreign: dict[str, Any] = field(default_factory=dict)
+    source: dict[str, str] = field(default_factory=dict)
+    label_rounding: list[tuple[float, float]] = field(default_factory=list)
     format: int = FORMAT
 
     @property
     def facts(self) -> PriorFacts:
         """What the prior's model and all that wraps it know of it."""
-        network = NetworkConfig.from_dict(self.network)
+        if self.foreign:
+            foreign = DiffusersConfig.from_dict(self.foreign)
+            channels, sigma_data = foreign.channels, foreign.sigma_data
+        else:
+            network = NetworkConfig.from_dict(self.network)
+            channels, sigma_data = network.channels, network.sigma_rms
         return PriorFacts(
-            channels=network.channels,
+            channels=channels,
             sigma_min=self.sigma_min,
             sigma_max=self.sigma_max,
-            sigma_data=network.sigma_rms,
+            sigma_data=sigma_data,
             size=self.size,
             frame=self.frame,
             colours=self.colours,
@@ -131,6 +146,11 @@ def _out_of_range(card: Card) -> str | None:
         "no classes, which a classifier has": card.kind != "classifier" or card.classes,
         "an expert whose levels are not four rising numbers": not card.expert or _rising(card.expert.get("levels", [])),
         "an error_spectrum that does not fit": not card.error_spectrum or _is_spectrum(card),
+        "a foreign network and one of its own": not (
+            card.foreign and (card.network or card.kind != "prior" or card.expert)
+        ),
+        "a foreign network of RGB pictures in other colours": not card.foreign or card.colours == "rgb",
+        "label_rounding that is no list of levels and errors": all(row[0] > 0 <= row[1] for row in card.label_rounding),
         "classes of one name": len(set(card.classes)) == len(card.classes),
     }
     return next((wrong for wrong, sound in checks.items() if not sound), None)
@@ -145,7 +165,8 @@ def _is_spectrum(card: Card) -> bool:
         spectrum = ErrorSpectrum.from_dict(card.error_spectrum)
     except (KeyError, TypeError, ValueError):
         return False
-    return len(spectrum.variances[0]) == card.network.get("channels", NetworkConfig.channels)
+    described = card.foreign.get("unet", {}).get("in_channels", 3) if card.foreign else card.network.get("channels", 3)
+    return len(spectrum.variances[0]) == described
 
 
 def network_config(card: Card) -> NetworkConfig:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from invsolve.atomic import write_files
+from invsolve.cache import models_folder
 from invsolve.errors import ModelError, OutputError, first_line
 from invsolve.files import regular_file
 from invsolve.forward_models.classifier import NoiseConditionalClassifier
@@ -29,8 +31,9 @@ from invsolve.models.network import EDMDenoiser, NetworkConfig
 from invsolve.models.noisy_classifier import NoisyClassifier
 from invsolve.models.precision import autocast, full_precision
 from invsolve.models.score_model import ErrorCovariance, ScoreModel, Sigma
-from invsolve.models.tiling import tiled
+from invsolve.models.tiling import blended, tiled
 from invsolve.pretrained.card import Card, file_sha256, network_config
+from invsolve.pretrained.diffusers_unet import DiffusersConfig, DiffusersDenoiser, empty_unet
 from invsolve.typed import brief
 
 M = TypeVar("M", bound=nn.Module)
@@ -42,7 +45,7 @@ SHIPPED = Path(__file__).resolve().parent
 
 PIXELS_AT_ONCE = 2**21
 """The network sees at most so many pixels in one batch: about 2 GB of activations; of an energy, which keeps them for the
-way back, a quarter."""
+way back, a quarter; of a foreign network, which is wider, a sixteenth."""
 
 TILE_CORE = 384
 """Pictures with more pixels than a 768 x 768 one are denoised in tiles with cores of this side."""
@@ -51,11 +54,20 @@ TILE_CORE = 384
 class NetworkPrior(ScoreModel):
     """A trained network as a score model, its noise levels clamped to the card's.
 
-    A local network takes any picture size, large ones in tiles; one with attention only the card's size.
+    A local network takes any picture size, large ones in tiles; one with attention only the card's size, unless ``patches``
+    says that larger pictures are denoised in overlapping patches of that size.
     """
 
-    def __init__(self, network: EDMDenoiser | ExpertDenoiser, card: Card, device: torch.device) -> None:
-        super().__init__(card.facts)
+    def __init__(
+        self,
+        network: EDMDenoiser | ExpertDenoiser | DiffusersDenoiser,
+        card: Card,
+        device: torch.device,
+        *,
+        patches: bool = False,
+    ) -> None:
+        facts = card.facts
+        super().__init__(replace(facts, size=None, patch=facts.size) if patches else facts)
         self.network = network.to(device).to(memory_format=torch.channels_last).eval()
         self.network.requires_grad_(False)
         self.card, self._device = card, device
@@ -72,7 +84,15 @@ class NetworkPrior(ScoreModel):
     def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
         self.check_size(x)
         level = self._level(x, sigma)
-        most = PIXELS_AT_ONCE // 4 if self.network.config.energy else PIXELS_AT_ONCE
+        if self.patch is None or tuple(x.shape[-2:]) == (self.patch, self.patch):
+            return self._denoise(x, level)
+        return blended(
+            lambda patches, owners: self._denoise(patches, level[owners]), x, size=self.patch, stride=self.patch // 2
+        )
+
+    def _denoise(self, x: Tensor, level: Tensor) -> Tensor:
+        foreign = isinstance(self.network, DiffusersDenoiser)
+        most = PIXELS_AT_ONCE // (16 if foreign else 4 if isinstance(self.network, EnergyDenoiser) else 1)
 
         def whole(part: Tensor) -> Tensor:
             count = max(1, most // (part.shape[-2] * part.shape[-1]))
@@ -83,7 +103,8 @@ class NetworkPrior(ScoreModel):
             return torch.cat(pieces).to(part.dtype)
 
         config = self.network.config
-        if x.shape[-2] * x.shape[-1] <= (2 * TILE_CORE) ** 2 or not config.local:
+        small = x.shape[-2] * x.shape[-1] <= (2 * TILE_CORE) ** 2
+        if small or isinstance(config, DiffusersConfig) or not config.local:
             return whole(x)
         return tiled(whole, x, core=TILE_CORE, overlap=config.receptive_radius, multiple=config.multiple)
 
@@ -179,7 +200,7 @@ def _shipped(kind: str) -> list[str]:
 
 
 def find_prior(name: str | Path) -> Path:
-    """The folder of a shipped prior's name, or of a path to a folder that holds a card.
+    """The folder of a shipped or an imported prior's name, or of a path to a folder that holds a card.
 
     Raises
     ------
@@ -195,8 +216,9 @@ def find_any(name: str | Path) -> Path:
 
 def _find(name: str | Path, kind: str | None = None) -> Path:
     text, what = str(name), kind or "model"
-    ships = text.isprintable() and len(Path(text).parts) == 1 and len(text) < 100 and (SHIPPED / text / CARD).is_file()
-    folder = SHIPPED / text if ships else Path(text)
+    named = text.isprintable() and len(Path(text).parts) == 1 and len(text) < 100 and text not in ("", ".", "..")
+    homes = [home / text for home in (SHIPPED, models_folder()) if named and (home / text / CARD).is_file()]
+    folder = homes[0] if homes else Path(text)
     try:
         exists, is_folder = text != "" and folder.exists(), folder.is_dir()
     except (OSError, ValueError):  # a name too long for any file
@@ -217,7 +239,14 @@ def _find(name: str | Path, kind: str | None = None) -> Path:
 
 def _what_ships(kind: str | None) -> str:
     names = [*shipped_priors(), *shipped_classifiers()] if kind is None else _shipped(kind)
-    return f"shipped: {', '.join(names) or 'none'}; or give a folder that `invsolve train` wrote"
+    imported = installed_models()
+    also = f"; imported: {', '.join(imported)}" if imported and kind != "classifier" else ""
+    return f"shipped: {', '.join(names) or 'none'}{also}; or give a folder that `invsolve train` wrote"
+
+
+def installed_models() -> list[str]:
+    """Names of the priors that ``invsolve models import`` and ``pull`` put into the user's folder, whole or not."""
+    return sorted(path.parent.name for path in models_folder().glob(f"*/{CARD}"))
 
 
 def resolve_device(device: str) -> torch.device:
@@ -244,13 +273,17 @@ def resolve_device(device: str) -> torch.device:
     return where
 
 
-def load_prior(name: str | Path = "photos", device: str | torch.device = "auto") -> NetworkPrior:
+def load_prior(
+    name: str | Path = "photos", device: str | torch.device = "auto", *, patches: bool = False
+) -> NetworkPrior:
     """Load a prior by name or folder, checking the weights' hash against the card.
 
     Parameters
     ----------
-    name : a shipped prior (see :func:`shipped_priors`) or a folder with ``card.json`` and ``model.safetensors``.
+    name : a shipped prior (see :func:`shipped_priors`), one that ``invsolve models`` imported, or a folder with
+        ``card.json`` and ``model.safetensors``.
     device : ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or a torch device.
+    patches : let a prior of one size take larger pictures, in patches of that size that overlap by half.
 
     Raises
     ------
@@ -259,8 +292,10 @@ def load_prior(name: str | Path = "photos", device: str | torch.device = "auto")
     where = device if isinstance(device, torch.device) else resolve_device(device)
     folder = find_prior(name)
     card = Card.read(folder / CARD)
+    if card.foreign:
+        return NetworkPrior(_load_foreign(folder, card), card, where, patches=patches)
     network = _load(folder, card, partial(_denoiser, card))
-    return NetworkPrior(network, card, where)
+    return NetworkPrior(network, card, where, patches=patches)
 
 
 def _denoiser(card: Card, config: NetworkConfig) -> EDMDenoiser | ExpertDenoiser:
@@ -286,14 +321,8 @@ def _load(folder: Path, card: Card, build: Callable[[NetworkConfig], M]) -> M:
 
     The generator of torch is left as it was: a network's first weights are drawn from it.
     """
-    weights = regular_file(_weights_of(folder, card), "weights file", ModelError)
-    digest = file_sha256(weights)
-    if digest != card.sha256:
-        raise ModelError(
-            f"{weights} does not match its card: sha256 {digest[:12]}..., the card says {card.sha256[:12]}...",
-            hint=f"the file is damaged or was changed; {REINSTALL}",
-        )
-    try:
+    weights = _checked_weights(folder, card)
+    with _misfits(weights):
         config = network_config(card)
         shapes = _stored_shapes(weights)
         stored, least = sum(map(math.prod, shapes.values())), least_numbers(config, decoder=card.kind == "prior")
@@ -302,14 +331,57 @@ def _load(folder: Path, card: Card, build: Callable[[NetworkConfig], M]) -> M:
         with torch.random.fork_rng(devices=[]):
             network = build(config)
         _compare_shapes(shapes, {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()})
-        state = {name: tensor.float() for name, tensor in load_file(weights).items()}
-        for name, tensor in state.items():
-            if not bool(torch.isfinite(tensor).all()):
-                raise ValueError(f"{name} is not finite")
-        network.load_state_dict(state)
+        network.load_state_dict(_finite_state(weights))
+    return network
+
+
+def _load_foreign(folder: Path, card: Card) -> DiffusersDenoiser:
+    """The network of another library that the card describes, as :func:`_load`."""
+    weights = _checked_weights(folder, card)
+    with _misfits(weights):
+        config = DiffusersConfig.from_dict(card.foreign)
+        shapes = _stored_shapes(weights)
+        unet = empty_unet(config)
+        _compare_shapes(shapes, {name: tuple(tensor.shape) for name, tensor in unet.state_dict().items()})
+        return foreign_denoiser(unet, _finite_state(weights), config)
+
+
+def foreign_denoiser(unet: nn.Module, state: dict[str, Tensor], config: DiffusersConfig) -> DiffusersDenoiser:
+    """A network that has shapes alone, filled with its values: a ValueError or RuntimeError where they do not fit."""
+    unet.load_state_dict(state, assign=True)
+    if any(tensor.is_meta for tensor in (*unet.parameters(), *unet.buffers())):
+        raise ValueError("the network has parts that no file stores")
+    return DiffusersDenoiser(unet, config)
+
+
+def _checked_weights(folder: Path, card: Card) -> Path:
+    """The weights of a card, if they are what it says."""
+    weights = regular_file(_weights_of(folder, card), "weights file", ModelError)
+    digest = file_sha256(weights)
+    if digest != card.sha256:
+        raise ModelError(
+            f"{weights} does not match its card: sha256 {digest[:12]}..., the card says {card.sha256[:12]}...",
+            hint=f"the file is damaged or was changed; {REINSTALL}",
+        )
+    return weights
+
+
+@contextmanager
+def _misfits(weights: Path) -> Iterator[None]:
+    """What libraries find wrong with a file's content, as a ModelError."""
+    try:
+        yield
     except (SafetensorError, TypeError, ValueError, RuntimeError, OSError) as error:
         raise ModelError(f"{weights} does not fit its card: {first_line(error)}", hint=REINSTALL) from error
-    return network
+
+
+def _finite_state(weights: Path) -> dict[str, Tensor]:
+    """All tensors of a file in single precision; a ValueError for one that is not finite."""
+    state = {name: tensor.float() for name, tensor in load_file(weights).items()}
+    for name, tensor in state.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{name} is not finite")
+    return state
 
 
 def _stored_shapes(weights: Path) -> dict[str, tuple[int, ...]]:
@@ -365,8 +437,13 @@ def save_prior(folder: Path, network: EDMDenoiser | ExpertDenoiser | NoisyClassi
     """
     content = save({name: value.half().contiguous() for name, value in network.state_dict().items()})
     expert = {"levels": list(network.levels)} if isinstance(network, ExpertDenoiser) else {}
+    return write_prior(folder, content, replace(card, network=network.config.to_dict(), expert=expert))
+
+
+def write_prior(folder: Path, content: bytes, card: Card) -> Card:
+    """Write ``content``, a whole safetensors file, and card; otherwise as :func:`save_prior`."""
     sha256 = hashlib.sha256(content).hexdigest()
-    card = replace(card, network=network.config.to_dict(), expert=expert, sha256=sha256)
+    card = replace(card, sha256=sha256)
     own = folder / _own_name(card.sha256)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,12 @@ def _quiet_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
 
 
+@pytest.fixture(autouse=True)
+def _no_imported_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of whoever runs the tests are not the tests' business."""
+    monkeypatch.setenv("INVSOLVE_MODELS", str(ROOT / "no-such-folder"))
+
+
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)

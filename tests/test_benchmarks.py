@@ -515,3 +515,20 @@ def test_the_strangers_weights_are_read_as_plain_arrays(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "weights.h5", "a") as file:
         file["model_weights/dense_2/dense_2/bias:0"][0] += 100.0
     assert not torch.allclose(stranger.load_stranger(tmp_path / "weights.h5")(picture), network(picture))
+
+
+def test_a_foreign_network_is_trained_imported_and_used(small_prior: Path, photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    many = tmp_path / "many"
+    many.mkdir()
+    for k in range(8):
+        Image.open(photos / "0.png").rotate(90 * k).resize((32, 32), box=(k // 2, 0, 24, 24)).save(many / f"{k}.png")
+    arguments = solving(small_prior, tmp_path, data=many, train=many, pictures=2, seconds=1, show=tmp_path / "show.png")
+    foreign = script("foreign_prior")
+    foreign.DRAWN, foreign.DRAW_STEPS = 2, 2
+    foreign.main([*arguments, "--folder", str(tmp_path / "unet")])
+    found = json.loads((tmp_path / "figures.json").read_text())
+    assert found["training"]["steps"] > 1 and len(found["label_rounding"]) == 8
+    assert set(found["tables"]) == {str(small_prior), "foreign", "foreign, not validated"}
+    assert Image.open(tmp_path / "show.png").size[1] > 100
+    assert load_prior(tmp_path / "unet" / "prior", "cpu").size == 32

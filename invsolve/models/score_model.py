@@ -48,6 +48,7 @@ class PriorFacts:
     sigma_min, sigma_max : noise levels the model knows.
     sigma_data : standard deviation of x0 around its mean.
     size : side of the square pictures the model knows; None for any size.
+    patch : side of the patches in which a model that knows one size takes larger pictures; None where it sees them whole.
     frame : shorter side of the whole pictures the model knows; None where it knows parts of pictures, at any scale.
     colours : the coordinates of x, RGB or luma first; see :mod:`invsolve.colours`.
     orientations : in which orientations pictures are as likely as upright ones; see :mod:`invsolve.models.orientation`.
@@ -61,6 +62,7 @@ class PriorFacts:
     frame: int | None = None
     colours: Colours = "rgb"
     orientations: Orientations = "square"
+    patch: int | None = None
 
 
 class ErrorCovariance:
@@ -116,6 +118,10 @@ class ScoreModel:
         return self.facts.size
 
     @property
+    def patch(self) -> int | None:
+        return self.facts.patch
+
+    @property
     def frame(self) -> int | None:
         return self.facts.frame
 
@@ -138,11 +144,16 @@ class ScoreModel:
         return self
 
     def check_size(self, x: Tensor) -> None:
-        """Raise an InputError where ``x`` (B, C, H, W) is not of the size the model knows."""
+        """Raise an InputError where ``x`` (B, C, H, W) is not of the size the model knows, or smaller than its patches."""
         if self.size is not None and tuple(x.shape[-2:]) != (self.size, self.size):
             raise InputError(
                 f"the picture is {x.shape[-1]} x {x.shape[-2]}, the prior knows {self.size} x {self.size} only",
-                hint="resize or crop the picture, or use a prior of any size such as photos",
+                hint="resize or crop the picture, use a prior of any size such as photos, or `--patches` for a larger one",
+            )
+        if self.patch is not None and min(x.shape[-2:]) < self.patch:
+            raise InputError(
+                f"the picture is {x.shape[-1]} x {x.shape[-2]}, the prior's patches are {self.patch} x {self.patch}",
+                hint="enlarge the picture, or use a prior of any size such as photos",
             )
 
     def check_rgb(self) -> None:

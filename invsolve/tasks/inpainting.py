@@ -163,14 +163,15 @@ def fill(
     options: SolveOptions,
     progress: Progress,
 ) -> Posterior:
-    """Fill the holes of a picture that was checked, one part after the other; all at once for a prior of one size."""
+    """Fill the holes of a picture that was checked, one part after the other; all at once for a prior of one size, in patches
+    or not."""
     check_colour_prior(prior)
     prior.check_rgb()
     rgb = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
     full = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1), dtype=np.float32))[None]
     known = torch.from_numpy(~missing)[None, None].float()
     prior.check_size(full)
-    if prior.size is not None:
+    if prior.size is not None or prior.patch is not None:
         parts = [whole_picture(missing, prior)]
     meter = _meter(parts, progress)
 
