@@ -16,9 +16,6 @@ from invsolve.forward_models.operator import LinearOperator
 Boundary = Literal["circular", "valid", "reflect"]
 """What lies beyond the picture's edge; see :class:`Blur`."""
 
-RELATIVE_ZERO = 1e-6
-"""Values of the transfer function below this share of the largest one count as 0 in the pseudo-inverse."""
-
 CUTOFF = 4.0
 """Standard deviations at which a Gaussian PSF ends, unless told otherwise."""
 
@@ -38,9 +35,13 @@ class Blur(LinearOperator):
     boundary : what lies beyond the edge. "circular": the opposite edge. "reflect": the picture's mirror image, edge pixel
         included (scipy.ndimage's "reflect"). "valid": nothing is assumed; y has only the pixels that x determines, so it
         is h - 1 and w - 1 smaller, and x is the scene somewhat beyond the photograph.
+    floor : values of the transfer function below this share of the largest one count as 0 in the pseudo-inverse of the
+        circular boundary, a truncated one: of waves that drown in noise nothing is to be had.
     """
 
-    def __init__(self, psf: Tensor, input_shape: Sequence[int], boundary: Boundary = "circular") -> None:
+    def __init__(
+        self, psf: Tensor, input_shape: Sequence[int], boundary: Boundary = "circular", *, floor: float = 1e-6
+    ) -> None:
         if psf.ndim != 2 or 0 in psf.shape or not bool(torch.isfinite(psf).all()):
             raise InputError(f"PSF of shape {tuple(psf.shape)}", hint="wanted finite numbers (height, width)")
         if len(input_shape) != 3:
@@ -55,7 +56,7 @@ class Blur(LinearOperator):
                 hint="wanted a larger picture, or crop the PSF",
             )
         super().__init__(input_shape, (channels, height - less[0], width - less[1]))
-        self.psf, self.boundary = psf, boundary
+        self.psf, self.boundary, self.floor = psf, boundary, floor
         above, left = psf.shape[0] // 2, psf.shape[1] // 2
         self._before, self._after = (above, left), (psf.shape[0] - 1 - above, psf.shape[1] - 1 - left)
         grows = boundary == "reflect"
@@ -113,8 +114,14 @@ class Blur(LinearOperator):
         if self.boundary != "circular":
             return super()._pinv(y)
         h = self._otf(y)
-        seen = h.abs() > RELATIVE_ZERO * h.abs().max()
+        seen = h.abs() > self.floor * h.abs().max()
         return self._filter(y, torch.where(seen, 1 / torch.where(seen, h, 1), 0))
+
+    @property
+    def determined(self) -> float:
+        """Share of the circular grid's waves whose transfer function is above ``floor``."""
+        whole = torch.fft.fft2(torch.fft.irfft2(self._transfer, s=self._grid)).abs()
+        return float((whole > self.floor * whole.max()).double().mean())
 
     def _norm(self) -> float:
         return float(self._transfer.abs().max()) if self.boundary == "circular" else super()._norm()
