@@ -19,7 +19,7 @@ from invsolve.posterior import Posterior
 from invsolve.tasks.noise_level import estimate_noise
 from invsolve.tasks.restoration import Measurement, check_noise, check_psf, planes
 from invsolve.tasks.restoration_baselines import lucy_richardson, wiener_filter
-from invsolve.tasks.task import Progress, Task
+from invsolve.tasks.task import Progress, Task, check_colour_prior
 
 SIGMA_START = 0.25
 """First noise level on the blurred picture as the guess: above what blur takes away."""
@@ -60,6 +60,7 @@ def sharpen(
     What lies beyond the edges was blurred into the photograph, so it is reconstructed too, from that alone. A prior of one
     size has no room for it: the photograph's mirror image is then taken to lie there.
     """
+    check_colour_prior(prior)
     (height, width), (above, left) = psf.shape, (psf.shape[0] // 2, psf.shape[1] // 2)
     before = (height - 1 - above, width - 1 - left)  # a convolution reads the scene with the PSF turned round
     if prior.size is not None:
