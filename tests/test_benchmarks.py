@@ -443,3 +443,17 @@ def test_the_strangers_weights_are_read_as_plain_arrays(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "weights.h5", "a") as file:
         file["model_weights/dense_2/dense_2/bias:0"][0] += 100.0
     assert not torch.allclose(stranger.load_stranger(tmp_path / "weights.h5")(picture), network(picture))
+
+
+def test_restoration(small_prior: Path, photos: Path, tmp_path: Path) -> None:
+    show = tmp_path / "strips.png"
+    given = solving(small_prior, tmp_path, data=photos, size=16, first=1, pictures=1, show=show)
+    script("restoration").main(given)
+    tables = record(tmp_path / "figures.json")
+    assert set(tables) == {"x2", "x4", "gaussian", "motion", "noise 0.1", "noise 0.2"}
+    classical = {"x2": {"bicubic"}, "motion": {"Wiener", "Richardson-Lucy"}, "noise 0.1": {"non-local means"}}
+    for name, methods in classical.items():
+        ours = {"invsolve single estimate", "invsolve one sample", "invsolve mean of 2", "invsolve samples"}
+        assert set(tables[name]) - {"BM3D"} == methods | ours
+        assert tables[name]["invsolve single estimate"] != tables[name]["invsolve one sample"]
+    assert Image.open(show).size[1] == 6 * 16

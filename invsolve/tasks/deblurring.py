@@ -21,7 +21,7 @@ from invsolve.tasks.restoration import Measurement, check_noise, check_psf, plan
 from invsolve.tasks.restoration_baselines import lucy_richardson, wiener_filter
 from invsolve.tasks.task import Progress, Task, check_colour_prior
 
-SIGMA_START = 0.25
+SIGMA_START = 0.5
 """First noise level on the blurred picture as the guess: above what blur takes away."""
 
 

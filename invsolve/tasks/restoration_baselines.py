@@ -11,7 +11,7 @@ from skimage.restoration import denoise_nl_means, richardson_lucy, wiener
 
 from invsolve.pictures import UnitPicture
 
-WIENER_BALANCE = 30.0
+WIENER_BALANCE = 300.0
 """The balance of scikit-image's Wiener filter over the noise variance (docs/lab/restoration.md says how it was chosen)."""
 
 MOST_ITERATIONS = 60

@@ -15,7 +15,7 @@ from invsolve.tasks.restoration import Measurement, check_noise, planes
 from invsolve.tasks.restoration_baselines import enlarged
 from invsolve.tasks.task import Progress, Task
 
-SIGMA_START = 0.25
+SIGMA_START = 0.5
 """First noise level on the bicubic guess: above what interpolation gets wrong."""
 
 
