@@ -27,6 +27,7 @@ from invsolve.forward_models import (
     Stack,
     gaussian_psf,
     motion_psf,
+    power_iteration,
 )
 from invsolve.models.gaussian import dense_matrix
 
@@ -226,6 +227,12 @@ def test_blur_is_the_convolution_of_scipy(boundary: str, mode: str, size: tuple[
 def test_a_valid_blur_is_part_of_any_other() -> None:
     valid, whole = (Blur(PSF, SCENE.shape[1:], boundary)(SCENE) for boundary in ("valid", "circular"))
     torch.testing.assert_close(valid, whole[..., 1:-1, 1:-2])
+
+
+@pytest.mark.parametrize("boundary", ["valid", "reflect"])
+def test_the_norm_of_a_large_blur_is_that_of_a_small_one(boundary: str) -> None:
+    operator = Blur(gaussian_psf(1.6), (1, 150, 200), boundary)
+    assert operator.norm == pytest.approx(power_iteration(operator), rel=1e-3)
 
 
 @pytest.mark.parametrize("factor", [2, 4])
