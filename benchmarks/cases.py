@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from harness import Array, Case, Figures
 from PIL import Image
 
 from invsolve.cli.demo import scratches
 from invsolve.evaluation.metrics import ciede2000, mean_chroma, score
-from invsolve.pictures import Missing, Pixels
+from invsolve.forward_models import Blur, Downsample
+from invsolve.pictures import Missing, Pixels, channels_last, to_pixels
 from invsolve.tasks.baselines import ColourTable
 from invsolve.tasks.colorization import colorization_task
+from invsolve.tasks.deblurring import deblurring_task
+from invsolve.tasks.denoising import denoising_task
 from invsolve.tasks.inpainting import inpainting_task
+from invsolve.tasks.restoration import planes
+from invsolve.tasks.superresolution import superresolution_task
 from invsolve.training.sources import load_pictures
 
 SIZE = 256
@@ -129,3 +135,38 @@ def colorization_case(
     unit = grey_of(truth).astype(np.float32) / 255
     task = colorization_task(unit, table, hints=hints, reference=reference)
     return Case(name, task, truth, judge=colour_figures, rounding=HALF_LEVEL)
+
+
+def noise_of(shape: tuple[int, ...], index: int) -> Array:
+    """Standard normal noise of picture ``index``, the same whatever the task."""
+    return np.random.default_rng([4, index]).standard_normal(shape)
+
+
+def superresolution_case(name: str, truth: Pixels, factor: int) -> Case:
+    """A picture made smaller by bicubic averages and rounded to 8 bits."""
+    x = planes(truth / 255)
+    small = channels_last(Downsample(tuple(x.shape[1:]), factor)(x)[0])
+    return Case(name, superresolution_task(to_pixels(small) / np.float32(255), factor), truth)
+
+
+def deblurring_case(name: str, truth: Pixels, psf: torch.Tensor, noise: float, index: int) -> Case:
+    """A picture blurred, its mirror image beyond the edges, under noise that is not cut off at black and white."""
+    x = planes(truth / 255)
+    soft = channels_last(Blur(psf, tuple(x.shape[1:]), "reflect")(x)[0])
+    noisy = (soft + noise * noise_of(soft.shape, index)).astype(np.float32)
+    return Case(name, deblurring_task(noisy, psf.numpy(), noise=noise), truth)
+
+
+def denoising_case(name: str, truth: Pixels, noise: float, index: int) -> Case:
+    """A picture under noise that is not cut off at black and white; BM3D beside it where that is installed."""
+    noisy = (truth / 255 + noise * noise_of(truth.shape, index)).astype(np.float32)
+    return Case(name, denoising_task(noisy, noise=noise), truth, baselines=lambda: bm3d(noisy, noise))
+
+
+def bm3d(noisy: Array, noise: float) -> dict[str, Array]:
+    """BM3D's estimate by its name; none where the package is not installed."""
+    try:
+        from bm3d import bm3d_rgb
+    except ImportError:
+        return {}
+    return {"BM3D": np.asarray(bm3d_rgb(noisy, noise))}

@@ -20,7 +20,9 @@ from invsolve.cli.console import (
     report,
 )
 from invsolve.cli.ct import ct
+from invsolve.cli.deblur import deblur
 from invsolve.cli.demo import demo
+from invsolve.cli.denoise import denoise
 from invsolve.cli.generate import generate
 from invsolve.cli.inpaint import inpaint
 from invsolve.cli.interpolate import interpolate
@@ -28,6 +30,7 @@ from invsolve.cli.likelihood import likelihood
 from invsolve.cli.models import models
 from invsolve.cli.sample import sample
 from invsolve.cli.simulate import simulate
+from invsolve.cli.superres import superres
 from invsolve.cli.train import train
 from invsolve.cli.verify import verify
 from invsolve.errors import ExitCode
@@ -61,7 +64,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Solve imaging inverse problems with one score model: repair a photo, colour a grey one, see a CT slice.",
+    help="Solve imaging inverse problems with one score model: repair, enlarge, sharpen, denoise or colour a "
+    "photo, see a CT slice.",
     epilog=EXIT_CODES,
 )
 
@@ -83,6 +87,9 @@ def options(
 
 app.command(epilog=EXIT_CODES)(inpaint)
 app.command(epilog=EXIT_CODES)(colorize)
+app.command(epilog=EXIT_CODES)(superres)
+app.command(epilog=EXIT_CODES)(deblur)
+app.command(epilog=EXIT_CODES)(denoise)
 app.command(epilog=EXIT_CODES)(ct)
 app.add_typer(simulate, name="simulate", epilog=EXIT_CODES)
 app.command(epilog=EXIT_CODES)(sample)

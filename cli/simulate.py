@@ -15,9 +15,13 @@ from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, say
 from invsolve.cli.ct_files import ENDINGS, npy_bytes, read_array
 from invsolve.cli.files import check_writable, encode_picture, provenance, read_photo, read_picture
+from invsolve.cli.psf import PSF, Motion, Sigma, read_spread
+from invsolve.cli.superres import Factor, Kernel, Reduction
 from invsolve.errors import InputError, UsageError
 
-simulate = typer.Typer(no_args_is_help=True, help="Make a measurement from a picture: ct, inpaint or colorize.")
+simulate = typer.Typer(
+    no_args_is_help=True, help="Make a measurement from a picture: ct, inpaint, colorize, superres, deblur or denoise."
+)
 
 Folder = Annotated[
     Path | None, typer.Option("--output", "-o", help="Folder of the results; default beside the picture.")
@@ -161,6 +165,110 @@ def simulate_colorize(
     write_files({grey: encode_picture(luma, grey, provenance(task="simulate colorize", input=str(picture)))})
     say(f"wrote {grey}")
     say(f"now: invsolve colorize {grey} --truth {picture}")
+
+
+@simulate.command("superres")
+def simulate_superres(
+    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="PNG or JPEG.")],
+    factor: Factor = 4,
+    kernel: Reduction = Kernel.bicubic,
+    output: Folder = None,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Make a picture smaller; also writes the large one, where its sides had to be cut to multiples of the factor.
+
+    Example: invsolve simulate superres photo.png -x 4
+    """
+    from invsolve.pictures import to_pixels
+
+    Verbosity.level = -1 if quiet else 0
+    pixels = read_photo(picture).pixels
+    height, width = (side - side % factor for side in pixels.shape[:2])
+    if not (height and width):
+        raise InputError(f"{picture} is {pixels.shape[1]} x {pixels.shape[0]} pixels", hint="give a larger picture")
+    cut = pixels[:height, :width]
+    folder = _folder(output, picture)
+    small, truth = folder / f"{picture.stem}.small.png", folder / f"{picture.stem}.truth.png"
+    written = [small] if cut.shape == pixels.shape else [small, truth]
+    check_writable(written, force=force)
+    with clean_stdout():
+        from invsolve.forward_models import Downsample
+        from invsolve.tasks.restoration import planes
+
+        x = planes(cut / 255)
+        reduced = Downsample(tuple(x.shape[1:]), factor, kernel.value)(x)[0].permute(1, 2, 0).numpy()
+    facts = provenance(task="simulate superres", input=str(picture), factor=factor, kernel=kernel.value)
+    files = {small: encode_picture(to_pixels(reduced), small, facts), truth: encode_picture(cut, truth, facts)}
+    write_files({path: files[path] for path in written})
+    say(f"wrote {', '.join(map(str, written))}")
+    extra = "" if kernel == Kernel.bicubic else f" --kernel {kernel.value}"
+    say(f"now: invsolve superres {small} -x {factor}{extra} --truth {picture if len(written) == 1 else truth}")
+
+
+@simulate.command("deblur")
+def simulate_deblur(
+    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="PNG or JPEG.")],
+    psf: PSF = None,
+    sigma: Sigma = None,
+    motion: Motion = None,
+    noise: Annotated[float, typer.Option(min=0.0, max=1.0, metavar="STD", help="Noise, as a share of white.")] = 0.01,
+    seed: options.Seed = 0,
+    output: Folder = None,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Blur a picture, its mirror image beyond the edges, and add noise.
+
+    Example: invsolve simulate deblur photo.png --sigma 1.6
+    """
+    from invsolve.pictures import to_pixels
+
+    Verbosity.level = -1 if quiet else 0
+    pixels = read_photo(picture).pixels
+    blurred = _folder(output, picture) / f"{picture.stem}.blurred.png"
+    check_writable([blurred], force=force)
+    spread = read_spread(psf, sigma, motion)
+    with clean_stdout():
+        import torch
+
+        from invsolve.forward_models import Blur
+        from invsolve.tasks.restoration import check_psf, planes
+
+        taps = torch.from_numpy(check_psf(spread.psf, pixels.shape))
+        x = planes(pixels / 255)
+        soft = Blur(taps, tuple(x.shape[1:]), "reflect")(x)[0].permute(1, 2, 0).numpy()
+    noisy = soft + noise * np.random.default_rng(seed).standard_normal(soft.shape)
+    facts = provenance(task="simulate deblur", input=str(picture), blur=spread.name, seed=seed, noise=noise)
+    write_files({blurred: encode_picture(to_pixels(noisy), blurred, facts)})
+    say(f"wrote {blurred}: {spread.name}, noise {noise:g}")
+    say(f"now: invsolve deblur {blurred} {spread.options} --truth {picture}")
+
+
+@simulate.command("denoise")
+def simulate_denoise(
+    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="PNG or JPEG.")],
+    sigma: Annotated[float, typer.Option(min=0.0, max=1.0, metavar="STD", help="Noise, as a share of white.")] = 0.1,
+    seed: options.Seed = 0,
+    output: Folder = None,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Add white noise to a picture.
+
+    Example: invsolve simulate denoise photo.png --sigma 0.1
+    """
+    from invsolve.pictures import to_pixels
+
+    Verbosity.level = -1 if quiet else 0
+    pixels = read_photo(picture).pixels
+    noisy = _folder(output, picture) / f"{picture.stem}.noisy.png"
+    check_writable([noisy], force=force)
+    values = pixels / 255 + sigma * np.random.default_rng(seed).standard_normal(pixels.shape)
+    facts = provenance(task="simulate denoise", input=str(picture), seed=seed, noise=sigma)
+    write_files({noisy: encode_picture(to_pixels(values), noisy, facts)})
+    say(f"wrote {noisy}: noise {sigma:g}, cut off at black and white")
+    say(f"now: invsolve denoise {noisy} --sigma {sigma:g} --truth {picture}")
 
 
 def _folder(output: Path | None, picture: Path) -> Path:

@@ -1,9 +1,12 @@
 """Forward models: what was measured, one file each."""
 
+from invsolve.forward_models.blur import Blur, gaussian_psf, motion_psf
+from invsolve.forward_models.blurred_decimation import BlurredDecimation
 from invsolve.forward_models.channel_matrix import ChannelMatrix
 from invsolve.forward_models.classifier import CleanClassifier, NoiseConditionalClassifier, torchvision_classifier
 from invsolve.forward_models.conjugate_gradient import conjugate_gradient
 from invsolve.forward_models.diagonal import Diagonal
+from invsolve.forward_models.downsample import Downsample
 from invsolve.forward_models.forward_model import ForwardModel, GaussianNoise, NoiseModel
 from invsolve.forward_models.geometry import Geometry, even_angles, even_subset
 from invsolve.forward_models.grayscale import Grayscale
@@ -27,11 +30,14 @@ from invsolve.forward_models.transmission import TransmissionNoise
 __all__ = [
     "Adjoint",
     "AstraProjector",
+    "Blur",
+    "BlurredDecimation",
     "ChannelMatrix",
     "CleanClassifier",
     "Composition",
     "DenseMatrix",
     "Diagonal",
+    "Downsample",
     "ForwardModel",
     "GaussianNoise",
     "Geometry",
@@ -51,6 +57,8 @@ __all__ = [
     "conjugate_gradient",
     "even_angles",
     "even_subset",
+    "gaussian_psf",
+    "motion_psf",
     "power_iteration",
     "projector",
     "torchvision_classifier",

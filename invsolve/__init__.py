@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from invsolve.rules import condition
     from invsolve.solver import solve
     from invsolve.tasks.colorization import colorize
+    from invsolve.tasks.deblurring import deblur
+    from invsolve.tasks.denoising import denoise
     from invsolve.tasks.generation import generate, sample
     from invsolve.tasks.inpainting import inpaint
+    from invsolve.tasks.superresolution import superres
 
 _HOMES = {
     "load_prior": "invsolve.pretrained.loading",
@@ -33,6 +36,9 @@ _HOMES = {
     "Posterior": "invsolve.posterior",
     "inpaint": "invsolve.tasks.inpainting",
     "colorize": "invsolve.tasks.colorization",
+    "superres": "invsolve.tasks.superresolution",
+    "deblur": "invsolve.tasks.deblurring",
+    "denoise": "invsolve.tasks.denoising",
     "reconstruct_ct": "invsolve.ct.reconstruction",
     "sample": "invsolve.tasks.generation",
     "generate": "invsolve.tasks.generation",
@@ -44,6 +50,8 @@ __all__ = [
     "__version__",
     "colorize",
     "condition",
+    "deblur",
+    "denoise",
     "forward_models",
     "generate",
     "inpaint",
@@ -53,6 +61,7 @@ __all__ = [
     "sample",
     "samplers",
     "solve",
+    "superres",
 ]
 
 _moved.install()

@@ -32,8 +32,9 @@ class SolveOptions:
         NCSNv2's Technique 2 asks for; "auto" is what the sampler works best on.
     rule : how the measurement enters the score: a name, with arguments where any follow, or a function; see
         :mod:`invsolve.rules`.
-    sampler : likewise; see :mod:`invsolve.samplers`. In a task's options also "auto": ``renoising`` for one sample, which is
-        then the best single estimate, and ``redrawing`` for several, which are draws of the posterior.
+    sampler : likewise; see :mod:`invsolve.samplers`. In a task's options also "auto": ``single`` for one sample and
+        ``redrawing`` for several, which are draws of the posterior.
+    single : the sampler that "auto" stands for with one sample: the one with the best single estimate.
     sigma_start : first noise level, in the units of x; None lets the task choose.
     batch : pictures denoised at once; bounds the memory.
     antithetic : draw the samples in pairs of opposite noise.
@@ -52,6 +53,7 @@ class SolveOptions:
     sigma_start: float | None = None
     batch: int = 8
     antithetic: bool = True
+    single: str = "renoising"
 
     def __post_init__(self) -> None:
         for name, least in (("samples", 1), ("steps", 1), ("batch", 1), ("seed", 0)):
@@ -68,13 +70,13 @@ class SolveOptions:
         """With the sampler that "auto" stands for."""
         if self.sampler != AUTO:
             return self
-        return replace(self, sampler="renoising" if self.samples == 1 else "redrawing")
+        return replace(self, sampler=self.single if self.samples == 1 else "redrawing")
 
     @property
     def keywords(self) -> dict[str, Any]:
         """What :func:`invsolve.solve` is told, all but the ladder: that a task makes from ``steps``, ``schedule`` and ``sigma_start``."""
-        ladder = ("steps", "schedule", "sigma_start")
-        return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ladder}
+        other = ("steps", "schedule", "sigma_start", "single")
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in other}
 
 
 class Changes(TypedDict, total=False):
@@ -89,10 +91,18 @@ class Changes(TypedDict, total=False):
     sigma_start: float | None
     batch: int
     antithetic: bool
+    single: str
 
 
 INPAINTING = SolveOptions(steps=24, rule="wiener", sampler=AUTO)
 """Twice as many levels gain 0.05 dB for the mean of four."""
+
+SUPERRESOLUTION = SolveOptions(steps=24, rule="wiener", sampler=AUTO)
+
+DEBLURRING = SolveOptions(steps=24, rule="wiener", sampler=AUTO)
+
+DENOISING = SolveOptions(steps=8, rule="merged", sampler=AUTO, single="posterior_mean")
+"""The rule is exact; 16 levels measured no better than 8 (docs/lab/restoration.md)."""
 
 COLORIZATION = SolveOptions(steps=100, sampler="heun_sde")
 """Two network calls a level. With them the spread of the samples is that of their error (docs/lab/colorization.md), and

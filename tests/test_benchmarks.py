@@ -532,3 +532,17 @@ def test_a_foreign_network_is_trained_imported_and_used(small_prior: Path, photo
     assert set(found["tables"]) == {str(small_prior), "foreign", "foreign, not validated"}
     assert Image.open(tmp_path / "show.png").size[1] > 100
     assert load_prior(tmp_path / "unet" / "prior", "cpu").size == 32
+
+
+def test_restoration(small_prior: Path, photos: Path, tmp_path: Path) -> None:
+    show = tmp_path / "strips.png"
+    given = solving(small_prior, tmp_path, data=photos, size=16, first=1, pictures=1, show=show)
+    script("restoration").main(given)
+    tables = record(tmp_path / "figures.json")
+    assert set(tables) == {"x2", "x4", "gaussian", "motion", "noise 0.1", "noise 0.2"}
+    classical = {"x2": {"bicubic"}, "motion": {"Wiener", "Richardson-Lucy"}, "noise 0.1": {"non-local means"}}
+    for name, methods in classical.items():
+        ours = {"invsolve single estimate", "invsolve one sample", "invsolve mean of 2", "invsolve samples"}
+        assert set(tables[name]) - {"BM3D"} == methods | ours
+        assert tables[name]["invsolve single estimate"] != tables[name]["invsolve one sample"]
+    assert Image.open(show).size[1] == 6 * 16

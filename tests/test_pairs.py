@@ -13,7 +13,7 @@ from torch import Tensor
 
 from invsolve import solve
 from invsolve.errors import UsageError
-from invsolve.forward_models import CleanClassifier, ForwardModel, GaussianNoise, Grayscale
+from invsolve.forward_models import CleanClassifier, ForwardModel, GaussianNoise, Grayscale, Identity
 from invsolve.models.gaussian import GaussianPrior, smooth_gaussian_prior
 from invsolve.models.orientation import OrientedModel
 from invsolve.models.score_model import FunctionPrior
@@ -23,7 +23,7 @@ from invsolve.samplers.sigmas import karras
 
 REFUSED = {
     *((rule, "twisted") for rule in RULES if rule not in ("dps", "pigdm", "moment_matching")),
-    *((rule, "redrawing") for rule in RULES if rule not in ("wiener", "exact")),
+    *((rule, "redrawing") for rule in RULES if rule not in ("wiener", "merged", "exact")),
     ("exact", "split_gibbs"),
     ("exact", "daps"),
     ("classifier_gradient", "split_gibbs"),
@@ -55,7 +55,8 @@ def problem(rule: str, prior: GaussianPrior) -> tuple[ForwardModel, Tensor]:
     generator = torch.Generator().manual_seed(1)
     if rule == "classifier_gradient":
         return CleanClassifier(lambda x: x.mean(dim=(2, 3)), classes=("a", "b", "c")), torch.tensor([0, 2])
-    forward_model = ForwardModel(Grayscale(prior.shape), GaussianNoise(0.1))
+    operator = Identity(prior.shape) if rule == "merged" else Grayscale(prior.shape)
+    forward_model = ForwardModel(operator, GaussianNoise(0.1))
     return forward_model, forward_model.simulate(prior.sample(2, generator), generator)
 
 

@@ -14,6 +14,7 @@ from invsolve.rules.classifier_gradient import ClassifierGradient
 from invsolve.rules.conditioned import ConditionedModel, GuidedModel, separable
 from invsolve.rules.dps import DPS
 from invsolve.rules.exact import ExactPosterior
+from invsolve.rules.merged import Merged
 from invsolve.rules.moment_matching import MomentMatching
 from invsolve.rules.pigdm import PiGDM
 from invsolve.rules.proximal import Proximal, ValidatedProximal
@@ -31,6 +32,7 @@ RULES: dict[str, Rule] = {
     "dps": DPS,
     "pigdm": PiGDM,
     "moment_matching": MomentMatching,
+    "merged": Merged,
     "exact": ExactPosterior,
     "classifier_gradient": ClassifierGradient,
 }
@@ -69,6 +71,7 @@ __all__ = [
     "ConditionedModel",
     "ExactPosterior",
     "GuidedModel",
+    "Merged",
     "MomentMatching",
     "PiGDM",
     "Proximal",

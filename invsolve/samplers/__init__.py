@@ -14,6 +14,7 @@ from invsolve.samplers.info import Callback, Needs, StepInfo, calls_per_level, e
 from invsolve.samplers.langevin import annealed_langevin
 from invsolve.samplers.multistep import multistep
 from invsolve.samplers.ode_adaptive import ode_adaptive
+from invsolve.samplers.posterior_mean import posterior_mean
 from invsolve.samplers.predictor_corrector import predictor_corrector
 from invsolve.samplers.redrawing import redrawing
 from invsolve.samplers.renoising import ancestral, renoising
@@ -40,6 +41,7 @@ SAMPLERS: dict[str, Sampler] = {
     "heun_sde": heun_sde,
     "ode": ode,
     "ode_adaptive": ode_adaptive,
+    "posterior_mean": posterior_mean,
 }
 
 
@@ -74,6 +76,7 @@ __all__ = [
     "needs_of",
     "ode",
     "ode_adaptive",
+    "posterior_mean",
     "predictor_corrector",
     "redrawing",
     "renoising",

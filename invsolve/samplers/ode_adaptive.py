@@ -13,7 +13,6 @@ from invsolve.models.sde import SDEName, find_sde
 from invsolve.ode.flow import integrate
 from invsolve.samplers.info import Callback, StepInfo, needs
 
-
 FINEST = 1e-10
 """Bound of a step's error below which rounding alone would shrink the steps to nothing."""
 

@@ -1,0 +1,129 @@
+"""What super-resolution, deblurring and denoising share: a linear measurement of a whole photograph, solved in one piece."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from invsolve.errors import InputError
+from invsolve.forward_models import ForwardModel, GaussianNoise, Grayscale, Identity, LinearOperator
+from invsolve.models.score_model import ScoreModel
+from invsolve.options import SolveOptions
+from invsolve.pictures import UnitPicture
+from invsolve.posterior import Posterior
+from invsolve.solver import solve, task_ladder
+from invsolve.tasks.task import Progress, check_colour_prior
+
+SIGMA_END = 0.005
+
+PIXELS_AT_ONCE = 2**23
+"""Samples of large pictures are drawn in batches of so many pixels at most: about 1 GB of working memory."""
+
+ROUNDING = 1 / 255 / 12**0.5
+"""Standard deviation of what rounding to 8 bits does to a value in [0, 1]: the least noise that is assumed."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """y = A x + noise of a photograph x.
+
+    Parameters
+    ----------
+    y : (1, C, h, w), C = 3 of a colour picture and 1 of a grey one.
+    operator : A of pictures with C channels. Of a grey picture x has colours all the same, and y is the blur or whatever
+        it is of its Rec. 601 luma: the prior knows colour pictures.
+    noise : standard deviation in y.
+    start : (1, C, H, W), a first guess of x.
+    sigma_start : noise level above what the guess gets wrong.
+    kept : rows and columns of x that are the result.
+    repeated : of a grey picture every channel counts as measured instead, each under sqrt(3) times the noise: three times
+        the same value, so the luma is as uncertain as it is. For an operator without channels of its own, the identity.
+    """
+
+    y: Tensor
+    operator: LinearOperator
+    noise: float
+    start: Tensor
+    sigma_start: float
+    kept: tuple[slice, slice] = (slice(None), slice(None))
+    repeated: bool = False
+
+    def solve(self, prior: ScoreModel, options: SolveOptions, progress: Progress) -> Posterior:
+        """Sample x given y; samples (n, 1, C, H, W) of what is kept."""
+        check_colour_prior(prior)
+        prior.check_rgb()
+        grey = self.y.shape[1] == 1
+        start = self.start.expand(-1, 3, -1, -1)
+        prior.check_size(start)
+        first = self.sigma_start if options.sigma_start is None else options.sigma_start
+        model, y = ForwardModel(self.operator, GaussianNoise(self.noise)), self.y
+        if grey and self.repeated:
+            model, y = ForwardModel(Identity(tuple(start.shape[1:])), GaussianNoise(3**0.5 * self.noise)), start
+        elif grey:
+            model = replace(model, operator=self.operator @ Grayscale(tuple(start.shape[1:])))
+        pixels = start.shape[-2] * start.shape[-1]
+        solved = solve(
+            prior,
+            model,
+            y.to(prior.device),
+            **replace(options, batch=max(1, min(options.batch, PIXELS_AT_ONCE // pixels))).keywords,
+            sigmas=task_ladder(options, SIGMA_END, max(first, SIGMA_END), start[0].numel()),
+            start=start.to(prior.device),
+            turn=True,
+            callback=lambda info: progress(info.step / info.steps),
+        )
+        samples = solved.samples[..., self.kept[0], self.kept[1]]
+        if grey:
+            luma = Grayscale(tuple(samples.shape[2:]))
+            samples = torch.stack([luma(sample) for sample in samples])
+        # Rounding is no Gaussian noise: where there is no other, chi-squared has nothing to judge. And a mean is nearer to
+        # the measurement than the truth is.
+        judged = self.noise > ROUNDING and solved.settings["sampler"] != "posterior_mean"
+        chi2 = solved.chi2 * (3 if grey and self.repeated else 1) if judged else torch.empty(0)
+        return replace(solved, samples=samples, chi2=chi2)
+
+
+def planes(picture: UnitPicture) -> Tensor:
+    """(H, W) or (H, W, 3) -> (1, C, H, W) float32."""
+    channels = picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)
+    return torch.from_numpy(np.array(channels, dtype=np.float32, order="C"))[None]
+
+
+def check_noise(noise: float) -> float:
+    """``noise``, after checking the number; at least what rounding to 8 bits does.
+
+    Raises
+    ------
+    InputError : negative, not finite, or no number.
+    """
+    if isinstance(noise, bool) or not isinstance(noise, int | float | np.floating | np.integer):
+        raise InputError(f"noise {noise!r}", hint="wanted a standard deviation in [0, 1], or None")
+    GaussianNoise(float(noise))
+    return max(float(noise), ROUNDING)
+
+
+def check_psf(psf: npt.NDArray[np.floating], shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    """A PSF of sum 1 for pictures of ``shape`` (H, W, ...), from one of any sum.
+
+    Raises
+    ------
+    InputError : not an array (h, w) of numbers that are not negative, all zero, or larger than the picture.
+    """
+    wanted = "wanted a numpy array (height, width) of numbers >= 0, the brightest where most of the light goes"
+    if not isinstance(psf, np.ndarray):
+        raise InputError(f"the PSF is a {type(psf).__name__}", hint=wanted)
+    if psf.ndim != 2 or 0 in psf.shape or psf.dtype.kind not in "fiub":
+        raise InputError(f"the PSF has shape {psf.shape}, type {psf.dtype}", hint=wanted)
+    taps = psf.astype(np.float64)
+    if not np.isfinite(taps).all() or taps.min() < 0 or not taps.sum() > 0:
+        raise InputError("the PSF has negative or undefined values, or nothing but zeros", hint=wanted)
+    if taps.shape[0] > shape[0] or taps.shape[1] > shape[1]:
+        raise InputError(
+            f"the PSF is {taps.shape[1]} x {taps.shape[0]} pixels, the picture {shape[1]} x {shape[0]}",
+            hint="crop the PSF to where it is not black, or give its radius in the picture's pixels",
+        )
+    return taps / taps.sum()
