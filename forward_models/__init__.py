@@ -12,7 +12,9 @@ from invsolve.forward_models.geometry import Geometry, even_angles, even_subset
 from invsolve.forward_models.grayscale import Grayscale
 from invsolve.forward_models.hadamard import Hadamard, random_hadamard
 from invsolve.forward_models.identity import Identity
+from invsolve.forward_models.impulse_noise import SaltAndPepperNoise
 from invsolve.forward_models.kspace_masks import calibration_centre, equispaced_mask, poisson_disc_mask, random_mask
+from invsolve.forward_models.laplace import LaplaceNoise
 from invsolve.forward_models.mask import Mask
 from invsolve.forward_models.matrix import DenseMatrix
 from invsolve.forward_models.mri import Mri
@@ -27,7 +29,9 @@ from invsolve.forward_models.operator import (
     power_iteration,
 )
 from invsolve.forward_models.phase import Phase
+from invsolve.forward_models.poisson import PoissonGaussianNoise, PoissonNoise
 from invsolve.forward_models.projector import AstraProjector, SparseProjector, projector
+from invsolve.forward_models.quantization_noise import QuantizationNoise
 from invsolve.forward_models.region_means import RegionMeans
 from invsolve.forward_models.transmission import TransmissionNoise
 
@@ -47,6 +51,7 @@ __all__ = [
     "Grayscale",
     "Hadamard",
     "Identity",
+    "LaplaceNoise",
     "LinearOperator",
     "Mask",
     "Mri",
@@ -54,7 +59,11 @@ __all__ = [
     "NoiseModel",
     "Normal",
     "Phase",
+    "PoissonGaussianNoise",
+    "PoissonNoise",
+    "QuantizationNoise",
     "RegionMeans",
+    "SaltAndPepperNoise",
     "Scaled",
     "SparseProjector",
     "Stack",
