@@ -104,7 +104,7 @@ class PoissonGaussianNoise:
     def _terms(self, mean: Tensor, y: Tensor, variance: float | Tensor) -> tuple[Tensor, Tensor]:
         """Counts k about the most likely ones, and log Poisson(k; mean) N(y; k, variance) of each, (terms, B, ...)."""
         variance = torch.as_tensor(variance, dtype=mean.dtype, device=mean.device)
-        half = math.ceil(7 * float((mean * variance / (mean + variance)).max().sqrt()) + 6)
+        half = math.ceil(7 * float((mean * variance / (mean + variance)).detach().max().sqrt()) + 6)
         middle = ((y + variance) * mean / (mean + variance)).detach().round().clamp(min=half)
         k = middle + torch.arange(-half, half + 1, dtype=mean.dtype, device=mean.device).reshape(-1, *(1,) * y.ndim)
         poisson = k * mean.log() - mean - torch.lgamma(k + 1)
