@@ -10,13 +10,14 @@ from invsolve.forward_models.fourier import ifft2
 from invsolve.forward_models.kspace_masks import calibration_centre
 
 
-def low_resolution(kspace: Tensor, measured: Tensor) -> Tensor:
+def low_resolution(kspace: Tensor, measured: Tensor, share: float = 1.0) -> Tensor:
     """The pictures that the calibration centre shows, under a Hann window against ringing.
 
     Parameters
     ----------
     kspace : (coils, H, W), complex, frequency 0 at (H // 2, W // 2).
     measured : (H, W), the mask.
+    share : of the centre's height and width that the window takes.
 
     Returns
     -------
@@ -35,29 +36,29 @@ def low_resolution(kspace: Tensor, measured: Tensor) -> Tensor:
     windows = []
     for size, count in zip(measured.shape, block, strict=True):
         place = torch.arange(size, device=kspace.device, dtype=torch.float64) - size // 2
-        inside = place.abs() <= count / 2
-        windows.append(torch.where(inside, torch.cos(torch.pi * place / (count + 1)) ** 2, 0))
+        width = share * (count + 1)
+        windows.append(torch.where(place.abs() < width / 2, torch.cos(torch.pi * place / width) ** 2, 0))
     window = windows[0][:, None] * windows[1]
     return ifft2(window.to(kspace.real) * kspace)
 
 
-def sensitivities_from_centre(kspace: Tensor, measured: Tensor) -> Tensor:
+def sensitivities_from_centre(kspace: Tensor, measured: Tensor, share: float = 1.0) -> Tensor:
     """Sensitivities s_j = c_j / root of the sum of |c_k|^2, of low-resolution pictures c_j (McKenzie et al. 2002).
 
     The sum of |s_j|^2 is 1 in every pixel. The picture's own phase, where it is as smooth as the centre can show, goes
     into them: with these sensitivities it is real, its magnitude weighted by what the coils see together.
     Parameters and errors as of :func:`low_resolution`.
     """
-    pictures = low_resolution(kspace, measured)
+    pictures = low_resolution(kspace, measured, share)
     total = pictures.abs().square().sum(dim=0).sqrt()
     return pictures / total.clamp(min=torch.finfo(total.dtype).tiny)
 
 
-def smooth_phase(kspace: Tensor, measured: Tensor, sensitivities: Tensor | None = None) -> Tensor:
+def smooth_phase(kspace: Tensor, measured: Tensor, sensitivities: Tensor | None = None, share: float = 1.0) -> Tensor:
     """The phase (H, W), in radians, of the low-resolution picture; of several coils, combined by their sensitivities.
 
     Parameters and errors as of :func:`low_resolution`.
     """
-    pictures = low_resolution(kspace, measured)
+    pictures = low_resolution(kspace, measured, share)
     combined = pictures.sum(dim=0) if sensitivities is None else (sensitivities.conj() * pictures).sum(dim=0)
     return torch.angle(combined)

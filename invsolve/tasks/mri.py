@@ -9,6 +9,7 @@ Inside, x is in the prior's units: 1 is the 99.7th percentile of what is brighte
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Unpack
@@ -46,8 +47,9 @@ START_ITERATIONS = 10
 BRIGHT = 0.997
 """The quantile, of what is brighter than the mean, that the prior calls 1."""
 
-LEAST_NOISE = 0.003
-"""Of k-space, in the prior's units: what the estimated phase leaves unexplained is not forced into the magnitude."""
+UNEXPLAINED = 3.0
+"""How much nearer the whole centre's phase is than that of half of it: the error falls with the square of the resolution, so the
+difference of the two is three times what is left (Richardson)."""
 
 TV_WEIGHT = 0.003
 """Weight of the total variation without noise, in the prior's units."""
@@ -65,7 +67,8 @@ class Scan:
     operator: LinearOperator  # (1, H, W) -> k-space as pairs
     sensitivities: Tensor | None  # (coils, H, W); None for one coil
     scale: float  # the magnitude that the prior calls 1, in the units of k-space
-    noise: float  # in the prior's units
+    noise: float  # of the measurement, in the prior's units
+    unexplained: float = 0.0  # what the estimated phase and sensitivities miss, root mean square, in the prior's units
 
     @property
     def y(self) -> Tensor:
@@ -73,8 +76,14 @@ class Scan:
         pairs = as_pairs(self.kspace)
         return pairs if self.sensitivities is None else pairs[None]
 
+    @property
+    def error(self) -> float:
+        """Standard deviation of what separates y from the operator's: noise, and what the estimates miss."""
+        return math.hypot(self.noise, self.unexplained)
+
+    @property
     def model(self) -> ForwardModel:
-        return ForwardModel(self.operator, GaussianNoise(max(self.noise, LEAST_NOISE)))
+        return ForwardModel(self.operator, GaussianNoise(self.error))
 
 
 def read_scan(
@@ -93,17 +102,27 @@ def read_scan(
     mask = _mask(measured, k)
     GaussianNoise(noise)  # checks the number
     k = k * mask
-    maps = None
-    if sensitivities is not None or len(k) > 1:
-        maps = sensitivities_from_centre(k, mask) if sensitivities is None else _given_maps(sensitivities, k)
-    angle = smooth_phase(k, mask, maps) if phase is None else torch.from_numpy(np.array(phase, dtype=np.float32))
-    if angle.shape != mask.shape:
-        raise InputError(f"the phase has shape {tuple(angle.shape)}, k-space {tuple(k.shape)}", hint="wanted (H, W)")
-    scale = brightness(zero_filled(k, maps))
+    given_maps = None if sensitivities is None else _given_maps(sensitivities, k)
+    given_phase = None if phase is None else _given_phase(phase, k)
+    operator, maps = _operator(k, mask, given_maps, given_phase)
+    zeros = zero_filled(k, maps)
+    scale = brightness(zeros)
     if scale == 0:
         raise InputError("k-space is 0 everywhere", hint="give what was measured")
-    operator = Mri(mask, maps) @ Phase(angle)
-    return Scan(k / scale, mask, operator, maps, scale, noise / scale)
+    coarser, _ = _operator(k, mask, given_maps, given_phase, share=0.5)
+    difference = (operator - coarser)(zeros[None, None] / scale).square().sum() / operator.measured_values
+    unexplained = float(difference.sqrt()) / UNEXPLAINED
+    return Scan(k / scale, mask, operator, maps, scale, noise / scale, unexplained)
+
+
+def _operator(
+    k: Tensor, mask: Tensor, maps: Tensor | None, phase: Tensor | None, share: float = 1.0
+) -> tuple[LinearOperator, Tensor | None]:
+    """The operator on magnitudes, and its sensitivities; what is None is estimated from a ``share`` of the centre."""
+    if maps is None and len(k) > 1:
+        maps = sensitivities_from_centre(k, mask, share)
+    angle = smooth_phase(k, mask, maps, share) if phase is None else phase
+    return Mri(mask, maps) @ Phase(angle), maps
 
 
 def _mask(measured: Any, kspace: Tensor) -> Tensor:
@@ -126,6 +145,15 @@ def _given_maps(sensitivities: Any, kspace: Tensor) -> Tensor:
             f"sensitivities {tuple(maps.shape)}, k-space {tuple(kspace.shape)}", hint="wanted (coils, H, W) for both"
         )
     return maps
+
+
+def _given_phase(phase: Any, kspace: Tensor) -> Tensor:
+    angle = torch.from_numpy(np.array(phase, dtype=np.float32))
+    if angle.shape != kspace.shape[1:]:
+        raise InputError(
+            f"the phase has shape {tuple(angle.shape)}, k-space {tuple(kspace.shape)}", hint="wanted (H, W)"
+        )
+    return angle
 
 
 def zero_filled(kspace: Tensor, sensitivities: Tensor | None) -> Tensor:
@@ -215,7 +243,7 @@ def reconstruct(scan: Scan, prior: ScoreModel, options: SolveOptions, progress: 
     first = options.sigma_start or starting_level(prior, guess)
     solved = solve(
         prior,
-        scan.model(),
+        scan.model,
         y,
         **options.keywords,
         sigmas=task_ladder(options, SIGMA_END, first, guess[0].numel()),
@@ -228,5 +256,5 @@ def reconstruct(scan: Scan, prior: ScoreModel, options: SolveOptions, progress: 
 
 def tuned_tv(scan: Scan) -> Tensor:
     """Total variation of the magnitude (H, W), in the prior's units."""
-    weight = TV_WEIGHT + TV_WEIGHT_PER_NOISE * scan.noise
+    weight = TV_WEIGHT + TV_WEIGHT_PER_NOISE * scan.error
     return total_variation(scan.operator, scan.y, weight, balance=1.0)[0, 0]
