@@ -13,6 +13,7 @@ from invsolve.forward_models.grayscale import Grayscale
 from invsolve.forward_models.hadamard import Hadamard, random_hadamard
 from invsolve.forward_models.identity import Identity
 from invsolve.forward_models.impulse_noise import SaltAndPepperNoise
+from invsolve.forward_models.jpeg import Jpeg
 from invsolve.forward_models.kspace_masks import calibration_centre, equispaced_mask, poisson_disc_mask, random_mask
 from invsolve.forward_models.laplace import LaplaceNoise
 from invsolve.forward_models.mask import Mask
@@ -29,10 +30,13 @@ from invsolve.forward_models.operator import (
     power_iteration,
 )
 from invsolve.forward_models.phase import Phase
+from invsolve.forward_models.phase_retrieval import PhaseRetrieval
 from invsolve.forward_models.poisson import PoissonGaussianNoise, PoissonNoise
 from invsolve.forward_models.projector import AstraProjector, SparseProjector, projector
+from invsolve.forward_models.quantization import Quantization
 from invsolve.forward_models.quantization_noise import QuantizationNoise
 from invsolve.forward_models.region_means import RegionMeans
+from invsolve.forward_models.saturation import Saturation
 from invsolve.forward_models.transmission import TransmissionNoise
 
 __all__ = [
@@ -51,6 +55,7 @@ __all__ = [
     "Grayscale",
     "Hadamard",
     "Identity",
+    "Jpeg",
     "LaplaceNoise",
     "LinearOperator",
     "Mask",
@@ -59,11 +64,14 @@ __all__ = [
     "NoiseModel",
     "Normal",
     "Phase",
+    "PhaseRetrieval",
     "PoissonGaussianNoise",
     "PoissonNoise",
+    "Quantization",
     "QuantizationNoise",
     "RegionMeans",
     "SaltAndPepperNoise",
+    "Saturation",
     "Scaled",
     "SparseProjector",
     "Stack",
