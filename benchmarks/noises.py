@@ -109,7 +109,7 @@ def judged(found: tuple[Tensor, Tensor] | None, true: tuple[Tensor, Tensor]) -> 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--few", action="store_true", help="few photons, where quadratics fail")
-    parser.add_argument("--pixels", type=int, default=20_000, help="samples of each posterior")
+    parser.add_argument("--pixels", type=int, default=4000, help="samples of each posterior")
     options = parser.parse_args(arguments)
     print("| noise | annealed, langevin | quadratic |\n| --- | --- | --- |")
     for name, (noise, value) in (FEW if options.few else NOISES).items():
