@@ -515,3 +515,17 @@ def test_the_strangers_weights_are_read_as_plain_arrays(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "weights.h5", "a") as file:
         file["model_weights/dense_2/dense_2/bias:0"][0] += 100.0
     assert not torch.allclose(stranger.load_stranger(tmp_path / "weights.h5")(picture), network(picture))
+
+
+def test_noises(capsys: pytest.CaptureFixture[str]) -> None:
+    """Quadratics of few photons are off, but for the sampling error the rule annealed is not."""
+    script("noises").main(["--few", "--pixels", "300"])
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [name for name, *_ in rows] == [
+        "`PoissonNoise(4)`",
+        "`PoissonGaussianNoise(4, 1)`",
+        "`TransmissionNoise(8, 2)`",
+    ]
+    for _, sampled, quadratic in rows:
+        assert float(sampled.split(" / ")[0]) < 0.3
+        assert 0.05 < float(quadratic.split(" / ")[0]) < 0.2
