@@ -28,6 +28,7 @@ from invsolve.cli.inpaint import inpaint
 from invsolve.cli.interpolate import interpolate
 from invsolve.cli.likelihood import likelihood
 from invsolve.cli.models import models
+from invsolve.cli.mri import mri
 from invsolve.cli.sample import sample
 from invsolve.cli.simulate import simulate
 from invsolve.cli.superres import superres
@@ -91,6 +92,7 @@ app.command(epilog=EXIT_CODES)(superres)
 app.command(epilog=EXIT_CODES)(deblur)
 app.command(epilog=EXIT_CODES)(denoise)
 app.command(epilog=EXIT_CODES)(ct)
+app.command(epilog=EXIT_CODES)(mri)
 app.add_typer(simulate, name="simulate", epilog=EXIT_CODES)
 app.command(epilog=EXIT_CODES)(sample)
 app.command(epilog=EXIT_CODES)(generate)

@@ -1,18 +1,27 @@
 """Forward models: what was measured, one file each."""
 
+from invsolve.forward_models.bayer import Bayer
 from invsolve.forward_models.blur import Blur, gaussian_psf, motion_psf
 from invsolve.forward_models.blurred_decimation import BlurredDecimation
 from invsolve.forward_models.channel_matrix import ChannelMatrix
 from invsolve.forward_models.classifier import CleanClassifier, NoiseConditionalClassifier, torchvision_classifier
+from invsolve.forward_models.coil_sensitivities import sensitivities_from_centre, smooth_phase
 from invsolve.forward_models.conjugate_gradient import conjugate_gradient
 from invsolve.forward_models.diagonal import Diagonal
 from invsolve.forward_models.downsample import Downsample
 from invsolve.forward_models.forward_model import ForwardModel, GaussianNoise, NoiseModel
+from invsolve.forward_models.fourier import Fourier, low_frequencies
 from invsolve.forward_models.geometry import Geometry, even_angles, even_subset
 from invsolve.forward_models.grayscale import Grayscale
+from invsolve.forward_models.hadamard import Hadamard, random_hadamard
 from invsolve.forward_models.identity import Identity
+from invsolve.forward_models.impulse_noise import SaltAndPepperNoise
+from invsolve.forward_models.jpeg import Jpeg
+from invsolve.forward_models.kspace_masks import calibration_centre, equispaced_mask, poisson_disc_mask, random_mask
+from invsolve.forward_models.laplace import LaplaceNoise
 from invsolve.forward_models.mask import Mask
 from invsolve.forward_models.matrix import DenseMatrix
+from invsolve.forward_models.mri import Mri
 from invsolve.forward_models.operator import (
     Adjoint,
     Composition,
@@ -23,13 +32,20 @@ from invsolve.forward_models.operator import (
     Sum,
     power_iteration,
 )
+from invsolve.forward_models.phase import Phase
+from invsolve.forward_models.phase_retrieval import PhaseRetrieval
+from invsolve.forward_models.poisson import PoissonGaussianNoise, PoissonNoise
 from invsolve.forward_models.projector import AstraProjector, SparseProjector, projector
+from invsolve.forward_models.quantization import Quantization
+from invsolve.forward_models.quantization_noise import QuantizationNoise
 from invsolve.forward_models.region_means import RegionMeans
+from invsolve.forward_models.saturation import Saturation
 from invsolve.forward_models.transmission import TransmissionNoise
 
 __all__ = [
     "Adjoint",
     "AstraProjector",
+    "Bayer",
     "Blur",
     "BlurredDecimation",
     "ChannelMatrix",
@@ -39,27 +55,48 @@ __all__ = [
     "Diagonal",
     "Downsample",
     "ForwardModel",
+    "Fourier",
     "GaussianNoise",
     "Geometry",
     "Grayscale",
+    "Hadamard",
     "Identity",
+    "Jpeg",
+    "LaplaceNoise",
     "LinearOperator",
     "Mask",
+    "Mri",
     "NoiseConditionalClassifier",
     "NoiseModel",
     "Normal",
+    "Phase",
+    "PhaseRetrieval",
+    "PoissonGaussianNoise",
+    "PoissonNoise",
+    "Quantization",
+    "QuantizationNoise",
     "RegionMeans",
+    "SaltAndPepperNoise",
+    "Saturation",
     "Scaled",
     "SparseProjector",
     "Stack",
     "Sum",
     "TransmissionNoise",
+    "calibration_centre",
     "conjugate_gradient",
+    "equispaced_mask",
     "even_angles",
     "even_subset",
     "gaussian_psf",
+    "low_frequencies",
     "motion_psf",
+    "poisson_disc_mask",
     "power_iteration",
     "projector",
+    "random_hadamard",
+    "random_mask",
+    "sensitivities_from_centre",
+    "smooth_phase",
     "torchvision_classifier",
 ]

@@ -116,3 +116,6 @@ RECONSTRUCTION = SolveOptions(samples=8)
 """Of a scan the rule ``wiener`` with ``redrawing`` has livelier samples and a mean 0.5 dB farther off (docs/lab/ct.md)."""
 
 SAMPLING = SolveOptions(samples=16, sampler="heun_sde", batch=16, antithetic=False)
+
+MRI = SolveOptions(samples=8)
+"""As for a CT slice."""

@@ -546,3 +546,17 @@ def test_restoration(small_prior: Path, photos: Path, tmp_path: Path) -> None:
         assert set(tables[name]) - {"BM3D"} == methods | ours
         assert tables[name]["invsolve single estimate"] != tables[name]["invsolve one sample"]
     assert Image.open(show).size[1] == 6 * 16
+
+
+def test_noises(capsys: pytest.CaptureFixture[str]) -> None:
+    """Quadratics of few photons are off, but for the sampling error the rule annealed is not."""
+    script("noises").main(["--few", "--pixels", "300"])
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [name for name, *_ in rows] == [
+        "`PoissonNoise(4)`",
+        "`PoissonGaussianNoise(4, 1)`",
+        "`TransmissionNoise(8, 2)`",
+    ]
+    for _, sampled, quadratic in rows:
+        assert float(sampled.split(" / ")[0]) < 0.3
+        assert 0.05 < float(quadratic.split(" / ")[0]) < 0.2

@@ -13,21 +13,27 @@ from scipy import ndimage
 
 from invsolve.errors import InputError
 from invsolve.forward_models import (
+    Bayer,
     Blur,
     BlurredDecimation,
     ChannelMatrix,
     DenseMatrix,
     Diagonal,
     Downsample,
+    Fourier,
     Grayscale,
+    Hadamard,
     Identity,
     LinearOperator,
     Mask,
+    Mri,
+    Phase,
     RegionMeans,
     Stack,
     gaussian_psf,
     motion_psf,
     power_iteration,
+    random_hadamard,
 )
 from invsolve.models.gaussian import dense_matrix
 
@@ -98,6 +104,18 @@ OPERATORS: dict[str, Callable[[], LinearOperator]] = {
     "masked, downsampled blur": lambda: (
         Mask(torch.arange(24).reshape(1, 4, 6) % 3 > 0, channels=2) @ Downsample(EVEN, 2, "box") @ Blur(PSF, EVEN)
     ),
+    "bayer": lambda: Bayer(SHAPE),
+    "bayer, other phase": lambda: Mask(mask().known[:1]) @ Bayer(SHAPE, "GBRG"),
+    "hadamard, padded": lambda: random_hadamard(SHAPE, 23, torch.Generator().manual_seed(1)),
+    "hadamard, padded, all rows": lambda: Hadamard(SHAPE, torch.arange(64)),
+    "hadamard, power of two": lambda: random_hadamard((2, 4, 8), 20, torch.Generator().manual_seed(2)),
+    "fourier": lambda: Fourier(draw((6, 5), 1, torch.float64, 1)[0] > 0, 2),
+    "fourier, weighted, even": lambda: Fourier(draw((4, 6), 2, torch.float64, 1)[0].clamp(min=0)),
+    "mri, one coil": lambda: Mri(draw((4, 5), 1, torch.float64, 1)[0] > 0),
+    "mri, weighted": lambda: 0.5 * Mri(draw((4, 5), 1, torch.float64, 1)[0].clamp(min=0)),
+    "mri, three coils": lambda: Mri(draw((4, 4), 3, torch.float64, 1)[0] > 0, coils()),
+    "phase": lambda: Phase(draw((4, 5), 9, torch.float64, 1)[0]),
+    "mri of magnitudes": lambda: Mri(draw((4, 4), 3, torch.float64, 1)[0] > 0, coils()) @ Phase(coils()[0].angle()),
     "means of regions": lambda: RegionMeans(REGIONS, 3),
     "weighted means of channels": lambda: (
         Diagonal(torch.linspace(1, 2, 6, dtype=torch.float64).reshape(2, 3))
@@ -105,6 +123,10 @@ OPERATORS: dict[str, Callable[[], LinearOperator]] = {
         @ ChannelMatrix(torch.eye(3, dtype=torch.float64)[1:], SHAPE)
     ),
 }
+
+
+def coils() -> torch.Tensor:
+    return torch.complex(*draw((3, 4, 4), 11, torch.float64))
 
 
 @pytest.fixture(params=list(OPERATORS), ids=list(OPERATORS))
@@ -179,15 +201,24 @@ def test_closed_forms_outlive_scaling_and_composition(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("invsolve.forward_models.operator.conjugate_gradient", refused)
     monkeypatch.setattr("invsolve.forward_models.operator.power_iteration", refused)
-    names = (
+    closed = [
         "scaled",
         "negative",
         "composition",
         "composition on orthogonal rows",
+        "bayer",
+        "bayer, other phase",
+        "phase",
+    ]
+    closed += [
         "circular blur",
         "bicubic downsampling",
-    )
-    for name in (*names, "box downsampling", "gaussian downsampling", "blurred decimation"):
+        "box downsampling",
+        "gaussian downsampling",
+        "blurred decimation",
+    ]
+    closed += ["hadamard, power of two", "fourier", "fourier, weighted, even", "mri, one coil", "mri, weighted"]
+    for name in closed:
         operator = OPERATORS[name]()
         test_prox_minimises_its_objective(operator, torch.float64, 1e-9)
         test_pinv_is_the_pseudo_inverse(operator, torch.float64, 1e-9)

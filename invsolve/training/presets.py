@@ -106,6 +106,17 @@ PRESETS: dict[str, TrainingConfig] = {
         augmentation=Augmentation("flips", rotation=10.0, zoom=(0.8, 1.25), share=0.5),
         units="CT number n, HU = 2000 n - 1000",
     ),
+    # Slices of even fewer heads, and half of every picture is air: as ct, 0 is black and 1 the brightest tissue.
+    "mri": TrainingConfig(
+        network=NetworkConfig(
+            channels=1, stem=2, widths=(64, 128, 224), encoder_blocks=(2, 2, 2), decoder_blocks=(2, 2), sigma_data=0.26
+        ),
+        density=SigmaDensity(high=5.0),
+        steps=9_000,
+        scale_odds=(1.0,),
+        augmentation=Augmentation("flips", rotation=10.0, zoom=(0.8, 1.25), share=0.5),
+        units="magnitude, 0 air, 1 the 99.7th percentile of the head",
+    ),
     # Pictures of one size, whole objects in the middle: attention at low resolution. The ladder's top is the largest
     # distance between two pictures (measured: 49 and 75), the bottom fine enough for likelihoods of 8-bit pictures.
     "cifar10": replace(

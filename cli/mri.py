@@ -1,0 +1,198 @@
+"""``invsolve mri``: the magnitude of a slice from part of k-space."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import typer
+
+from invsolve.cli.console import clean_stdout, say
+from invsolve.cli.ct_files import labelled_row, npy_bytes
+from invsolve.cli.files import check_writable, encode_picture, output_path
+from invsolve.cli.pipeline import Common, Solved, solve_task, with_common
+from invsolve.cli.results import check_diagnostics, encode_trace, print_json, say_scores
+from invsolve.cli.uncertainty import check_interval, say_uncertainty, uncertainty_json
+from invsolve.errors import InputError, first_line
+from invsolve.files import regular_file
+from invsolve.options import MRI
+from invsolve.pictures import to_pixels
+
+if TYPE_CHECKING:
+    from invsolve.tasks.task import Task
+
+Array = npt.NDArray[Any]
+_SCAN, _OUT = "Scan", "Output"
+STD_WHITE = 0.1
+"""What a standard deviation shown white is, as a share of the brightest value shown."""
+
+Truth = Annotated[
+    Path | None,
+    typer.Option(
+        help="The true magnitudes (.npy), in the units of k-space: prints PSNR and SSIM of every method.",
+        rich_help_panel=_SCAN,
+    ),
+]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Result (.npy) or folder.", rich_help_panel=_OUT)]
+
+
+@with_common(Common.of(MRI, model="mri"), truth=Truth, output=Output)
+def mri(
+    kspace: Annotated[
+        Path,
+        typer.Argument(
+            metavar="KSPACE",
+            show_default=False,
+            help=".npy, complex, (H, W) or (coils, H, W), frequency 0 in the middle.",
+        ),
+    ],
+    mask: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE|auto",
+            rich_help_panel=_SCAN,
+            help="What was measured: .npy (H, W), or (W,) for columns, not 0 where it was. auto: where k-space is not 0.",
+        ),
+    ] = "auto",
+    sensitivities: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            rich_help_panel=_SCAN,
+            help="Of the coils: .npy, complex (coils, H, W). By default estimated from the measured centre.",
+        ),
+    ] = None,
+    noise: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            metavar="STD",
+            rich_help_panel=_SCAN,
+            help="Of the real and of the imaginary part of k-space, in its units.",
+        ),
+    ] = 0.0,
+    *,
+    common: Common,
+) -> None:
+    """Reconstruct the magnitude of an MRI slice from part of k-space.
+
+    The result is the mean of the samples, with its standard deviation; zero-filled and TV stand beside it. No prior is
+    shipped yet: train one with the preset mri.
+
+    Examples:
+
+      invsolve mri kspace.npy --model my-mri
+
+      invsolve mri kspace.npy --model my-mri --mask mask.npy --noise 0.01 --truth slice.npy
+    """
+    common.set_verbosity()
+    check_interval(common.wants_interval, common.samples)
+    values = read_numbers(kspace, "k-space")
+    measured = None if mask == "auto" else read_numbers(Path(mask), "mask")
+    maps = None if sensitivities is None else read_numbers(sensitivities, "sensitivities")
+    truth = None if common.truth is None else read_numbers(common.truth, "slice")
+    if truth is not None and (truth.shape != values.shape[-2:] or truth.dtype.kind not in "fiub"):
+        raise InputError(f"--truth has shape {truth.shape}, {truth.dtype}", hint=f"wanted real {values.shape[-2:]}")
+    paths = plan_paths(common.output, kspace, common.samples, common.wants_interval)
+    outputs = [*paths.values(), *check_diagnostics(common.diagnostics, list(paths.values()))]
+    check_writable(outputs, force=common.force)
+
+    with clean_stdout():
+        from invsolve.atomic import write_files
+        from invsolve.pretrained.loading import load_prior
+        from invsolve.tasks.mri import mri_task
+
+        task = mri_task(values, measured, maps, noise=noise)
+        prior = load_prior(common.model, common.device)
+        about = f"{task.problem['acceleration']:.1f} times fewer values, {task.problem['coils']:.0f} coils"
+        say(f"{kspace.name}: {values.shape[-1]} x {values.shape[-2]}, {about}, on {prior.device}")
+        solved = solve_task(task, prior, common, input=str(kspace), mask=mask)
+        images = magnitudes(task, solved)
+        files = encode(paths, images, solved)
+        if common.diagnostics is not None:
+            traced = solved.summary.diagnostics
+            files[common.diagnostics] = encode_trace(traced, common.diagnostics, solved.facts)
+        write_files(files, last=paths["npy"])
+        calls = solved.posterior.network_calls
+        say(
+            f"wrote {paths['npy']}, the mean of {common.samples} samples ({solved.seconds:.1f} s, {calls} network calls)"
+        )
+        say(f"look at {paths['compare']}")
+        say_uncertainty(solved.summary, unit="in the units of k-space", interval=common.wants_interval)
+        scores = {} if truth is None else score(truth, images)
+        if scores:
+            say_scores(scores)
+    if common.as_json:
+        print_json(solved.facts, outputs, solved.seconds, calls, scores, uncertainty_json(solved.summary))
+
+
+def read_numbers(path: Path, what: str) -> Array:
+    """The array of an ``.npy`` file.
+
+    Raises
+    ------
+    InputError : missing, damaged, or not numbers.
+    """
+    regular_file(path, what)
+    try:
+        with path.open("rb") as file:
+            array = np.load(file, allow_pickle=False)
+    except Exception as error:  # noqa: BLE001 - a damaged file fails in numpy's many ways, which all mean the same
+        raise InputError(
+            f"{path} is no .npy file: {first_line(error)}", hint=f"save the {what} with numpy.save"
+        ) from None
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "cfiub" or array.size == 0:
+        raise InputError(f"{path} holds no numbers", hint=f"wanted one array, the {what}")
+    return array
+
+
+def plan_paths(output: Path | None, source: Path, samples: int, interval: bool) -> dict[str, Path]:
+    """Names of everything the run writes."""
+    base = output_path(output, source, "mri", (".npy",)).with_suffix("")
+    endings = {"npy": ".npy", "picture": ".png", "compare": ".compare.png"}
+    if samples > 1:
+        endings |= {"std": ".std.npy", "samples": ".samples.npy"}
+    if interval:
+        endings |= {"low": ".low.npy", "high": ".high.npy"}
+    return {name: base.with_name(base.name + ending) for name, ending in endings.items()}
+
+
+def magnitudes(task: Task, solved: Solved) -> dict[str, Array]:
+    """Every method's estimate (H, W), ours last."""
+    count = len(solved.posterior.samples)
+    ours = solved.posterior.mean[0, 0].numpy()
+    return {**task.baselines(), f"mean of {count}" if count > 1 else "one sample": ours}
+
+
+def encode(paths: dict[str, Path], images: dict[str, Array], solved: Solved) -> dict[Path, bytes]:
+    """Arrays in the units of k-space, and pictures: white is the 99.9th percentile of ours."""
+    posterior, interval = solved.posterior, solved.summary.interval
+    ours = list(images.values())[-1]
+    white = max(float(np.quantile(ours, 0.999)), 1e-30)
+    grey = {name: to_pixels(image / white) for name, image in images.items()}
+    facts = {**solved.facts, "white": white}
+    picture = list(grey.values())[-1]
+    arrays = {"npy": ours, "samples": posterior.samples[:, 0, 0].numpy()}
+    if "std" in paths:
+        std = arrays["std"] = posterior.std[0, 0].numpy()
+        grey[f"deviation, x{1 / STD_WHITE:.0f}"] = to_pixels(std / (STD_WHITE * white))
+    if interval is not None:
+        arrays |= {"low": interval.low[0, 0].numpy(), "high": interval.high[0, 0].numpy()}
+    files = {paths[name]: npy_bytes(array) for name, array in arrays.items() if name in paths}
+    files[paths["picture"]] = encode_picture(picture, paths["picture"], facts)
+    files[paths["compare"]] = encode_picture(labelled_row(grey), paths["compare"], facts)
+    return files
+
+
+def score(truth: Array, images: dict[str, Array]) -> dict[str, dict[str, float]]:
+    """PSNR in dB and SSIM of every method, over the truth's largest value."""
+    from invsolve.evaluation.metrics import psnr, ssim
+
+    white = float(truth.max())
+    scaled = truth.astype(np.float64) / white
+    return {
+        name: {measure.__name__: float(measure(scaled, image / white, data_range=1.0)) for measure in (psnr, ssim)}
+        for name, image in images.items()
+    }

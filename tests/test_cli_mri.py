@@ -1,0 +1,93 @@
+"""``invsolve mri``: a good run with all its files, and bad input."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from invsolve.cli.main import main
+from invsolve.errors import ExitCode
+from invsolve.forward_models import equispaced_mask
+from invsolve.tasks.mri_simulation import simulate_mri
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INVSOLVE_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    y, x = (np.mgrid[:48, :48] - 23.5) / 24
+    head = 50 * ((x / 0.7) ** 2 + (y / 0.8) ** 2 < 1) + 40.0 * ((x - 0.2) ** 2 + y**2 < 0.05)
+    mask = equispaced_mask((48, 48), 2, 12)
+    scan = simulate_mri(head, mask, coils=3, noise=0.3)
+    assert scan.sensitivities is not None
+    np.save(tmp_path / "kspace.npy", scan.kspace)
+    np.save(tmp_path / "mask.npy", mask[0].numpy())
+    np.save(tmp_path / "maps.npy", scan.sensitivities)
+    np.save(tmp_path / "truth.npy", head)
+    return tmp_path
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["invsolve", "mri", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def test_a_slice_with_all_that_belongs_to_it(
+    folder: Path, ct_prior: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = (folder / "kspace.npy", "--model", ct_prior, "--noise", 0.3, "--samples", 3, "--steps", 3)
+    assert run(monkeypatch, *given, "--truth", folder / "truth.npy", "--interval", "--json") == 0
+    captured = capsys.readouterr()
+    report = json.loads(captured.out)
+    assert set(report["scores"]) == {"zero-filled", "TV", "mean of 3"}
+    assert all(10 < figures["psnr"] < 60 for figures in report["scores"].values())
+    assert report["outputs"][0] == str(folder / "kspace.mri.npy")
+    assert "2.0 times fewer values, 3 coils" in captured.err
+    mean, std, samples, low, high = (
+        np.load(folder / f"kspace.mri{ending}.npy") for ending in ("", ".std", ".samples", ".low", ".high")
+    )
+    assert samples.shape == (3, 48, 48)
+    np.testing.assert_allclose(samples.mean(axis=0), mean, rtol=1e-4, atol=1e-3)
+    assert bool((low <= high).all()) and bool((std >= 0).all())
+    assert Image.open(folder / "kspace.mri.png").size == (48, 48)
+    assert Image.open(folder / "kspace.mri.compare.png").size == (4 * 48, 48 + 16)
+    assert run(monkeypatch, *given) == ExitCode.OUTPUT
+
+    masked = (*given[:-4], "--samples", 1, "--steps", 2, "--mask", folder / "mask.npy")
+    out = ("-o", folder / "out", "--sensitivities", folder / "maps.npy", "--diagnostics", folder / "trace.png")
+    assert run(monkeypatch, *masked, *out) == 0
+    assert sorted(path.name for path in (folder / "out").iterdir()) == [
+        "kspace.mri.compare.png", "kspace.mri.npy", "kspace.mri.png",
+    ]  # fmt: skip
+    assert (folder / "trace.png").exists()
+
+
+def test_bad_input(
+    folder: Path, ct_prior: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "text.npy").write_text("no array")
+    np.save(folder / "small.npy", np.ones((4, 4)))
+    good = folder / "kspace.npy"
+    for arguments, code, message in (
+        ((folder / "none.npy",), ExitCode.BAD_INPUT, "none.npy"),
+        ((folder / "text.npy",), ExitCode.BAD_INPUT, "is no .npy file"),
+        ((folder / "truth.npy",), ExitCode.BAD_INPUT, "k-space has shape (48, 48), float64"),
+        ((good, "--mask", folder / "small.npy"), ExitCode.BAD_INPUT, "the mask has shape (4, 4)"),
+        ((good, "--truth", folder / "small.npy"), ExitCode.BAD_INPUT, "--truth has shape (4, 4)"),
+        ((good, "--sensitivities", folder / "small.npy"), ExitCode.BAD_INPUT, "sensitivities (4, 4)"),
+        ((good, "--interval", "--samples", 1), ExitCode.USAGE, "interval"),
+        ((good, "-o", folder / "a.png"), ExitCode.OUTPUT, "does not end in .npy"),
+    ):
+        assert run(monkeypatch, *arguments, "--model", ct_prior) == code, arguments
+        assert message in capsys.readouterr().err
+    assert not list(folder.glob("*.mri.*"))
