@@ -241,7 +241,7 @@ def run_pictures(
         pictures = [job.finish(channels_last(x[0])) for x in solved.posterior.samples]
         mean = job.finish(channels_last(solved.posterior.mean[0]))
         write_pictures(paths, job, photo, common, solved, pictures, mean)
-        say_results(paths, solved.seconds, solved.posterior.network_calls)
+        say_results(paths, solved.seconds, solved.posterior.network_calls, sampler=solved.posterior.settings["sampler"])
         say_uncertainty(solved.summary, unit="of the range", interval=common.wants_interval)
         if job.jpeg_note and paths.result.suffix.lower() != ".png":
             say(job.jpeg_note)

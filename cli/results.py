@@ -107,8 +107,8 @@ def encode_trace(diagnostics: dict[str, list[float]], path: Path, facts: dict[st
     return encode_picture(trace_picture(diagnostics), path, {**facts, "content": content})
 
 
-def say_results(paths: ResultPaths, seconds: float, calls: int) -> None:
-    """Where the pictures are, and what they are."""
+def say_results(paths: ResultPaths, seconds: float, calls: int, *, sampler: str = "") -> None:
+    """Where the pictures are, and what they are, of a run with ``sampler``."""
     say(f"wrote {paths.result} ({seconds:.1f} s, {calls} network calls)")
     if paths.mean and paths.std:
         say(
@@ -118,6 +118,10 @@ def say_results(paths: ResultPaths, seconds: float, calls: int) -> None:
         )
         if paths.low and paths.high:
             say(f"{paths.low.name} and {paths.high.name}: bounds of each pixel")
+    elif sampler == "posterior_mean":
+        say(
+            "it is the mean of the pictures that fit, smoother than any; --samples 8 draws some and shows where they differ"
+        )
     else:
         say("it is one sample, one of many pictures that fit; --samples 8 adds more, their mean and where they differ")
 

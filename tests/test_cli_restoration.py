@@ -106,10 +106,11 @@ def test_transparency_and_colour_profile_are_enlarged_too(
 def test_one_result_is_the_estimate_of_least_error(
     command: str, folder: Path, small_prior: Path, monkeypatch: Patch, capfd: Capture
 ) -> None:
-    options = ["-o", "one.png", "--model", small_prior, "--steps", 2, "--json", "-q"]
+    options = ["-o", "one.png", "--model", small_prior, "--steps", 2, "--json"]
     assert call(monkeypatch, command, "grey.png", *COMMANDS[command][0], *options) == 0
-    sampler = json.loads(capfd.readouterr().out)["sampler"]
-    assert sampler == ("posterior_mean" if command == "denoise" else "renoising")
+    out, err = capfd.readouterr()
+    assert json.loads(out)["sampler"] == ("posterior_mean" if command == "denoise" else "renoising")
+    assert ("it is the mean of the pictures" if command == "denoise" else "it is one sample") in err
 
 
 # -- simulate -----------------------------------------------------------------------------------------------------------
