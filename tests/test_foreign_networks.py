@@ -255,6 +255,15 @@ def test_bare_networks_older_names_half_precision_and_pickles(tmp_path: Path, mo
     with pytest.raises(OutputError, match="already"):
         run("models", "import", bare, "-q")
     run("models", "import", next(bare.glob("*.bin")), "--as", "bare", "--force", "-q")
+    index = {
+        "_class_name": "DDPMPipeline",
+        "unet": ["diffusers", "UNet2DModel"],
+        "scheduler": ["diffusers", "DDPMScheduler"],
+    }
+    (bare / "model_index.json").write_text(json.dumps(index))  # a pipeline with all in one folder
+    assert torch.equal(
+        importing.read_diffusers(bare, "bare").denoiser.unet.conv_in.weight, found.network.unet.conv_in.weight
+    )
     sharded = network()
     sharded.save_pretrained(tmp_path / "sharded", max_shard_size="100KB")
     diffusers.DDPMScheduler().save_pretrained(tmp_path / "sharded")
