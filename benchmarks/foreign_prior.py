@@ -35,8 +35,8 @@ from invsolve.training.sources import load_pictures
 
 WIDTHS = (24, 48, 64)
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-VALIDATED = 64
-DRAWN, DRAW_STEPS = 16, 50
+VALIDATED = 32
+DRAWN, DRAW_STEPS = 8, 18
 """New pictures, and the noise levels on the way to them."""
 FIRST = 100
 """Steps over which the learning rate rises."""

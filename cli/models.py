@@ -133,7 +133,7 @@ def pull_model(
 
     HF_ENDPOINT names another hub, HF_HUB_OFFLINE=1 takes what was fetched before.
 
-    Example: invsolve models pull google/ddpm-celebahq-256 --as faces
+    Example: invsolve models pull OWNER/NAME --as faces
     """
     from invsolve.pretrained.hub import parse_repo, pull
 

@@ -61,6 +61,7 @@ def pull(text: str, *, quiet: bool = False) -> Pulled:
     repo, revision = parse_repo(text)
     try:
         import huggingface_hub
+        import huggingface_hub.utils
     except ImportError as error:
         raise ModelError(
             f"fetching models takes huggingface_hub, which cannot be imported: {first_line(error)}",

@@ -142,21 +142,25 @@ def _parts(folder: Path) -> tuple[Path, Path]:
         unet = parts.get("unet") or parts.get("model")
         if unet != ["diffusers", "UNet2DModel"]:
             raise ModelError(f"{folder}: its network is {brief(unet)}", hint="wanted ['diffusers', 'UNet2DModel']")
-        part = check_inside(folder / ("unet" if "unet" in parts else "model"), folder)
-        return part, check_inside(folder / "scheduler" / "scheduler_config.json", folder)
+        named = folder / ("unet" if "unet" in parts else "model")
+        part = named if named.exists() else folder  # older ones have all in one folder
+        return check_inside(part, folder), check_inside(_scheduler_file(folder), folder)
     if not (folder / "config.json").exists():
         raise ModelError(
             f"{folder} has neither {CARD}, model_index.json nor config.json",
             hint="give a prior's folder, or one that diffusers' save_pretrained wrote",
         )
-    beside = [folder / "scheduler_config.json", folder / "scheduler" / "scheduler_config.json"]
-    found = next((path for path in beside if path.exists()), None)
-    if found is None:
-        raise ModelError(
-            f"{folder} does not say which noise the network was trained for: no scheduler_config.json",
-            hint="if it was DDPM's, diffusers.DDPMScheduler().save_pretrained(FOLDER) writes it",
-        )
-    return folder, check_inside(found, folder)
+    return folder, check_inside(_scheduler_file(folder), folder)
+
+
+def _scheduler_file(folder: Path) -> Path:
+    for path in (folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"):
+        if path.exists():
+            return path
+    raise ModelError(
+        f"{folder} does not say which noise the network was trained for: no scheduler_config.json",
+        hint="if it was DDPM's, diffusers.DDPMScheduler().save_pretrained(FOLDER) writes it",
+    )
 
 
 def _object(file: Path) -> dict[str, Any]:

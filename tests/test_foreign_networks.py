@@ -25,6 +25,8 @@ from invsolve.models.precision import full_precision
 from invsolve.pretrained import NetworkPrior, load_prior
 from invsolve.pretrained.card import Card
 from invsolve.pretrained.weight_files import read_weights
+from invsolve.training.export import initial_weights
+from invsolve.training.presets import PRESETS
 
 diffusers = pytest.importorskip("diffusers")
 importing = pytest.importorskip("invsolve.pretrained.importing")
@@ -230,6 +232,8 @@ def test_unvalidated_priors_take_the_error_of_a_gaussian(tmp_path: Path, models:
     prior = load_prior("plain", "cpu")
     assert prior.card.knows == "imported; not validated here" and prior.card.licence.startswith("not stated")
     assert prior.mse(0.27) == pytest.approx(0.27**2 / 2)
+    with pytest.raises(UsageError, match="a network of diffusers"):
+        initial_weights("plain", PRESETS["photos"])
 
 
 def test_bare_networks_older_names_half_precision_and_pickles(tmp_path: Path, models: Path) -> None:
@@ -255,6 +259,15 @@ def test_bare_networks_older_names_half_precision_and_pickles(tmp_path: Path, mo
     with pytest.raises(OutputError, match="already"):
         run("models", "import", bare, "-q")
     run("models", "import", next(bare.glob("*.bin")), "--as", "bare", "--force", "-q")
+    index = {
+        "_class_name": "DDPMPipeline",
+        "unet": ["diffusers", "UNet2DModel"],
+        "scheduler": ["diffusers", "DDPMScheduler"],
+    }
+    (bare / "model_index.json").write_text(json.dumps(index))  # a pipeline with all in one folder
+    assert torch.equal(
+        importing.read_diffusers(bare, "bare").denoiser.unet.conv_in.weight, found.network.unet.conv_in.weight
+    )
     sharded = network()
     sharded.save_pretrained(tmp_path / "sharded", max_shard_size="100KB")
     diffusers.DDPMScheduler().save_pretrained(tmp_path / "sharded")
