@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,8 +83,6 @@ def poisson_disc_mask(
 
 def _darts(shape: Sequence[int], order: Tensor, radius: float, slope: float) -> Tensor:
     """Positions thrown in ``order`` that keep their distance, (H, W) bool."""
-    import numpy as np
-
     height, width = shape
     rows, columns = np.mgrid[:height, :width].astype(float)
     distance = np.hypot((rows - height // 2) / height, (columns - width // 2) / width)
