@@ -15,7 +15,7 @@ from invsolve.cli.files import check_writable, encode_picture, output_path
 from invsolve.cli.pipeline import Common, Solved, solve_task, with_common
 from invsolve.cli.results import check_diagnostics, encode_trace, print_json, say_scores
 from invsolve.cli.uncertainty import check_interval, say_uncertainty, uncertainty_json
-from invsolve.errors import InputError, first_line
+from invsolve.errors import InputError, UsageError, first_line
 from invsolve.files import regular_file
 from invsolve.options import MRI
 from invsolve.pictures import to_pixels
@@ -38,7 +38,17 @@ Truth = Annotated[
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Result (.npy) or folder.", rich_help_panel=_OUT)]
 
 
-@with_common(Common.of(MRI, model="mri"), truth=Truth, output=Output)
+Model = Annotated[
+    str,
+    typer.Option(
+        help="A prior of magnitude slices: a folder that `invsolve train --preset mri` wrote. Required, as none is shipped.",
+        show_default=False,
+        rich_help_panel="Sampler",
+    ),
+]
+
+
+@with_common(Common.of(MRI, model=""), truth=Truth, output=Output, model=Model)
 def mri(
     kspace: Annotated[
         Path,
@@ -79,7 +89,7 @@ def mri(
     """Reconstruct the magnitude of an MRI slice from part of k-space.
 
     The result is the mean of the samples, with its standard deviation; zero-filled and TV stand beside it. No prior is
-    shipped yet: train one with the preset mri.
+    shipped: train one with the preset mri.
 
     Examples:
 
@@ -88,6 +98,8 @@ def mri(
       invsolve mri kspace.npy --model my-mri --mask mask.npy --noise 0.01 --truth slice.npy
     """
     common.set_verbosity()
+    if not common.model:
+        raise UsageError("no --model", hint="train a prior with `invsolve train SLICES --preset mri`; none is shipped")
     check_interval(common.wants_interval, common.samples)
     values = read_numbers(kspace, "k-space")
     measured = None if mask == "auto" else read_numbers(Path(mask), "mask")

@@ -90,4 +90,6 @@ def test_bad_input(
     ):
         assert run(monkeypatch, *arguments, "--model", ct_prior) == code, arguments
         assert message in capsys.readouterr().err
+    assert run(monkeypatch, good) == ExitCode.USAGE
+    assert "no --model" in capsys.readouterr().err
     assert not list(folder.glob("*.mri.*"))
