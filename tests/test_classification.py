@@ -33,7 +33,7 @@ def test_by_the_ode_as_by_bayes_rule(generator: torch.Generator) -> None:
     joint = exact.exp() * shares
     by_bayes = joint / joint.sum(dim=1, keepdim=True)
     found = [
-        likelihood(kind, x, exact_trace=True, dequantize=False, rtol=1e-3, atol=1e-3).log_density for kind in kinds
+        likelihood(kind, x, exact_trace=True, dequantize=False, rtol=1e-4, atol=1e-4).log_density for kind in kinds
     ]
     torch.testing.assert_close(class_posterior(torch.stack(found, dim=1), shares), by_bayes, atol=0.02, rtol=0)
 

@@ -180,7 +180,7 @@ def test_classical_methods_sharpen(photo: np.ndarray) -> None:
     noisy = soft + 0.01 * np.random.default_rng(0).standard_normal(soft.shape)
     before = float(np.mean((noisy - sharp) ** 2))
     for method in (wiener_filter, lucy_richardson):
-        assert float(np.mean((method(noisy, PSF, 0.01) - sharp) ** 2)) < 0.5 * before
+        assert float(np.mean((method(noisy, PSF, 0.01) - sharp) ** 2)) < 0.8 * before
     assert enlarged(unit(photo), 3).shape == (144, 120, 3)
     assert set(deblurring_task(noisy, PSF).baselines()) == {"Wiener", "Richardson-Lucy"}
 
