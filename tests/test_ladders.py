@@ -22,7 +22,7 @@ from invsolve.models.score_model import FunctionPrior
 from invsolve.options import SolveOptions
 from invsolve.pretrained import load_prior
 from invsolve.rules import MomentMatching, Wiener
-from invsolve.samplers import SAMPLERS, annealed_langevin, calls_per_level, needs, needs_of
+from invsolve.samplers import SAMPLERS, annealed_langevin, calls_per_level, find_sampler, needs, needs_of
 from invsolve.samplers.sigmas import geometric, karras, ladder, ncsnv2_levels, ncsnv2_step, ncsnv2_steps
 from invsolve.solver import solve, task_ladder
 from invsolve.tasks.generation import BRIGHTNESS, CENTER, blank, starts
@@ -64,16 +64,10 @@ def test_calls_at_a_level_are_what_a_run_counts(gaussian: GaussianPrior) -> None
     names = [name for name in SAMPLERS if name not in ("ode_adaptive", "sde_adaptive", "split_gibbs", "twisted")]
     for name in [*names, "langevin(langevin_steps=3)", "pc(corrector_steps=2)", "daps(ode_steps=2)"]:
         rule = "wiener" if name == "redrawing" else "proximal"
-        levels, sampler = 12, partial(_find(name)) if name.endswith(")") else SAMPLERS[name]
+        levels, sampler = 12, find_sampler(name)
         made = solve(gaussian, forward_model, y, rule=rule, sampler=sampler, sigmas=karras(levels, 0.02, 1.0))
         expected = calls_per_level(sampler) * levels
         assert expected - calls_per_level(sampler) <= made.network_calls <= expected + 1, name
-
-
-def _find(name: str) -> Any:
-    from invsolve.samplers import find_sampler
-
-    return find_sampler(name)
 
 
 def test_a_sampler_that_states_nothing_has_the_defaults() -> None:
@@ -125,7 +119,7 @@ def test_fifty_karras_levels_give_both_modes_their_weight_and_width(sampler: str
         return torch.randn(x.shape, generator=generator, dtype=x.dtype)
 
     x = 20.0 * noise(torch.zeros(4000, *shape, dtype=torch.float64))
-    out = _find(sampler)(prior, x, karras(50, 0.01, 20.0), noise)
+    out = find_sampler(sampler)(prior, x, karras(50, 0.01, 20.0), noise)
     bright = out.mean(dim=(1, 2, 3)) > 0
     assert float(bright.double().mean()) == pytest.approx(0.7, abs=weight)
     for chosen in (out[bright], out[~bright]):

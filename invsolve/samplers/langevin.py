@@ -26,7 +26,7 @@ from torch import Tensor
 from invsolve.errors import UsageError
 from invsolve.models.score_model import Noise, ScoreModel
 from invsolve.samplers.info import Callback, StepInfo, needs
-from invsolve.samplers.sigmas import ncsnv2_steps
+from invsolve.samplers.sigmas import check_langevin_steps, ncsnv2_steps
 
 
 @needs(schedule="geometric", calls=lambda *, langevin_steps, **_: langevin_steps)
@@ -63,10 +63,9 @@ def annealed_langevin(
     ------
     UsageError : no Langevin step at all, or consistent noise with steps of sigma^2 or more.
     """
+    check_langevin_steps(langevin_steps)
     levels = [float(s) for s in sigmas[:-1]]
     steps = ncsnv2_steps(sigmas, langevin_steps) if step_size is None else [step_size / levels[-1] ** 2] * len(levels)
-    if langevin_steps < 1:
-        raise UsageError(f"langevin_steps {langevin_steps}", hint="wanted at least 1 at each level")
     if not steps[-1] > 0 or (consistent and steps[-1] > 1):
         raise UsageError(
             f"step_size {step_size:.3g}, {steps[-1]:.3g} times the lowest level's variance",

@@ -73,7 +73,7 @@ def ncsnv2_step(sigmas: Tensor, langevin_steps: int) -> float:
     """
     levels = sigmas[:-1]
     smallest = float(levels[-1])
-    _check_langevin(langevin_steps)
+    check_langevin_steps(langevin_steps)
     if len(levels) < 2:
         return 0.5 * smallest**2 / langevin_steps
     return _best_step(float((levels[0] / smallest) ** (1 / (len(levels) - 1))), langevin_steps) * smallest**2
@@ -87,12 +87,13 @@ def ncsnv2_steps(sigmas: Tensor, langevin_steps: int) -> list[float]:
     levels = [float(s) for s in sigmas[:-1]]
     if len(levels) < 2:
         return [ncsnv2_step(sigmas, langevin_steps) / levels[0] ** 2]
-    _check_langevin(langevin_steps)
+    check_langevin_steps(langevin_steps)
     ratios = [before / after for before, after in itertools.pairwise(levels)]
     return [_best_step(ratio, langevin_steps) for ratio in [ratios[0], *ratios]]
 
 
-def _check_langevin(langevin_steps: int) -> None:
+def check_langevin_steps(langevin_steps: int) -> None:
+    """Raise a UsageError for no Langevin step at all."""
     if langevin_steps < 1:
         raise UsageError(f"langevin_steps {langevin_steps}", hint="wanted at least 1 at each level")
 

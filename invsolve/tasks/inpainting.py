@@ -23,7 +23,7 @@ from invsolve.solver import solve, task_ladder
 from invsolve.tasks.baselines import biharmonic
 from invsolve.tasks.push_pull import push_pull
 from invsolve.tasks.regions import Region, hole_regions, resolutions
-from invsolve.tasks.task import Progress, Task, check_colour_prior
+from invsolve.tasks.task import Progress, Task, check_colour_prior, in_memory
 
 SIGMA_START = 0.25
 """First noise level on the interpolated guess: above what interpolation gets wrong."""
@@ -35,9 +35,6 @@ SIGMA_START_REFINING = 0.25
 """First noise level on a guess that comes from half the resolution: keeps its layout, renews its detail."""
 
 SIGMA_END = 0.005
-
-PIXELS_AT_ONCE = 2**23
-"""Samples of large pictures are drawn in batches of so many pixels at most: about 1 GB of working memory."""
 
 BIHARMONIC_LIMIT = 200_000
 """Missing pixels up to which the baseline's sparse solve stays in seconds."""
@@ -266,7 +263,7 @@ class Filling:
             self.prior,
             ForwardModel(Mask(rows[0], channels=3), GaussianNoise(self.noise / 2**level)),
             rows * picture,
-            **replace(options, batch=max(1, min(options.batch, PIXELS_AT_ONCE // pixels))).keywords,
+            **in_memory(options, pixels).keywords,
             sigmas=task_ladder(options, SIGMA_END, sigma_start, picture[0].numel()),
             start=start,
             turn=True,

@@ -16,12 +16,9 @@ from invsolve.options import SolveOptions
 from invsolve.pictures import UnitPicture
 from invsolve.posterior import Posterior
 from invsolve.solver import solve, task_ladder
-from invsolve.tasks.task import Progress, check_colour_prior
+from invsolve.tasks.task import Progress, check_colour_prior, in_memory
 
 SIGMA_END = 0.005
-
-PIXELS_AT_ONCE = 2**23
-"""Samples of large pictures are drawn in batches of so many pixels at most: about 1 GB of working memory."""
 
 ROUNDING = 1 / 255 / 12**0.5
 """Standard deviation of what rounding to 8 bits does to a value in [0, 1]: the least noise that is assumed."""
@@ -70,7 +67,7 @@ class Measurement:
             prior,
             model,
             y.to(prior.device),
-            **replace(options, batch=max(1, min(options.batch, PIXELS_AT_ONCE // pixels))).keywords,
+            **in_memory(options, pixels).keywords,
             sigmas=task_ladder(options, SIGMA_END, max(first, SIGMA_END), start[0].numel()),
             start=start.to(prior.device),
             turn=True,

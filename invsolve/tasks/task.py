@@ -18,6 +18,9 @@ from invsolve.models.score_model import ScoreModel
 from invsolve.options import Changes, SolveOptions
 from invsolve.posterior import Posterior
 
+PIXELS_AT_ONCE = 2**23
+"""Samples of large pictures are drawn in batches of so many pixels at most: about 1 GB of working memory."""
+
 Progress = Callable[[float], None]
 """Called with the share of the work that is done, 0 to 1."""
 
@@ -62,6 +65,11 @@ class Task:
     ) -> Posterior:
         """Sample the posterior, by ``options`` (default the task's own) with ``changes``."""
         return self.run(prior, replace(options or self.options, **changes).settled, progress or (lambda done: None))
+
+
+def in_memory(options: SolveOptions, pixels: int) -> SolveOptions:
+    """With batches of at most :data:`PIXELS_AT_ONCE`, for samples of so many pixels each."""
+    return replace(options, batch=max(1, min(options.batch, PIXELS_AT_ONCE // pixels)))
 
 
 def check_prior(prior: Any, channels: int, hint: str) -> None:
