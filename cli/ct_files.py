@@ -99,8 +99,9 @@ def _read(path: Path, what: str) -> Array:
 
 
 def npy_bytes(array: Array) -> bytes:
+    """``.npy`` in single precision, real or complex."""
     buffer = io.BytesIO()
-    np.save(buffer, array.astype(np.float32), allow_pickle=False)
+    np.save(buffer, array.astype(np.complex64 if np.iscomplexobj(array) else np.float32), allow_pickle=False)
     return buffer.getvalue()
 
 

@@ -15,10 +15,10 @@ from invsolve.cli.files import check_writable, encode_picture, output_path
 from invsolve.cli.pipeline import Common, Solved, solve_task, with_common
 from invsolve.cli.results import check_diagnostics, encode_trace, print_json, say_scores
 from invsolve.cli.uncertainty import check_interval, say_uncertainty, uncertainty_json
-from invsolve.errors import InputError, UsageError, first_line
-from invsolve.files import regular_file
+from invsolve.errors import InputError
 from invsolve.options import MRI
 from invsolve.pictures import to_pixels
+from invsolve.tasks.kspace_files import read_kspace, read_numbers
 
 if TYPE_CHECKING:
     from invsolve.tasks.task import Task
@@ -38,24 +38,14 @@ Truth = Annotated[
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Result (.npy) or folder.", rich_help_panel=_OUT)]
 
 
-Model = Annotated[
-    str,
-    typer.Option(
-        help="A prior of magnitude slices: a folder that `invsolve train --preset mri` wrote. Required, as none is shipped.",
-        show_default=False,
-        rich_help_panel="Sampler",
-    ),
-]
-
-
-@with_common(Common.of(MRI, model=""), truth=Truth, output=Output, model=Model)
+@with_common(Common.of(MRI, model="mri"), truth=Truth, output=Output)
 def mri(
     kspace: Annotated[
         Path,
         typer.Argument(
             metavar="KSPACE",
             show_default=False,
-            help=".npy, complex, (H, W) or (coils, H, W), frequency 0 in the middle.",
+            help=".npy, complex, (H, W) or (coils, H, W), frequency 0 in the middle; or .h5 of fastMRI or ISMRMRD.",
         ),
     ],
     mask: Annotated[
@@ -63,47 +53,55 @@ def mri(
         typer.Option(
             metavar="FILE|auto",
             rich_help_panel=_SCAN,
-            help="What was measured: .npy (H, W), or (W,) for columns, not 0 where it was. auto: where k-space is not 0.",
+            help="What was measured: .npy (H, W), or (W,) for columns, not 0 where it was. auto: what the file says, or where "
+            "k-space is not 0.",
         ),
     ] = "auto",
-    sensitivities: Annotated[
-        Path | None,
+    number: Annotated[
+        int | None,
         typer.Option(
-            metavar="FILE",
-            rich_help_panel=_SCAN,
-            help="Of the coils: .npy, complex (coils, H, W). By default estimated from the measured centre.",
+            "--slice", metavar="N", rich_help_panel=_SCAN, help="Of a file of several, from 0; default the middle."
         ),
     ] = None,
+    sensitivities: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE|centre|espirit",
+            rich_help_panel=_SCAN,
+            help="Of the coils: .npy, complex (coils, H, W); or estimated, from the measured centre's low-resolution pictures or "
+            "by ESPIRiT (needs sigpy).",
+        ),
+    ] = "centre",
     noise: Annotated[
-        float,
+        float | None,
         typer.Option(
             min=0.0,
             metavar="STD",
             rich_help_panel=_SCAN,
-            help="Of the real and of the imaginary part of k-space, in its units.",
+            help="Of the real and of the imaginary part of k-space, in its units. By default estimated from its corners.",
         ),
-    ] = 0.0,
+    ] = None,
     *,
     common: Common,
 ) -> None:
     """Reconstruct the magnitude of an MRI slice from part of k-space.
 
-    The result is the mean of the samples, with its standard deviation; zero-filled and TV stand beside it. No prior is
-    shipped: train one with the preset mri.
+    The result is the mean of the samples, with its standard deviation; zero-filled and TV stand beside it.
 
     Examples:
 
-      invsolve mri kspace.npy --model my-mri
+      invsolve mri kspace.npy --noise 0.01
 
-      invsolve mri kspace.npy --model my-mri --mask mask.npy --noise 0.01 --truth slice.npy
+      invsolve mri file_brain.h5 --slice 7 --mask mask.npy --sensitivities espirit
     """
     common.set_verbosity()
-    if not common.model:
-        raise UsageError("no --model", hint="train a prior with `invsolve train SLICES --preset mri`; none is shipped")
     check_interval(common.wants_interval, common.samples)
-    values = read_numbers(kspace, "k-space")
-    measured = None if mask == "auto" else read_numbers(Path(mask), "mask")
-    maps = None if sensitivities is None else read_numbers(sensitivities, "sensitivities")
+    scan = read_kspace(kspace, number)
+    values = scan.values
+    measured = scan.measured if mask == "auto" else read_numbers(Path(mask), "mask")
+    maps: Array | str | None = None if sensitivities == "centre" else sensitivities
+    if maps not in (None, "espirit"):
+        maps = read_numbers(Path(sensitivities), "sensitivities")
     truth = None if common.truth is None else read_numbers(common.truth, "slice")
     if truth is not None and (truth.shape != values.shape[-2:] or truth.dtype.kind not in "fiub"):
         raise InputError(f"--truth has shape {truth.shape}, {truth.dtype}", hint=f"wanted real {values.shape[-2:]}")
@@ -118,8 +116,11 @@ def mri(
 
         task = mri_task(values, measured, maps, noise=noise)
         prior = load_prior(common.model, common.device)
+        which = f", slice {scan.slice} of {scan.slices}" if scan.slices > 1 else ""
         about = f"{task.problem['acceleration']:.1f} times fewer values, {task.problem['coils']:.0f} coils"
-        say(f"{kspace.name}: {values.shape[-1]} x {values.shape[-2]}, {about}, on {prior.device}")
+        how = " (estimated)" if noise is None else ""
+        say(f"{kspace.name}{which}: {values.shape[-1]} x {values.shape[-2]}, {about}, on {prior.device}")
+        say(f"noise {task.problem['noise']:.3g}{how}, in the units of k-space")
         solved = solve_task(task, prior, common, input=str(kspace), mask=mask)
         images = magnitudes(task, solved)
         files = encode(paths, images, solved)
@@ -138,26 +139,6 @@ def mri(
             say_scores(scores)
     if common.as_json:
         print_json(solved.facts, outputs, solved.seconds, calls, scores, uncertainty_json(solved.summary))
-
-
-def read_numbers(path: Path, what: str) -> Array:
-    """The array of an ``.npy`` file.
-
-    Raises
-    ------
-    InputError : missing, damaged, or not numbers.
-    """
-    regular_file(path, what)
-    try:
-        with path.open("rb") as file:
-            array = np.load(file, allow_pickle=False)
-    except Exception as error:  # noqa: BLE001 - a damaged file fails in numpy's many ways, which all mean the same
-        raise InputError(
-            f"{path} is no .npy file: {first_line(error)}", hint=f"save the {what} with numpy.save"
-        ) from None
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "cfiub" or array.size == 0:
-        raise InputError(f"{path} holds no numbers", hint=f"wanted one array, the {what}")
-    return array
 
 
 def plan_paths(output: Path | None, source: Path, samples: int, interval: bool) -> dict[str, Path]:

@@ -20,7 +20,8 @@ from invsolve.cli.superres import Factor, Kernel, Reduction
 from invsolve.errors import InputError, UsageError
 
 simulate = typer.Typer(
-    no_args_is_help=True, help="Make a measurement from a picture: ct, inpaint, colorize, superres, deblur or denoise."
+    no_args_is_help=True,
+    help="Make a measurement from a picture: ct, inpaint, colorize, superres, deblur, denoise or mri.",
 )
 
 Folder = Annotated[
@@ -58,7 +59,7 @@ def simulate_ct(
     if i0 is not None and noise:
         raise UsageError("both --i0 and --noise", hint="give one kind of noise")
     hu = read_slice(picture)
-    folder = _folder(output, picture)
+    folder = results_folder(output, picture)
     paths = [folder / f"{picture.stem}.{part}" for part in ("sinogram.npy", "geometry.toml", "truth.npy")]
     check_writable(paths, force=force)
     with clean_stdout():
@@ -130,7 +131,7 @@ def simulate_inpaint(
 
     Verbosity.level = -1 if quiet else 0
     photo = read_photo(picture)
-    folder = _folder(output, picture)
+    folder = results_folder(output, picture)
     damaged, mask = (folder / f"{picture.stem}.{part}.png" for part in ("damaged", "mask"))
     check_writable([damaged, mask], force=force)
     rng = np.random.default_rng(seed)
@@ -159,7 +160,7 @@ def simulate_colorize(
     """
     Verbosity.level = -1 if quiet else 0
     photo = read_photo(picture)
-    grey = _folder(output, picture) / f"{picture.stem}.grey.png"
+    grey = results_folder(output, picture) / f"{picture.stem}.grey.png"
     check_writable([grey], force=force)
     luma = np.asarray(Image.fromarray(photo.pixels).convert("L"))
     write_files({grey: encode_picture(luma, grey, provenance(task="simulate colorize", input=str(picture)))})
@@ -188,7 +189,7 @@ def simulate_superres(
     if not (height and width):
         raise InputError(f"{picture} is {pixels.shape[1]} x {pixels.shape[0]} pixels", hint="give a larger picture")
     cut = pixels[:height, :width]
-    folder = _folder(output, picture)
+    folder = results_folder(output, picture)
     small, truth = folder / f"{picture.stem}.small.png", folder / f"{picture.stem}.truth.png"
     written = [small] if cut.shape == pixels.shape else [small, truth]
     check_writable(written, force=force)
@@ -226,7 +227,7 @@ def simulate_deblur(
 
     Verbosity.level = -1 if quiet else 0
     pixels = read_photo(picture).pixels
-    blurred = _folder(output, picture) / f"{picture.stem}.blurred.png"
+    blurred = results_folder(output, picture) / f"{picture.stem}.blurred.png"
     check_writable([blurred], force=force)
     spread = read_spread(psf, sigma, motion)
     with clean_stdout():
@@ -262,7 +263,7 @@ def simulate_denoise(
 
     Verbosity.level = -1 if quiet else 0
     pixels = read_photo(picture).pixels
-    noisy = _folder(output, picture) / f"{picture.stem}.noisy.png"
+    noisy = results_folder(output, picture) / f"{picture.stem}.noisy.png"
     check_writable([noisy], force=force)
     values = pixels / 255 + sigma * np.random.default_rng(seed).standard_normal(pixels.shape)
     facts = provenance(task="simulate denoise", input=str(picture), seed=seed, noise=sigma)
@@ -271,5 +272,6 @@ def simulate_denoise(
     say(f"now: invsolve denoise {noisy} --sigma {sigma:g} --truth {picture}")
 
 
-def _folder(output: Path | None, picture: Path) -> Path:
+def results_folder(output: Path | None, picture: Path) -> Path:
+    """Where the results go: ``-o``, or beside the picture."""
     return picture.parent if output is None else output

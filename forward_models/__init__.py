@@ -5,7 +5,7 @@ from invsolve.forward_models.blur import Blur, gaussian_psf, motion_psf
 from invsolve.forward_models.blurred_decimation import BlurredDecimation
 from invsolve.forward_models.channel_matrix import ChannelMatrix
 from invsolve.forward_models.classifier import CleanClassifier, NoiseConditionalClassifier, torchvision_classifier
-from invsolve.forward_models.coil_sensitivities import sensitivities_from_centre, smooth_phase
+from invsolve.forward_models.coil_sensitivities import espirit, sensitivities_from_centre, smooth_phase
 from invsolve.forward_models.conjugate_gradient import conjugate_gradient
 from invsolve.forward_models.diagonal import Diagonal
 from invsolve.forward_models.downsample import Downsample
@@ -86,6 +86,7 @@ __all__ = [
     "calibration_centre",
     "conjugate_gradient",
     "equispaced_mask",
+    "espirit",
     "even_angles",
     "even_subset",
     "gaussian_psf",

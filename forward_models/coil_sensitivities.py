@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from invsolve.errors import InputError
+from invsolve.errors import InputError, UsageError
 from invsolve.forward_models.fourier import ifft2
 from invsolve.forward_models.kspace_masks import calibration_centre
 
@@ -52,6 +52,42 @@ def sensitivities_from_centre(kspace: Tensor, measured: Tensor, share: float = 1
     pictures = low_resolution(kspace, measured, share)
     total = pictures.abs().square().sum(dim=0).sqrt()
     return pictures / total.clamp(min=torch.finfo(total.dtype).tiny)
+
+
+def espirit(kspace: Tensor, measured: Tensor, kernel: int = 6, crop: float = 0.8) -> Tensor:
+    """Sensitivities by ESPIRiT (Uecker et al. 2014): eigenvectors of what the measured centre's local kernels leave unchanged.
+
+    Computed by sigpy. 0 where no eigenvalue is above ``crop``: in air, where no coil sees anything.
+
+    Parameters
+    ----------
+    kspace : (coils, H, W), complex, frequency 0 at (H // 2, W // 2).
+    measured : (H, W), the mask.
+    kernel : side of a kernel, in positions of k-space.
+
+    Returns
+    -------
+    Tensor (coils, H, W), complex; the sum of |s_j|^2 is 1 or 0.
+
+    Raises
+    ------
+    InputError : the centre is smaller than two kernels.
+    UsageError : sigpy is not installed.
+    """
+    width = min(*calibration_centre(measured), 24)
+    if width < 2 * kernel:
+        raise InputError(
+            f"the fully measured centre of k-space is {width} wide",
+            hint=f"ESPIRiT wants {2 * kernel}; estimate sensitivities from the centre's pictures, or give them",
+        )
+    try:
+        from sigpy.mri.app import EspiritCalib
+    except ImportError:
+        raise UsageError("ESPIRiT needs sigpy", hint="install it with pip install 'invsolve[mri]'") from None
+    calibration = EspiritCalib(
+        kspace.detach().cpu().numpy(), calib_width=width, kernel_width=kernel, crop=crop, show_pbar=False
+    )
+    return torch.from_numpy(calibration.run()).to(kspace)
 
 
 def smooth_phase(kspace: Tensor, measured: Tensor, sensitivities: Tensor | None = None, share: float = 1.0) -> Tensor:

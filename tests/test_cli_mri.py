@@ -35,8 +35,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["invsolve", "mri", *map(str, arguments)])
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object, command: tuple[str, ...] = ("mri",)) -> int:
+    monkeypatch.setattr(sys, "argv", ["invsolve", *command, *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
         main()
     return int(ended.value.code or 0)
@@ -86,10 +86,55 @@ def test_bad_input(
         ((good, "--truth", folder / "small.npy"), ExitCode.BAD_INPUT, "--truth has shape (4, 4)"),
         ((good, "--sensitivities", folder / "small.npy"), ExitCode.BAD_INPUT, "sensitivities (4, 4)"),
         ((good, "--interval", "--samples", 1), ExitCode.USAGE, "interval"),
+        ((good, "--sensitivities", "coils"), ExitCode.BAD_INPUT, "no such file: coils"),
+        ((good, "--slice", 1), ExitCode.USAGE, "slice 1 of"),
         ((good, "-o", folder / "a.png"), ExitCode.OUTPUT, "does not end in .npy"),
     ):
         assert run(monkeypatch, *arguments, "--model", ct_prior) == code, arguments
         assert message in capsys.readouterr().err
-    assert run(monkeypatch, good) == ExitCode.USAGE
-    assert "no --model" in capsys.readouterr().err
     assert not list(folder.glob("*.mri.*"))
+
+
+def test_simulated_slices_are_what_the_command_takes(
+    folder: Path, ct_prior: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A grey picture, with each pattern, to its reconstruction by the line that is printed."""
+    truth = np.load(folder / "truth.npy")
+    Image.fromarray((255 * truth / truth.max()).astype(np.uint8)).save(folder / "head.png")
+    simulated = ("simulate", "mri")
+    for pattern in ("equispaced", "random", "poisson"):
+        made = (folder / "head.png", "-o", folder / pattern, "--pattern", pattern, "--acceleration", 2, "--centre", 12)
+        (folder / pattern).mkdir()
+        assert run(monkeypatch, *made, "--coils", 3, command=simulated) == 0
+        line = capsys.readouterr().err.strip().splitlines()[-1].split("now: invsolve mri ")[1].split()
+        assert np.load(folder / pattern / "head.kspace.npy").shape == (3, 48, 48)
+        assert np.load(folder / pattern / "head.mask.npy").mean() == pytest.approx(0.5, abs=0.03)
+    assert run(monkeypatch, *line, "--model", ct_prior, "--samples", 1, "--steps", 2) == 0
+    assert "one sample" in capsys.readouterr().err
+    assert run(monkeypatch, *made, command=simulated) == ExitCode.OUTPUT
+
+    np.save(folder / "negative.npy", truth - 1)
+    np.save(folder / "volume.npy", truth[None])
+    for arguments, code, message in (
+        ((folder / "none.png",), ExitCode.BAD_INPUT, "none.png"),
+        ((folder / "negative.npy",), ExitCode.BAD_INPUT, "wanted magnitudes"),
+        ((folder / "volume.npy",), ExitCode.BAD_INPUT, "3 dimensions"),
+        ((folder / "head.png", "--centre", 40), ExitCode.BAD_INPUT, "40 of 48 positions"),
+        ((folder / "head.png", "--acceleration", "nan"), ExitCode.USAGE, "acceleration"),
+    ):
+        assert run(monkeypatch, *arguments, "-o", folder / "no", command=simulated) == code, arguments
+        assert message in capsys.readouterr().err
+    assert not (folder / "no").exists()
+
+
+def test_noise_and_sensitivities_that_nobody_measured(
+    folder: Path, ct_prior: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = (folder / "kspace.npy", "--model", ct_prior, "--samples", 1, "--steps", 2)
+    assert run(monkeypatch, *few, "-o", folder / "a.npy") == 0
+    said = capsys.readouterr().err
+    assert "(estimated)" in said
+    assert float(said.split("noise ")[1].split()[0]) > 0.3  # the truth; two discs have sharp edges besides
+    pytest.importorskip("sigpy")
+    assert run(monkeypatch, *few, "-o", folder / "b.npy", "--sensitivities", "espirit") == 0
+    assert not np.array_equal(np.load(folder / "a.npy"), np.load(folder / "b.npy"))

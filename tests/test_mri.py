@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 from skimage.data import shepp_logan_phantom
+from skimage.filters import gaussian
 from skimage.transform import resize
 
 from invsolve.errors import InputError, ModelError
 from invsolve.evaluation.metrics import psnr
-from invsolve.forward_models import equispaced_mask
+from invsolve.forward_models import equispaced_mask, espirit
 from invsolve.models.gaussian import GaussianPrior
 from invsolve.models.score_model import FunctionPrior
 from invsolve.tasks.mri import brightness, mri_task, read_scan, reconstruct_mri
@@ -69,11 +70,11 @@ def test_what_the_estimates_miss_is_estimated(coils: int) -> None:
     """Within a factor of two, without knowing the truth."""
     picture = resize(shepp_logan_phantom(), (96, 96), anti_aliasing=True)
     simulated = simulate_mri(picture, equispaced_mask((96, 96), 3, 14), coils=coils, seed=1)
-    scan = read_scan(simulated.kspace)
+    scan = read_scan(simulated.kspace, noise=0)
     missed = scan.operator(torch.from_numpy(picture).float()[None, None] / scan.scale) - scan.y
     true = float((missed.square().sum() / scan.operator.measured_values).sqrt())
     assert 0.5 * true < scan.unexplained < 2 * true
-    known = read_scan(simulated.kspace, sensitivities=simulated.sensitivities, phase=simulated.phase)
+    known = read_scan(simulated.kspace, noise=0, sensitivities=simulated.sensitivities, phase=simulated.phase)
     assert known.unexplained == 0 or coils == 1
     assert known.error < 1e-6
 
@@ -112,3 +113,35 @@ def test_bad_input_is_told() -> None:
     scan = simulate_mri(phantom(), torch.ones(SIZE, SIZE))
     with pytest.raises(ModelError, match="preset mri"):
         reconstruct_mri(scan.kspace, colour)
+
+
+def test_espirit_sees_the_coils() -> None:
+    """Where there is something to see, its sensitivities are the true ones up to a phase that all coils share."""
+    pytest.importorskip("sigpy")
+    picture = resize(shepp_logan_phantom(), (64, 64), anti_aliasing=True)
+    measured = equispaced_mask((64, 64), 2, 24)
+    scan = simulate_mri(picture, measured, coils=5, noise=0.001, seed=3)
+    kspace = torch.from_numpy(scan.kspace)
+    assert scan.sensitivities is not None
+    true = torch.from_numpy(scan.sensitivities).to(kspace)
+    tissue = torch.from_numpy(picture > 0.1)
+
+    def agreement(maps: torch.Tensor) -> float:
+        return float((maps.conj() * true).sum(dim=0).abs()[tissue].mean())
+
+    found = espirit(kspace, measured)
+    assert agreement(found) > 0.99
+    assert float(found.abs().square().sum(dim=0).max()) < 1.001
+    assert not bool(found[:, :4, :4].any())  # air
+    with pytest.raises(InputError, match="ESPIRiT wants 12"):
+        espirit(kspace, equispaced_mask((64, 64), 4, 8))
+    with pytest.raises(InputError, match="sensitivities 'sense'"):
+        read_scan(scan.kspace, sensitivities="sense")
+
+
+@pytest.mark.parametrize("noise", [0.002, 0.01])
+def test_noise_is_estimated_from_above(noise: float) -> None:
+    picture = gaussian(resize(shepp_logan_phantom(), (128, 128)), 2.0)
+    scan = simulate_mri(picture, equispaced_mask((128, 128), 4, 24), coils=4, noise=noise)
+    found = read_scan(scan.kspace)
+    assert noise * 0.8 < found.noise * found.scale < noise * 1.3

@@ -29,6 +29,7 @@ from invsolve.forward_models import (
     LinearOperator,
     Mri,
     Phase,
+    espirit,
     sensitivities_from_centre,
     smooth_phase,
 )
@@ -56,6 +57,10 @@ TV_WEIGHT = 0.0005
 
 TV_WEIGHT_PER_VARIANCE = 6.0
 """What noise of variance 1, in those units, adds to that weight."""
+
+
+NORMAL_MEDIAN = 0.6745
+"""Of the absolute value of a normal variable of standard deviation 1."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ class Scan:
 
 
 def read_scan(
-    kspace: Any, measured: Any = None, sensitivities: Any = None, phase: Any = None, *, noise: float = 0.0
+    kspace: Any, measured: Any = None, sensitivities: Any = None, phase: Any = None, *, noise: float | None = None
 ) -> Scan:
     """Check k-space and estimate what is not given; parameters and errors as of :func:`reconstruct_mri`."""
     values = np.asarray(kspace)
@@ -100,9 +105,10 @@ def read_scan(
     if not bool(torch.isfinite(torch.view_as_real(k)).all()):
         raise InputError("k-space has values that are NaN or infinite", hint="set what was not measured to 0")
     mask = _mask(measured, k)
-    GaussianNoise(noise)  # checks the number
     k = k * mask
-    given_maps = None if sensitivities is None else _given_maps(sensitivities, k)
+    noise = estimate_noise(k, mask) if noise is None else noise
+    GaussianNoise(noise)  # checks the number
+    given_maps = _maps(sensitivities, k, mask)
     given_phase = None if phase is None else _given_phase(phase, k)
     operator, maps = _operator(k, mask, given_maps, given_phase)
     zeros = zero_filled(k, maps)
@@ -138,7 +144,14 @@ def _mask(measured: Any, kspace: Tensor) -> Tensor:
     return given.expand(kspace.shape[-2:])
 
 
-def _given_maps(sensitivities: Any, kspace: Tensor) -> Tensor:
+def _maps(sensitivities: Any, kspace: Tensor, measured: Tensor) -> Tensor | None:
+    """What is given, or ESPIRiT's; None where they are to be estimated from the centre."""
+    if sensitivities is None:
+        return None
+    if isinstance(sensitivities, str):
+        if sensitivities != "espirit":
+            raise InputError(f"sensitivities {sensitivities!r}", hint="wanted espirit, or complex (coils, H, W)")
+        return espirit(kspace, measured) if len(kspace) > 1 else None
     maps = torch.from_numpy(np.array(sensitivities, dtype=np.complex64))
     if maps.shape != kspace.shape:
         raise InputError(
@@ -162,6 +175,23 @@ def zero_filled(kspace: Tensor, sensitivities: Tensor | None) -> Tensor:
     return (pictures if sensitivities is None else sensitivities.conj() * pictures).sum(dim=0).abs()
 
 
+def estimate_noise(kspace: Tensor, measured: Tensor) -> float:
+    """Standard deviation of the real and of the imaginary part, from the corners of k-space, where a picture has left the least.
+
+    The median of absolute values divided by that of a normal variable, over what was measured beyond 0.45 cycles per
+    pixel along the readout and 0.3 across it. What a sharp picture has there counts as noise as well.
+
+    Parameters
+    ----------
+    kspace : (coils, H, W), complex.
+    measured : (H, W), bool.
+    """
+    rows, columns = ((torch.arange(n, device=kspace.device) - n // 2).abs() / n for n in measured.shape)
+    corners = (rows > 0.45)[:, None] & (columns > 0.3) & measured
+    values = torch.view_as_real(kspace[:, corners])
+    return float(values.abs().median()) / NORMAL_MEDIAN if values.numel() else 0.0
+
+
 def brightness(magnitude: Tensor) -> float:
     """The 99.7th percentile of what is brighter than the mean, as the prior's training pictures were scaled by theirs."""
     above = magnitude[magnitude > magnitude.mean()]
@@ -169,7 +199,7 @@ def brightness(magnitude: Tensor) -> float:
 
 
 def mri_task(
-    kspace: Any, measured: Any = None, sensitivities: Any = None, phase: Any = None, *, noise: float = 0.0
+    kspace: Any, measured: Any = None, sensitivities: Any = None, phase: Any = None, *, noise: float | None = None
 ) -> Task:
     """The task of reconstructing a slice; parameters and errors as of :func:`reconstruct_mri`."""
     scan = read_scan(kspace, measured, sensitivities, phase, noise=noise)
@@ -187,7 +217,7 @@ def mri_task(
         problem={
             "acceleration": 1 / float(scan.measured.float().mean()),
             "coils": float(len(scan.kspace)),
-            "noise": scan.noise,
+            "noise": scan.noise * scan.scale,
         },
         baselines=baselines,
         work=float(scan.measured.numel()),
@@ -202,7 +232,7 @@ def reconstruct_mri(
     measured: Any = None,
     sensitivities: Any = None,
     phase: Any = None,
-    noise: float = 0.0,
+    noise: float | None = None,
     progress: Progress | None = None,
     **changes: Unpack[Changes],
 ) -> Posterior:
@@ -214,10 +244,12 @@ def reconstruct_mri(
     prior : a prior of magnitudes, 0 for air and 1 for the brightest tissue.
     options : how to sample; ``sigma_start`` None chooses by the first guess, as for CT.
     measured : (H, W), not 0 where k-space was measured, or (W,) for whole columns; None: where any coil has a value.
-    sensitivities : complex (coils, H, W); None estimates them from the fully measured centre
-        (:func:`invsolve.forward_models.sensitivities_from_centre`); of one coil it is taken as 1.
+    sensitivities : complex (coils, H, W); None estimates them from the low-resolution pictures of the fully measured centre
+        (:func:`invsolve.forward_models.sensitivities_from_centre`), "espirit" from what its kernels leave unchanged
+        (:func:`invsolve.forward_models.espirit`). Of one coil they are taken as 1.
     phase : (H, W), radians; None estimates it from the centre (:func:`invsolve.forward_models.smooth_phase`).
-    noise : standard deviation of the noise on the real and on the imaginary part of k-space, in its units.
+    noise : standard deviation of the noise on the real and on the imaginary part of k-space, in its units; None estimates it
+        (:func:`estimate_noise`).
     progress : called with the share of the work done.
     changes : fields of ``options`` that differ, such as ``samples=4``.
 
