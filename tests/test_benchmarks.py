@@ -180,6 +180,22 @@ def test_ct(case: str, ct_prior: Path, slices: Path, tmp_path: Path) -> None:
     assert Image.open(show).size == (5 * 32, 2 * (32 + 16))
 
 
+def test_mri(ct_prior: Path, tmp_path: Path) -> None:
+    """Even a network that was never trained keeps to the measurement."""
+    y, x = (np.mgrid[:64, :64] - 31.5) / 32
+    heads = np.stack([160 * ((x / 0.7) ** 2 + (y / radius) ** 2 < 1) for radius in (0.6, 0.8)]).astype(np.uint8)
+    np.savez(tmp_path / "heads.npz", images=heads)
+    show, only = tmp_path / "strips.png", "1 coil, Poisson disc, R 2"
+    module = script("mri")
+    module.SCANS[only] = module.Scan(1, lambda shape, g: module.poisson_disc_mask(shape, 2, 16, g))
+    given = solving(ct_prior, tmp_path, data=tmp_path / "heads.npz", show=show, steps=4)
+    module.main([*given, "--only", only])
+    means = record(tmp_path / "figures.json")[only]
+    assert set(means) == {"zero-filled", "TV", "invsolve one sample", "invsolve mean of 2", "invsolve samples"}
+    assert means["TV"]["psnr"] > means["zero-filled"]["psnr"] > 10
+    assert Image.open(show).size == (6 * 64, 2 * (64 + 16))
+
+
 def test_tasks(small_prior: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = solving(small_prior, tmp_path, data=photos, budgets=50, only="moment matching, multistep", samples=3)
     del arguments[arguments.index("--steps") : arguments.index("--steps") + 2]  # the budget says it
