@@ -22,6 +22,7 @@ from invsolve.forward_models.laplace import LaplaceNoise
 from invsolve.forward_models.mask import Mask
 from invsolve.forward_models.matrix import DenseMatrix
 from invsolve.forward_models.mri import Mri
+from invsolve.forward_models.non_cartesian import NonCartesianMri, radial_trajectory
 from invsolve.forward_models.operator import (
     Adjoint,
     Composition,
@@ -68,6 +69,7 @@ __all__ = [
     "Mri",
     "NoiseConditionalClassifier",
     "NoiseModel",
+    "NonCartesianMri",
     "Normal",
     "Phase",
     "PhaseRetrieval",
@@ -95,6 +97,7 @@ __all__ = [
     "poisson_disc_mask",
     "power_iteration",
     "projector",
+    "radial_trajectory",
     "random_hadamard",
     "random_mask",
     "sensitivities_from_centre",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Callable
 
@@ -27,12 +28,14 @@ from invsolve.forward_models import (
     LinearOperator,
     Mask,
     Mri,
+    NonCartesianMri,
     Phase,
     RegionMeans,
     Stack,
     gaussian_psf,
     motion_psf,
     power_iteration,
+    radial_trajectory,
     random_hadamard,
 )
 from invsolve.models.gaussian import dense_matrix
@@ -123,6 +126,13 @@ OPERATORS: dict[str, Callable[[], LinearOperator]] = {
         @ ChannelMatrix(torch.eye(3, dtype=torch.float64)[1:], SHAPE)
     ),
 }
+
+
+if importlib.util.find_spec("torchkbnufft"):
+    OPERATORS["mri off the grid"] = lambda: NonCartesianMri(
+        draw((30, 2), 12, torch.float64, 1)[0].clamp(-2, 2) / 4, (5, 4)
+    )
+    OPERATORS["mri off the grid, three coils"] = lambda: NonCartesianMri(radial_trajectory(5, 4), (4, 4), coils())
 
 
 def coils() -> torch.Tensor:
