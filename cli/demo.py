@@ -43,7 +43,7 @@ def demo(
     arrays = {original: picture, damaged: holes, mask: missing.astype(np.uint8) * 255, grey: luma}
     write_files({path: encode_picture(array, path, facts) for path, array in arrays.items()})
 
-    inpaint(damaged, mask, truth=original, force=True, device=device, quiet=quiet)
+    inpaint(damaged, str(mask), truth=original, force=True, device=device, quiet=quiet)
     colorize(grey, truth=original, force=True, device=device, quiet=quiet)
     shown = [
         holes,

@@ -127,12 +127,6 @@ def read_picture(path: Path, what: str = "picture") -> Pixels:
     return read_photo(path, what).pixels
 
 
-def read_mask(path: Path, *, invert: bool = False) -> npt.NDArray[np.bool_]:
-    """(H, W), True where missing: brighter than middle grey, or darker with ``invert``."""
-    grey = np.asarray(open_picture(path, "mask").convert("L"))
-    return (grey < 128) if invert else (grey >= 128)
-
-
 def output_path(
     given: Path | None, source: Path, task: str, endings: tuple[str, ...] = (".png", ".jpg", ".jpeg")
 ) -> Path:

@@ -9,10 +9,16 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from invsolve.cli.files import Photo, read_mask, read_photo
+from invsolve.atomic import write_files
+from invsolve.cli.console import clean_stdout, say
+from invsolve.cli.files import Photo, check_writable, encode_picture, output_path, provenance, read_photo
+from invsolve.cli.masks import Boxes, Grow, InvertMask, MaskColour, MaskFile, MaskSources, MaskThreshold, grown
 from invsolve.cli.pipeline import Common, PictureJob, read_truth, run_pictures, with_common
+from invsolve.errors import SolveError, UsageError
 from invsolve.options import INPAINTING
 from invsolve.pictures import Pixels, to_pixels
+
+RED = np.array([255, 0, 0], dtype=np.uint8)
 
 
 @with_common(Common.of(INPAINTING, model="photos"))
@@ -20,11 +26,19 @@ def inpaint(
     picture: Annotated[
         Path, typer.Argument(metavar="PICTURE", help="PNG or JPEG, grey or RGB, any size.", show_default=False)
     ],
-    mask: Annotated[
-        Path, typer.Option(metavar="FILE", help="White = missing; same size as the picture.", rich_help_panel="Problem")
-    ],
-    invert_mask: Annotated[
-        bool, typer.Option("--invert-mask", help="Black = missing.", rich_help_panel="Problem")
+    mask: MaskFile = None,
+    invert_mask: InvertMask = False,
+    mask_threshold: MaskThreshold = 0.5,
+    mask_colour: MaskColour = None,
+    box: Boxes = None,
+    grow: Grow = None,
+    scratches: Annotated[
+        bool,
+        typer.Option(
+            "--scratches",
+            rich_help_panel="Problem",
+            help="Only look for thin bright or dark lines, and write them as a mask to check and to give with --mask.",
+        ),
     ] = False,
     noise: Annotated[
         float,
@@ -48,14 +62,56 @@ def inpaint(
       invsolve inpaint photo.png --mask scratches.png
 
       invsolve inpaint photo.jpg --mask hole.png --samples 8 -o repaired/
+
+      invsolve inpaint painted-over.png --mask-color '#ff00ff'
+
+      invsolve inpaint dated.jpg --box 520,440,110,24
+
+      invsolve inpaint old-print.jpg --scratches
     """
     common.set_verbosity()
     photo = read_photo(picture)
-    missing = read_mask(mask, invert=invert_mask)
+    if scratches:
+        if mask or mask_colour or box:
+            raise UsageError(
+                "--scratches with another mask", hint="give --scratches alone, and the mask that it writes later"
+            )
+        propose_scratches(picture, photo, common, grow)
+        return
+    sources = MaskSources(mask, invert_mask, mask_threshold, mask_colour, tuple(box or ()), grow)
+    missing = sources.read(photo)
     reference = read_truth(common.truth, photo.pixels.shape, "undamaged picture", "give the same picture, undamaged")
     run_pictures(
-        "inpaint", picture, photo, common, reference, lambda: inpainting_job(photo, missing, noise, mask=str(mask))
+        "inpaint", picture, photo, common, reference, lambda: inpainting_job(photo, missing, noise, mask=sources.about)
     )
+
+
+def propose_scratches(path: Path, photo: Photo, common: Common, grow: int | None) -> None:
+    """Write the mask of the scratches that are found, and a picture of them to look at; nothing is filled.
+
+    Raises
+    ------
+    SolveError : none is found.
+    """
+    mask = output_path(common.output, path, "scratches", (".png",))
+    shown = mask.with_name(f"{mask.stem}.shown.png")
+    check_writable([mask, shown], force=common.force)
+    with clean_stdout():
+        from invsolve.tasks.scratches import find_scratches
+
+        found = grown(find_scratches(photo.pixels / np.float32(255)), grow or 0)
+    if not found.any():
+        raise SolveError(
+            f"no scratch was found in {path}", hint="paint a mask, or mark the damage with --mask-color or --box"
+        )
+    colours = photo.pixels if photo.pixels.ndim == 3 else np.repeat(photo.pixels[..., None], 3, axis=2)
+    pale = (128 + colours // 2).astype(np.uint8)
+    facts = provenance(task="scratches", input=str(path))
+    pictures = {mask: found.astype(np.uint8) * 255, shown: np.where(found[..., None], RED, pale)}
+    write_files({name: encode_picture(picture, name, facts) for name, picture in pictures.items()})
+    say(f"wrote {mask}, {found.mean():.1%} of the picture")
+    say(f"look at {shown}, where it is red, and correct the mask: wires and edges are found as well")
+    say(f"then: invsolve inpaint {path} --mask {mask}")
 
 
 def inpainting_job(photo: Photo, missing: npt.NDArray[np.bool_], noise: float, **facts: str) -> PictureJob:

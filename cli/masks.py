@@ -1,0 +1,185 @@
+"""Which pixels of a photograph are missing: from a mask's file, its transparency, a colour painted over the damage, or boxes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+import typer
+from PIL import ImageColor
+from scipy import ndimage
+
+from invsolve.cli.files import Photo, open_picture
+from invsolve.errors import InputError, UsageError
+
+Missing = npt.NDArray[np.bool_]
+
+ALPHA = "alpha"
+MOST_GROWN = 100
+PAINTED_GROWS = 2
+"""Pixels around a painted colour that a soft brush has mixed with the picture."""
+
+COLOUR_TOLERANCE = 32
+"""Levels, in the channel that differs most, by which a JPEG moves a painted colour."""
+
+_PROBLEM = "Problem"
+
+MaskFile = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|alpha",
+        rich_help_panel=_PROBLEM,
+        show_default=False,
+        help="White = missing; same size as the picture. alpha: where the picture is transparent. All that is given adds up.",
+    ),
+]
+InvertMask = Annotated[bool, typer.Option("--invert-mask", help="Black = missing.", rich_help_panel=_PROBLEM)]
+MaskThreshold = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        max=1.0,
+        metavar="SHARE",
+        rich_help_panel=_PROBLEM,
+        help="Of a soft mask: from this brightness (or transparency) on, a pixel is missing.",
+    ),
+]
+MaskColour = Annotated[
+    str | None,
+    typer.Option(
+        "--mask-color",
+        "--mask-colour",
+        metavar="COLOUR",
+        rich_help_panel=_PROBLEM,
+        show_default=False,
+        help="What was painted over the damage, such as '#ff00ff' or magenta: pixels within 32 levels of it are missing.",
+    ),
+]
+Boxes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--box",
+        metavar="X,Y,W,H",
+        rich_help_panel=_PROBLEM,
+        show_default=False,
+        help="A missing rectangle, from its upper left corner, in pixels; may be repeated.",
+    ),
+]
+Grow = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=MOST_GROWN,
+        metavar="N",
+        rich_help_panel=_PROBLEM,
+        show_default=False,
+        help="Take N more pixels around what is missing; default 2 with --mask-color, otherwise 0.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class MaskSources:
+    """Where a mask comes from, as the command line says it; what is given adds up."""
+
+    mask: str | None = None
+    invert: bool = False
+    threshold: float = 0.5
+    colour: str | None = None
+    boxes: tuple[str, ...] = ()
+    grow: int | None = None
+
+    @property
+    def about(self) -> str:
+        """All of it, for the provenance."""
+        given = [self.mask, self.colour, *(f"box {box}" for box in self.boxes)]
+        return ", ".join(part for part in given if part is not None)
+
+    def read(self, photo: Photo) -> Missing:
+        """(H, W), True where a pixel of ``photo`` is missing.
+
+        Raises
+        ------
+        UsageError : nothing is given, or a colour or a box that is none.
+        InputError : a file that is no mask of this picture, no transparency, or a box outside.
+        """
+        shape = photo.pixels.shape[:2]
+        missing = np.zeros(shape, dtype=bool)
+        if not (self.mask or self.colour or self.boxes):
+            raise UsageError(
+                "nothing says what is missing",
+                hint="give --mask FILE, --mask alpha, --mask-color '#ff00ff' or --box X,Y,W,H",
+            )
+        if self.invert and (self.mask is None or self.mask == ALPHA):
+            raise UsageError("--invert-mask without a mask's file", hint="give --mask FILE as well")
+        if self.mask == ALPHA:
+            missing |= transparent(photo, self.threshold)
+        elif self.mask is not None:
+            given = read_mask(Path(self.mask), invert=self.invert, threshold=self.threshold)
+            if given.shape != shape:
+                raise InputError(
+                    f"the mask is {given.shape[1]} x {given.shape[0]} pixels, the picture {shape[1]} x {shape[0]}",
+                    hint="give a mask of the picture's size",
+                )
+            missing |= given
+        if self.colour is not None:
+            missing |= painted(photo, self.colour)
+        for box in self.boxes:
+            missing |= inside(box, shape)
+        grow = (PAINTED_GROWS if self.colour is not None else 0) if self.grow is None else self.grow
+        return grown(missing, grow)
+
+
+def read_mask(path: Path, *, invert: bool = False, threshold: float = 0.5) -> Missing:
+    """(H, W), True where missing: at least ``threshold`` as bright as white, or darker than that with ``invert``."""
+    grey = np.asarray(open_picture(path, "mask").convert("L"))
+    bright = grey >= max(1, math.ceil(255 * threshold))
+    return ~bright if invert else bright
+
+
+def transparent(photo: Photo, threshold: float) -> Missing:
+    """Where a picture is at least ``threshold`` transparent; 0 takes every pixel that is so at all."""
+    if photo.alpha is None:
+        raise InputError(
+            "--mask alpha, but the picture has no transparency", hint="erase the damage to transparent, or give a mask"
+        )
+    return photo.alpha <= 255 * (1 - threshold) if threshold else photo.alpha < 255
+
+
+def painted(photo: Photo, colour: str) -> Missing:
+    """Where a picture has this colour, to ``COLOUR_TOLERANCE``."""
+    try:
+        wanted = np.array(ImageColor.getrgb(colour)[:3], dtype=np.int16)
+    except ValueError:
+        raise UsageError(f"--mask-color {colour!r}", hint="wanted a colour such as '#ff00ff' or magenta") from None
+    pixels = photo.pixels if photo.pixels.ndim == 3 else photo.pixels[..., None]
+    found = (np.abs(pixels.astype(np.int16) - wanted) <= COLOUR_TOLERANCE).all(axis=2)
+    if not found.any():
+        raise InputError(f"no pixel of the picture is {colour}", hint="paint the damage in exactly that colour")
+    return found
+
+
+def inside(box: str, shape: tuple[int, ...]) -> Missing:
+    """The pixels of ``X,Y,W,H``."""
+    try:
+        x, y, width, height = (int(part) for part in box.split(","))
+    except ValueError:
+        raise UsageError(f"--box {box!r}", hint="wanted X,Y,W,H: four whole numbers of pixels") from None
+    if x < 0 or y < 0 or width < 1 or height < 1 or x + width > shape[1] or y + height > shape[0]:
+        raise InputError(
+            f"--box {box} leaves the picture, {shape[1]} x {shape[0]} pixels", hint="give one that lies in it"
+        )
+    missing = np.zeros(shape, dtype=bool)
+    missing[y : y + height, x : x + width] = True
+    return missing
+
+
+def grown(missing: Missing, pixels: int) -> Missing:
+    """All pixels at most ``pixels`` away from a missing one."""
+    if not pixels or not missing.any():
+        return missing
+    return ndimage.distance_transform_edt(~missing) <= pixels
