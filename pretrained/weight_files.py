@@ -24,7 +24,10 @@ from invsolve.typed import brief
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 NAMES = ("diffusion_pytorch_model", "model", "pytorch_model")
 COPY_AGAIN = "copy it again from the original"
-CONVERT = "where you trust it, load its state dict in Python and store it with safetensors.torch.save_file"
+CONVERT = (
+    "where you trust it, load its state dict in Python and store it with safetensors.torch.save_file "
+    "(docs/bring-your-own-prior.md)"
+)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -110,6 +113,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             return load_file(file)
         except (SafetensorError, ValueError, RuntimeError, OSError, TypeError, KeyError) as error:
             raise ModelError(f"{file} is not a safetensors file: {first_line(error)}", hint=COPY_AGAIN) from error
+    if file.suffix.lower() == ".pkl":
+        raise ModelError(f"{file} has an unknown ending: a .pkl is a program, and is not opened", hint=CONVERT)
     if file.suffix.lower() not in (*PICKLES, ".pt2"):
         raise ModelError(f"{file} has an unknown ending", hint=f"wanted .safetensors or {', '.join(PICKLES)}")
     _check_archive(file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from invsolve.cli.main import app
-from invsolve.errors import ModelError
+from invsolve.errors import InvsolveError, ModelError
 from invsolve.models.precision import full_precision
 from invsolve.pretrained import NetworkPrior, load_prior
 from invsolve.pretrained.card import Card
@@ -359,3 +360,71 @@ def test_arguments_that_do_not_fit_are_said(tmp_path: Path) -> None:
             read_model(tmp_path / "edm.safetensors", About("edm"))
     with pytest.raises(ModelError, match="leave it out"):
         read_model(tmp_path / "edm.safetensors", About("edm", stated={"image_size": 3}))
+
+
+HOSTILE: tuple[Any, ...] = (-1, 0, [], {}, "x", [10**9, 10**9], ["x", "y"], None, True, 10**9)
+
+
+def test_cards_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever stands in one: a ModelError, before anything of the size it names is built."""
+    monkeypatch.setenv("INVSOLVE_MODELS", str(tmp_path / "models"))
+    source = save(tmp_path, network({"class": "EDMPrecond", "label_dim": 3, "label_dropout": 0.1}))
+    app(["models", "import", str(source), "--as", "edm", "-q"], standalone_mode=False)
+    file = tmp_path / "models" / "edm" / "card.json"
+    good = json.loads(file.read_text())
+    places = [("network", name) for name in good["foreign"]["network"]]
+    places += [("process", name) for name in good["foreign"]["process"]]
+    for number, (part, name) in enumerate(places):
+        for hostile in (HOSTILE[number % 10], HOSTILE[(number + 3) % 10], 10**9):
+            changed = json.loads(json.dumps(good))
+            changed["foreign"][part][name] = hostile
+            file.write_text(json.dumps(changed))
+            try:
+                load_prior("edm", "cpu")
+            except InvsolveError as error:
+                assert isinstance(error, ModelError)
+    for changed in (
+        {"library": "os"},
+        {"library": "score_sde"},
+        {"network": {}},
+        {"process": {}},
+        {"extra": 1},
+        {"window": [5, 1]},
+        {"null_class": 9},
+    ):
+        file.write_text(json.dumps(good | {"foreign": good["foreign"] | changed}))
+        with pytest.raises(ModelError):
+            load_prior("edm", "cpu")
+
+
+class Payload:
+    """Leaves a trace when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.trace,)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_nothing_runs(tmp_path: Path) -> None:
+    """EDM's own pickles and other programs are refused, also deep in a checkpoint."""
+    trace = tmp_path / "trace"
+    file = tmp_path / "network.pt"
+    for content in ({"ema": Payload(trace)}, {"model": {"module.all_modules.0.W": Payload(trace)}}):
+        torch.save(content, file)
+        with pytest.raises(ModelError, match="could run any code"):
+            read_model(file, About("edm"))
+    file.with_suffix(".pkl").write_bytes(pickle.dumps({"ema": Payload(trace)}))
+    with pytest.raises(ModelError, match="unknown ending"):
+        read_model(file.with_suffix(".pkl"), About("edm"))
+    torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)), str(file))
+    with pytest.raises(ModelError, match="TorchScript, a program"):
+        read_model(file, About("edm"))
+    torch.save({"model": {"all_modules.0.W": torch.zeros(1).expand(2**38)}}, file)
+    with pytest.raises(ModelError, match="more than are stored"):
+        read_model(file, About("edm"))
+    assert not trace.exists()
+    pickle.loads(file.with_suffix(".pkl").read_bytes())
+    assert trace.exists()

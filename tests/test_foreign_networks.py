@@ -156,6 +156,32 @@ def test_edm_networks_agree_with_the_library(prediction: str, tmp_path: Path) ->
         compare(ours, 0.5 + 0.5 * theirs, float(0.5 * level))
 
 
+def test_classes_and_guidance_agree_with_the_library(tmp_path: Path) -> None:
+    """Three classes, and a fourth that stood for none."""
+    unet, scheduler = network(num_class_embeds=4), diffusers.DDPMScheduler(clip_sample=False)
+    source = folder_of(tmp_path / "source", unet, scheduler)
+    told = importing.read_model(source, About("small", null_class=3)).denoiser
+    assert (told.config.classes, told.of_class(1).label) == (3, 1)
+    for t in (5, 400):
+        chain = scheduler.alphas_cumprod[t].double()
+        alpha, std = chain.sqrt(), (1 - chain).sqrt()
+        u = (alpha * (2 * pictures() - 1) + std * noise()).float()
+        x, level = (0.5 + 0.5 * u.double() / alpha).float(), (0.5 * std / alpha).float().expand(2)
+        with torch.no_grad():
+            none, two = (unet(u, t, class_labels=torch.full((2,), row)).sample for row in (3, 2))
+            for ours, said in ((told, none), (told.of_class(2), two), (told.of_class(2, 4.0), none + 4 * (two - none))):
+                theirs = (0.5 + 0.5 * (u.double() - std * said) / alpha).float()
+                compare(ours(x, level), theirs, 4 * float(level[0]))
+    always = importing.read_model(source, About("small")).denoiser
+    assert (always.config.classes, always.config.null_class) == (4, None)
+    with pytest.raises(ModelError, match="one of 4 classes"):
+        always(x, level)
+    with pytest.raises(ModelError, match="null_class 4"):
+        importing.read_model(source, About("small", null_class=4))
+    with pytest.raises(UsageError, match="has its own"):
+        importing.read_model(source, About("small", stated={"image_size": SIDE}))
+
+
 def test_noise_levels_of_one_batch_may_differ_and_gradients_pass(tmp_path: Path) -> None:
     denoiser = read(tmp_path / "source", network(), diffusers.DDPMScheduler()).denoiser
     x, levels = pictures().requires_grad_(), torch.tensor([0.02, 3.0])

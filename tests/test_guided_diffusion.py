@@ -337,3 +337,37 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     torch.save({"weight": torch.ones(1)}, tmp_path / "adm.pt")
     with pytest.raises(ModelError, match="no library that is known here"):
         read_model(tmp_path / "adm.pt", About("adm"))
+
+
+def test_slices_in_hounsfield_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """-1 and 1 are -1000 and 3000 HU: the network is asked and heard in them, and ``ct`` takes it, but not without."""
+    monkeypatch.setenv("INVSOLVE_MODELS", str(tmp_path / "models"))
+    monkeypatch.chdir(tmp_path)
+    flags = FLAGS | {"learn_sigma": False}
+    unet, chain = network(flags, channels=1), alphas_bar(flags)
+    torch.save(unet.state_dict(), "slices.pt")
+    Path("slices.json").write_text(json.dumps(flags))
+    for name, window in (("plain", ()), ("chest", ("--window", "-1000,3000"))):
+        run("models", "import", "slices.pt", "--config", "slices.json", "--as", name, *window, "-q")
+    prior = load_prior("chest", "cpu")
+    assert prior.card.units == "CT number n, HU = 2000 n - 1000"
+    assert prior.sigma_max == pytest.approx(2 * load_prior("plain", "cpu").sigma_max)
+    for t in (0, 250, 600):
+        alpha, std = chain[t].sqrt(), (1 - chain[t]).sqrt()
+        w = clean(1) + std / alpha * noise(1)
+        hu = -1000 + 4000 * (w + 1) / 2
+        with torch.no_grad(), full_precision():
+            theirs = -1000 + 2000 * (w - std / alpha * unet((alpha * w).float(), torch.full((2,), float(t))) + 1)
+            ours = 2000 * prior.denoise(((hu + 1000) / 2000).float(), float(std / alpha)) - 1000
+        torch.testing.assert_close(ours, theirs.float(), rtol=0, atol=0.02 * max(1.0, float(std / alpha)))
+    np.save("sinogram.npy", np.random.default_rng(0).uniform(0, 2, (6, SIDE)).astype(np.float32))
+    run("ct", "sinogram.npy", "--model", "chest", "--steps", "2", "-n", "1", "-q")
+    assert Path("sinogram.ct.npy").exists()
+    with pytest.raises(ModelError, match="no Hounsfield units"):
+        run("ct", "sinogram.npy", "--model", "plain", "--steps", "2", "-n", "1", "-q", "-f")
+    for wrong in ("1000,-1000", "5", "a,b", "0,inf"):
+        with pytest.raises(UsageError, match="--window"):
+            run("models", "import", "slices.pt", "--config", "slices.json", "--as", "other", "--window", wrong, "-q")
+    torch.save(network(flags).state_dict(), "colours.pt")
+    with pytest.raises(UsageError, match="colour"):
+        run("models", "import", "colours.pt", "--config", "slices.json", "--window", "-1000,1000", "-q")
