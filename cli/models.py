@@ -50,7 +50,7 @@ Config = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE.toml|json",
-        help="What the weights do not say of guided-diffusion's and score_sde's networks, by those libraries' own names.",
+        help="What weights of guided-diffusion, score_sde and NCSNv2 do not say of their networks, by those libraries' own names.",
     ),
 ]
 Window = Annotated[
@@ -115,7 +115,7 @@ def import_model(
         typer.Argument(
             metavar="SOURCE",
             help="A folder of diffusers, or of a prior; or a file of weights: of diffusers with config.json beside it, of "
-            "guided-diffusion, EDM or score_sde.",
+            "guided-diffusion, EDM, score_sde or NCSNv2.",
         ),
     ],
     name: Named = None,

@@ -16,7 +16,7 @@ from invsolve.pretrained.card import Card, file_sha256
 from invsolve.pretrained.diffusers_unet import DiffusersConfig
 from invsolve.pretrained.foreign import ForeignDenoiser, Window, in_units
 from invsolve.pretrained.loading import foreign_denoiser
-from invsolve.pretrained.published import PublishedUNet
+from invsolve.pretrained.published import PublishedNetwork
 from invsolve.typed import brief
 
 SEE = "docs/bring-your-own-prior.md says what can be imported"
@@ -60,7 +60,7 @@ class Imported:
 
 
 def assembled(
-    config: DiffusersConfig | PublishedUNet,
+    config: DiffusersConfig | PublishedNetwork,
     weights: Mapping[str, Tensor],
     path: Path,
     files: Iterable[Path],

@@ -1,4 +1,4 @@
-"""Published U-Nets (:class:`invsolve.models.unet.UNet`) with the change of variables of the library they came from, as on a card."""
+"""Published networks with the change of variables of the library they came from, as on a card."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from invsolve.errors import first_line
+from invsolve.models.refinenet import RefineNet, RefineNetConfig
 from invsolve.models.score_model import FunctionPrior
 from invsolve.models.unet import UNet, UNetConfig
-from invsolve.pretrained import diffusers_unet, edm, guided_diffusion, score_sde
+from invsolve.pretrained import diffusers_unet, edm, guided_diffusion, ncsnv2, score_sde
 from invsolve.pretrained.diffusers_unet import DiffusersConfig
 from invsolve.pretrained.foreign import (
     EVERY_FOREIGN,
@@ -33,23 +34,25 @@ class Change(Protocol):
 
 
 class Library(NamedTuple):
-    """What is known of a library whose networks are such U-Nets."""
+    """What is known of a library: its networks and the diffusions they were trained for."""
 
     check_process: Callable[[Mapping[str, Any]], None]
     sigmas: Callable[[Mapping[str, Any]], Tensor | None]
     prior: Change
+    architecture: type[UNetConfig | RefineNetConfig] = UNetConfig
 
 
 LIBRARIES: dict[str, Library] = {
     "guided_diffusion": Library(guided_diffusion.check_process, guided_diffusion.sigmas, guided_diffusion.prior),
     "edm": Library(edm.check_process, edm.sigmas, edm.prior),
     "score_sde": Library(score_sde.check_process, score_sde.sigmas, score_sde.prior),
+    "ncsnv2": Library(ncsnv2.check_process, ncsnv2.sigmas, ncsnv2.prior, RefineNetConfig),
 }
 
 
 @dataclass(frozen=True)
-class PublishedUNet:
-    """A published U-Net and the diffusion it was trained for.
+class PublishedNetwork:
+    """A published network and the diffusion it was trained for.
 
     Parameters
     ----------
@@ -60,14 +63,14 @@ class PublishedUNet:
     """
 
     library: str
-    network: UNetConfig
+    network: UNetConfig | RefineNetConfig
     process: dict[str, Any]
     sigma_data: float = 0.27
     window: Window | None = None
     null_class: int | None = None
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> PublishedUNet:
+    def from_dict(cls, fields: Mapping[str, Any]) -> PublishedNetwork:
         """Of a card's ``foreign``.
 
         Raises
@@ -79,7 +82,8 @@ class PublishedUNet:
         wrong = first_misfit(fields, kinds | EVERY_FOREIGN)
         if wrong or not kinds.keys() <= fields.keys():
             raise ValueError(f"foreign: {wrong or f'wanted the fields {sorted(kinds)}'}")
-        known = {**fields, "network": UNetConfig.from_dict(fields["network"])}
+        architecture = LIBRARIES[fields["library"]].architecture
+        known = {**fields, "network": architecture.from_dict(fields["network"])}
         if known.get("window") is not None:
             known["window"] = tuple(known["window"])
         config = cls(**known)
@@ -127,7 +131,7 @@ class PublishedUNet:
     def empty_network(self) -> nn.Module:
         try:
             with torch.device("meta"), torch.random.fork_rng(devices=[]):
-                return UNet(self.network)
+                return UNet(self.network) if isinstance(self.network, UNetConfig) else RefineNet(self.network)
         except (ValueError, RuntimeError) as error:  # groups that do not divide a sum of widths
             raise ValueError(f"there is no such network: {first_line(error)}") from error
 
@@ -148,4 +152,4 @@ def foreign_config(fields: Mapping[str, Any]) -> ForeignConfig:
     """
     if fields.get("library") == diffusers_unet.LIBRARY:
         return DiffusersConfig.from_dict(fields)
-    return PublishedUNet.from_dict(fields)
+    return PublishedNetwork.from_dict(fields)

@@ -12,16 +12,16 @@ from torch import Tensor
 
 from invsolve.errors import InputError, ModelError, UsageError, first_line
 from invsolve.files import read_json, regular_file
-from invsolve.pretrained import edm, guided_diffusion, score_sde
+from invsolve.pretrained import edm, guided_diffusion, ncsnv2, score_sde
 from invsolve.pretrained.imported import SEE, About, Imported, assembled
-from invsolve.pretrained.published import PublishedUNet
+from invsolve.pretrained.published import PublishedNetwork
 from invsolve.pretrained.weight_files import check_inside, read_checkpoint, read_metadata, weight_files
 
 LARGEST_CONFIG = 2**20
 
 
 def read_published(path: Path, about: About) -> Imported:
-    """Read a file of guided-diffusion's, EDM's or score_sde's; nothing in it is run.
+    """Read a file of guided-diffusion's, EDM's, score_sde's or NCSNv2's; nothing in it is run.
 
     Parameters
     ----------
@@ -49,27 +49,37 @@ def read_published(path: Path, about: About) -> Imported:
 
 def _described(
     checkpoint: Mapping[str, Any], arguments: str | None, stated: Mapping[str, Any]
-) -> tuple[PublishedUNet, dict[str, Tensor]]:
+) -> tuple[PublishedNetwork, dict[str, Tensor]]:
     """The network and its tensors by its own names; a ValueError where it is none that is known here."""
     if arguments is not None:
         if stated:
             raise ValueError("--config: the file says how its network was built; leave it out")
         network, process, weights, null = edm.read(_tensors(checkpoint), _arguments(arguments))
-        return PublishedUNet("edm", network, process, null_class=null), weights
-    if guided_diffusion.MARK in checkpoint:
-        network, process, weights = guided_diffusion.read(_tensors(checkpoint), stated)
-        return PublishedUNet("guided_diffusion", network, process), weights
-    state = score_sde.averaged(checkpoint) if "model" in checkpoint else {
-        name.removeprefix("module."): value for name, value in checkpoint.items()
-    }  # fmt: skip
+        return PublishedNetwork("edm", network, process, null_class=null), weights
+    state = _model_of(checkpoint)
+    if guided_diffusion.MARK in state:
+        network, process, weights = guided_diffusion.read(_tensors(state), stated)
+        return PublishedNetwork("guided_diffusion", network, process), weights
     if any(name.startswith(score_sde.MARK) for name in state):
         network, process, weights = score_sde.read(_tensors(state), stated)
-        return PublishedUNet("score_sde", network, process), weights
+        return PublishedNetwork("score_sde", network, process), weights
+    if ncsnv2.MARK in state:
+        refinenet, process, weights = ncsnv2.read(_tensors(state), stated)
+        return PublishedNetwork("ncsnv2", refinenet, process), weights
     raise ValueError(
         "these are weights of no library that is known here: there is neither config.json beside them (diffusers), nor "
-        f"'{edm.MARK}' in their metadata (EDM), nor a tensor {guided_diffusion.MARK} (guided-diffusion) or "
-        f"{score_sde.MARK}* (score_sde)"
+        f"'{edm.MARK}' in their metadata (EDM), nor a tensor {guided_diffusion.MARK} (guided-diffusion), "
+        f"{score_sde.MARK}* (score_sde) or {ncsnv2.MARK} (NCSNv2)"
     )
+
+
+def _model_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """The tensors of a whole checkpoint's model, or of a state dict."""
+    if "model" in checkpoint:
+        return score_sde.averaged(checkpoint)
+    if "0" in checkpoint:
+        return ncsnv2.averaged(checkpoint)
+    return {name.removeprefix("module."): value for name, value in checkpoint.items()}
 
 
 def _tensors(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:

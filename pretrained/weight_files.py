@@ -101,7 +101,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What a file of weights holds: tensors by name, or, of a whole checkpoint, dictionaries and lists of them and numbers.
+    """What a file of weights holds: tensors by name, or, of a whole checkpoint, dictionaries and lists of them and numbers; a list
+    by its places "0", "1" and so on.
 
     Raises
     ------
@@ -119,6 +120,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ModelError(f"{file} has an unknown ending", hint=f"wanted .safetensors or {', '.join(PICKLES)}")
     _check_archive(file)
     loaded = _unpickled(file)
+    if isinstance(loaded, list):
+        loaded = {str(place): part for place, part in enumerate(loaded)}
     if not isinstance(loaded, dict) or not loaded or not all(isinstance(name, str) for name in loaded):
         raise ModelError(f"{file} holds a {type(loaded).__name__}, wanted a dictionary of tensors", hint=CONVERT)
     _check_stored(file, loaded, "")

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from invsolve.cli.main import app
 from invsolve.errors import InputError, ModelError, UsageError
 from invsolve.models.precision import full_precision
-from invsolve.pretrained import NetworkPrior, load_prior
+from invsolve.models.unet import UNet
+from invsolve.pretrained import NetworkPrior, guided_diffusion, load_prior
 from invsolve.pretrained.card import Card
 from invsolve.pretrained.imported import About, Imported
 from invsolve.pretrained.importing import read_model
@@ -299,6 +300,42 @@ def test_what_is_imported_denoises_bit_for_bit(tmp_path: Path, monkeypatch: pyte
     for sigma in np.geomspace(loaded.sigma_min, loaded.sigma_max, 20):
         x = 0.5 + 0.5 * clean() + float(sigma) * noise()
         assert torch.equal(loaded.denoise(x, float(sigma)), direct.denoise(x, float(sigma)))
+
+
+PUBLISHED: dict[str, tuple[dict[str, Any], float]] = {
+    "64x64": ({"num_channels": 192, "num_res_blocks": 3, "channel_mult": "1,2,3,4"}, 296),
+    "128x128": (
+        {
+            "num_channels": 256,
+            "num_res_blocks": 2,
+            "channel_mult": "1,1,2,3,4",
+            "num_heads": 4,
+            "num_head_channels": -1,
+        },
+        422,
+    ),
+    "256x256": ({"num_channels": 256, "num_res_blocks": 2, "channel_mult": "1,1,2,2,4,4"}, 554),
+    "512x512": ({"num_channels": 256, "num_res_blocks": 2, "channel_mult": "0.5,1,1,2,2,4,4"}, 559),
+}
+"""OpenAI's class-conditional models, and the millions of parameters they have (Dhariwal & Nichol 2021, appendix I)."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_architectures_are_read_off_their_shapes(name: str) -> None:
+    """Of networks of their true size, without values."""
+    changes, millions = PUBLISHED[name]
+    flags = FLAGS | {
+        "image_size": int(name.partition("x")[0]),
+        "attention_resolutions": "32,16,8",
+        "num_head_channels": 64,
+    }
+    flags |= changes
+    with torch.device("meta"):
+        theirs = UNetModel(flags, classes=1000).state_dict()
+        config, _, state = guided_diffusion.read(theirs, flags | {"class_cond": True})
+        ours = UNet(config).state_dict()
+    assert {key: value.shape for key, value in state.items()} == {key: value.shape for key, value in ours.items()}
+    assert sum(value.numel() for value in ours.values()) / 1e6 == pytest.approx(millions, abs=1.0)
 
 
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
