@@ -158,6 +158,7 @@ def pull_model(
         str, typer.Argument(metavar="REPO[@REV]", help="OWNER/NAME on the hub, at a branch, tag or commit.")
     ],
     name: Named = None,
+    config: Config = None,
     window: Window = None,
     null_class: NullClass = None,
     validate: Validate = None,
@@ -180,11 +181,12 @@ def pull_model(
     with clean_stdout():
         from invsolve.pretrained.imported import About
         from invsolve.pretrained.importing import check_name
+        from invsolve.pretrained.published_files import read_stated
 
         check_name(called, force=force)
-        shown = parse_window(window)
+        shown, stated = parse_window(window), {} if config is None else read_stated(config)
         pulled = pull(repo, quiet=not show_bars())
-        about = About(called, licence, pulled.source, shown, null_class)
+        about = About(called, licence, pulled.source, shown, null_class, stated)
         _install(pulled.folder, about, validate, pictures, force, device)
 
 

@@ -261,7 +261,9 @@ def test_classes_and_guidance(tmp_path: Path) -> None:
         prior.of_class(5)
 
 
-def test_a_network_that_wants_a_class_has_to_be_told_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_wants_a_class_has_to_be_told_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("INVSOLVE_MODELS", str(tmp_path / "models"))
     monkeypatch.chdir(tmp_path)
     save_file(network(FLAGS, classes=4).state_dict(), tmp_path / "adm.safetensors")
@@ -274,8 +276,13 @@ def test_a_network_that_wants_a_class_has_to_be_told_one(tmp_path: Path, monkeyp
     with pytest.raises(UsageError, match="always told a class"):
         prior.of_class(1, guidance=2.0)
     run("models", "verify", "adm")
+    capsys.readouterr()
     run("generate", "--model", "adm", "--class", "2", "-n", "2", "--steps", "2", "-q")
     assert (tmp_path / "generate.2.png").exists()
+    run("models", "import", "adm.safetensors", "--config", "adm.json", "--null-class", "3", "--as", "guided", "-q")
+    run("generate", "--model", "guided", "--class", "1", "-n", "1", "--steps", "2", "-q", "--json")
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["rule"], facts["guidance"], facts["label"]) == ("class-conditional", 3.0, "1")
     for wrong in (["--class", "4"], ["--class", "bird"], ["--class", "2", "--guidance", "3"]):
         with pytest.raises((InputError, UsageError)):
             run("generate", "--model", "adm", *wrong, "-n", "2", "--steps", "2", "-q", "-o", "other.png")
