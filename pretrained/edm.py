@@ -137,7 +137,7 @@ def read(
     ValueError : not such a network, or arguments that are not known here.
     """
     kind = stated.get("class")
-    if kind not in DEFAULTS:
+    if not isinstance(kind, str) or kind not in DEFAULTS:
         raise ValueError(f"the network's class is {brief(kind)}, wanted one of {', '.join(DEFAULTS)}")
     own = {name: value for name, value in stated.items() if name in DEFAULTS[kind]}
     if kind == "EDMPrecond":  # 0 and infinity are its own bounds
@@ -150,7 +150,7 @@ def read(
     model = rest.get("model_type", "SongUNet" if kind in ("VPPrecond", "VEPrecond") else "DhariwalUNet")
     try:
         network = _network(rest, model, outputs=2 if kind == "iDDPMPrecond" else 1)
-    except KeyError as error:
+    except (KeyError, IndexError) as error:
         raise ValueError(f"the arguments lack {error}") from None
     network.check()
     null = network.classes - 1 if network.classes > stated.get("label_dim", 0) else None

@@ -44,6 +44,10 @@ def read_published(path: Path, about: About) -> Imported:
         config, weights = _described(checkpoint, arguments, about.stated)
     except ValueError as error:
         raise ModelError(f"{file}: {first_line(error)}", hint=SEE) from None
+    except (LookupError, TypeError, RuntimeError) as error:  # tensors of other dimensions than their names promise
+        raise ModelError(
+            f"{file} does not hold the tensors that its names promise: {first_line(error)}", hint=SEE
+        ) from None
     return assembled(config, weights, path, [file], about)
 
 

@@ -342,6 +342,8 @@ def test_arguments_that_do_not_fit_are_said(tmp_path: Path) -> None:
     made = network(CASES["VP, DDPM++"])
     for change, message in (
         ({"class": "EDM2Precond"}, "class is 'EDM2Precond'"),
+        ({"class": ["VPPrecond"]}, "class is "),
+        ({"channel_mult": [], "model_type": "DhariwalUNet"}, "the arguments lack"),
         ({"model_type": "os.system"}, "model_type is 'os.system'"),
         ({"model_channels": 32}, "has shape"),
         ({"channel_mult": [1]}, "no part of the network|there is no"),
@@ -358,6 +360,12 @@ def test_arguments_that_do_not_fit_are_said(tmp_path: Path) -> None:
         save_file(state, tmp_path / "edm.safetensors", metadata={"edm": text})
         with pytest.raises(ModelError, match=message):
             read_model(tmp_path / "edm.safetensors", About("edm"))
+    made.a, bare = BASE | CASES["VP, DDPM++"], torch.zeros(())
+    for name in state:
+        if name.endswith("qkv.weight"):
+            save_file(state | {name: bare}, tmp_path / "edm.safetensors", metadata={"edm": json.dumps(made.a)})
+            with pytest.raises(ModelError, match="does not hold the tensors"):
+                read_model(tmp_path / "edm.safetensors", About("edm"))
     with pytest.raises(ModelError, match="leave it out"):
         read_model(tmp_path / "edm.safetensors", About("edm", stated={"image_size": 3}))
 
