@@ -28,14 +28,13 @@ from invsolve.cli.files import check_writable, provenance
 from invsolve.cli.pipeline import Common, Solved, solve_task, with_common
 from invsolve.cli.results import check_diagnostics, encode_trace, json_text, report_json, say_scores
 from invsolve.cli.uncertainty import check_interval, say_uncertainty, uncertainty_json
-from invsolve.errors import ModelError, UsageError
+from invsolve.errors import UsageError
 from invsolve.options import RECONSTRUCTION
 
 if TYPE_CHECKING:
     import torch
 
     from invsolve.ct.scan import Scan
-    from invsolve.pretrained.card import Card
 
 METHODS = ("score", "fbp", "sirt", "cgls", "tv")
 _SCAN, _OUT = "Scan", "Output"
@@ -176,24 +175,16 @@ def check_method(method: str, common: Common) -> None:
     check_interval(common.wants_interval, common.samples)
 
 
-def check_units(card: Card) -> None:
-    """Raise a ModelError for a prior of another library that does not say what its greys are in Hounsfield units."""
-    if card.foreign and card.foreign.get("window") is None:
-        raise ModelError(
-            f"prior {card.name} knows {card.units}, and no Hounsfield units",
-            hint="if it knows CT slices, import it again with --window LOW,HIGH: the Hounsfield units at -1 and at 1",
-        )
-
-
 def reconstruct(
     scan: Scan, method: str, common: Common, where: torch.device, facts: dict[str, object], units: str, mu_water: float
 ) -> Result:
     """FBP first, to see whether the units fit; then TV and ours, or the one classical method asked for."""
+    from invsolve.ct.reconstruction import check_ct_prior
     from invsolve.pretrained.loading import load_prior
 
     prior = load_prior(common.model, where, patches=common.patches) if method == "score" else None
     if prior is not None:
-        check_units(prior.card)
+        check_ct_prior(prior)
     rays = Rays.of(scan, where)
     classical, started = Classical(scan, rays), time.perf_counter()
     images = {"FBP": classical("fbp")}

@@ -81,10 +81,10 @@ class Card:
         """What the prior's model and all that wraps it know of it."""
         if self.foreign:
             foreign = foreign_config(self.foreign)
-            channels, sigma_data = foreign.channels, foreign.sigma_data
+            channels, sigma_data, hounsfield = foreign.channels, foreign.sigma_data, foreign.window is not None
         else:
             network = NetworkConfig.from_dict(self.network)
-            channels, sigma_data = network.channels, network.sigma_rms
+            channels, sigma_data, hounsfield = network.channels, network.sigma_rms, None
         return PriorFacts(
             channels=channels,
             sigma_min=self.sigma_min,
@@ -94,6 +94,7 @@ class Card:
             frame=self.frame,
             colours=self.colours,
             orientations=self.orientations,
+            hounsfield=hounsfield,
         )
 
     def to_json(self) -> str:

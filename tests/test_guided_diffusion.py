@@ -15,7 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from invsolve.cli.main import app
+from invsolve.ct import reconstruct_ct
 from invsolve.errors import InputError, ModelError, UsageError
+from invsolve.forward_models import Geometry
 from invsolve.models.precision import full_precision
 from invsolve.models.unet import UNet
 from invsolve.pretrained import NetworkPrior, guided_diffusion, load_prior
@@ -409,6 +411,9 @@ def test_slices_in_hounsfield_units(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert Path("sinogram.ct.npy").exists()
     with pytest.raises(ModelError, match="no Hounsfield units"):
         run("ct", "sinogram.npy", "--model", "plain", "--steps", "2", "-n", "1", "-q", "-f")
+    geometry = Geometry(tuple(30.0 * np.arange(6)), SIDE, (SIDE, SIDE))
+    with pytest.raises(ModelError, match="no Hounsfield units"):
+        reconstruct_ct(np.load("sinogram.npy"), geometry, load_prior("plain", "cpu"), samples=1, steps=2)
     for wrong in ("1000,-1000", "5", "a,b", "0,inf"):
         with pytest.raises(UsageError, match="--window"):
             run("models", "import", "slices.pt", "--config", "slices.json", "--as", "other", "--window", wrong, "-q")
