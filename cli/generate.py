@@ -52,7 +52,7 @@ def generate(
         typer.Option(
             min=0.0,
             callback=finite,
-            help="1 is Bayes' rule; more is surer and less varied.  [default: 3, or 1 where a prior cannot be guided]",
+            help="1 is Bayes' rule; more is surer and less varied. By default 3, or 1 where a prior cannot be guided.",
             rich_help_panel="Problem",
         ),
     ] = None,
