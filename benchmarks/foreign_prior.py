@@ -29,7 +29,8 @@ from torch import Tensor
 from invsolve.options import INPAINTING
 from invsolve.pictures import channels_last, to_pixels
 from invsolve.pretrained import NetworkPrior, load_prior
-from invsolve.pretrained.importing import install, label_rounding, read_diffusers, validated
+from invsolve.pretrained.imported import About
+from invsolve.pretrained.importing import install, label_rounding, read_model, validated
 from invsolve.tasks.generation import sample
 from invsolve.training.sources import load_pictures
 
@@ -94,7 +95,7 @@ def train(pictures: Tensor, folder: Path, seconds: float, batch: int = 16, rate:
 def imported(source: Path, pictures: Tensor, home: Path) -> tuple[NetworkPrior, NetworkPrior]:
     """The prior validated on ``pictures`` (N, C, H, W) in [0, 1], written to ``home`` and loaded; and without the figures."""
     cpu = torch.device("cpu")
-    known = validated(read_diffusers(source, "foreign"), pictures, "held out", cpu, batch=16)
+    known = validated(read_model(source, About("foreign")), pictures, "held out", cpu, batch=16)
     card = replace(known.card, label_rounding=label_rounding(known.denoiser, pictures[:8], cpu))
     install(replace(known, card=card), home)
     prior = load_prior(home, "cpu")

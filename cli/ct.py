@@ -179,9 +179,12 @@ def reconstruct(
     scan: Scan, method: str, common: Common, where: torch.device, facts: dict[str, object], units: str, mu_water: float
 ) -> Result:
     """FBP first, to see whether the units fit; then TV and ours, or the one classical method asked for."""
+    from invsolve.ct.reconstruction import check_ct_prior
     from invsolve.pretrained.loading import load_prior
 
     prior = load_prior(common.model, where, patches=common.patches) if method == "score" else None
+    if prior is not None:
+        check_ct_prior(prior)
     rays = Rays.of(scan, where)
     classical, started = Classical(scan, rays), time.perf_counter()
     images = {"FBP": classical("fbp")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,23 +27,35 @@ from invsolve.cli.sample import (
     make_grid,
     parse_size,
 )
+from invsolve.errors import UsageError
 from invsolve.options import AUTO
+from invsolve.typed import brief
+
+GUIDANCE = 3.0
+"""Unless told otherwise."""
 
 LONGEST_NAME = 80
 """Characters of the class that the file's name repeats: file systems allow 255 bytes."""
 
 
 def generate(
-    label: Annotated[str, typer.Option("--class", help="What to show, e.g. bird.", rich_help_panel="Problem")],
+    label: Annotated[
+        str,
+        typer.Option(
+            "--class",
+            help="What to show, e.g. bird; of a prior that knows classes itself, their number.",
+            rich_help_panel="Problem",
+        ),
+    ],
     guidance: Annotated[
-        float,
+        float | None,
         typer.Option(
             min=0.0,
             callback=finite,
-            help="1 is Bayes' rule; more is surer and less varied.",
+            help="1 is Bayes' rule; more is surer and less varied. By default 3, or 1 where a prior cannot be guided.",
             rich_help_panel="Problem",
         ),
-    ] = 3.0,
+    ] = None,
     model: options.Model = "cifar10",
     classifier: Annotated[
         str | None,
@@ -62,13 +75,16 @@ def generate(
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
 ) -> None:
-    """Draw new pictures of one class from a prior that never saw a label, led by a noise-conditional classifier.
+    """Draw new pictures of one class: from a prior that never saw a label, led by a noise-conditional classifier, or from one
+    that was trained with classes, by classifier-free guidance.
 
     Examples:
 
       invsolve generate --class bird -n 16
 
       invsolve generate --class rose --model my-flowers --guidance 5 -o roses.png
+
+      invsolve generate --class 207 --model imagenet64
     """  # fmt: skip
     Verbosity.level = -1 if quiet else verbose
     given = parse_size(size)
@@ -77,26 +93,53 @@ def generate(
     check_writable(paths, force=force)
     with clean_stdout():
         from invsolve.pretrained.loading import load_classifier, load_prior
-        from invsolve.tasks.generation import generate as draw
+        from invsolve.tasks import generation
 
         prior = load_prior(model, device)
-        guide = load_classifier(default_classifier(model) if classifier is None else classifier, prior.device)
-        forward_model = guide.forward_model
-        forward_model.label(label)  # an unknown class is found out before the work
         check_room(prior, given, samples, batch)
+        facts: dict[str, Any] = {
+            "task": "generate", "model": prior.card.name, "model_sha256": prior.card.sha256, "device": str(prior.device),
+        }  # fmt: skip
+        chosen: dict[str, Any] = {"samples": samples, "seed": seed, "steps": steps, "schedule": schedule}
+        chosen |= {"sampler": sampler, "batch": batch}
+        if prior.classes and classifier is None:
+            strength = (GUIDANCE if prior.guidable else 1.0) if guidance is None else guidance
+            of_class = prior.of_class(class_number(label, prior.classes), strength)
 
-        def run(callback: Callable[[Any], None]) -> Any:
-            return draw(
-                prior, forward_model, label, given, guidance=guidance, samples=samples, seed=seed,
-                steps=steps, schedule=schedule, sampler=sampler, batch=batch, callback=callback,
-            )  # fmt: skip
+            def run(callback: Callable[[Any], None]) -> Any:
+                found = generation.sample(of_class, given, callback=callback, **chosen)
+                found.settings.update(rule="class-conditional", guidance=strength, label=label)
+                return found
 
-        facts = make_grid(
-            run, paths, task="generate", model=prior.card.name, model_sha256=prior.card.sha256,
-            classifier=guide.card.name, classifier_sha256=guide.card.sha256, device=str(prior.device),
-        )  # fmt: skip
+        else:
+            guide = load_classifier(default_classifier(model) if classifier is None else classifier, prior.device)
+            forward_model = guide.forward_model
+            forward_model.label(label)  # an unknown class is found out before the work
+            strength = GUIDANCE if guidance is None else guidance
+            facts |= {"classifier": guide.card.name, "classifier_sha256": guide.card.sha256}
+
+            def run(callback: Callable[[Any], None]) -> Any:
+                return generation.generate(
+                    prior, forward_model, label, given, guidance=strength, callback=callback, **chosen
+                )
+
+        made = make_grid(run, paths, **facts)
     if as_json:
-        sys.stdout.write(json.dumps(facts) + "\n")
+        sys.stdout.write(json.dumps(made) + "\n")
+
+
+def class_number(text: str, classes: int) -> int:
+    """``--class`` of a prior that numbers its classes.
+
+    Raises
+    ------
+    UsageError : not a number.
+    """
+    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII):
+        raise UsageError(
+            f"--class {brief(text)}: this prior numbers its classes", hint=f"wanted a number from 0 to {classes - 1}"
+        )
+    return int(text)
 
 
 def default_classifier(model: str) -> str:

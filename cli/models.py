@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,12 @@ from typer.core import TyperGroup
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say, show_bars
 from invsolve.errors import InputError, InvsolveError, UsageError
+from invsolve.typed import brief
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from invsolve.pretrained.importing import Imported
+    from invsolve.pretrained.imported import About, Imported
 
 
 class ModelsGroup(TyperGroup):
@@ -44,6 +46,24 @@ Validate = Annotated[
 ]
 Count = Annotated[int, typer.Option("--pictures", min=2, max=500, help="Of those, at most so many.")]
 Licence = Annotated[str, typer.Option(help="Its licence, where the source does not state it.")]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.toml|json",
+        help="What weights of guided-diffusion, score_sde and NCSNv2 do not say of their networks, by those libraries' own names.",
+    ),
+]
+Window = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LOW,HIGH",
+        help="The network knows CT slices: Hounsfield units at the ends of its range (-1 and 1), such as -1000,1000.",
+    ),
+]
+NullClass = Annotated[
+    int | None,
+    typer.Option(min=0, help="The class that stood for none in training; lets `generate` guide towards the others."),
+]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace an imported model of that name.")]
 
 
@@ -94,10 +114,14 @@ def import_model(
         Path,
         typer.Argument(
             metavar="SOURCE",
-            help="A folder of diffusers, or of a prior; or a file of weights with config.json beside it.",
+            help="A folder of diffusers, or of a prior; or a file of weights: of diffusers with config.json beside it, of "
+            "guided-diffusion, EDM, score_sde or NCSNv2.",
         ),
     ],
     name: Named = None,
+    config: Config = None,
+    window: Window = None,
+    null_class: NullClass = None,
     validate: Validate = None,
     pictures: Count = 32,
     licence: Licence = "",
@@ -105,15 +129,27 @@ def import_model(
     device: options.Device = "auto",
     quiet: options.Quiet = False,
 ) -> None:
-    """Bring in a model from a folder: converted to safetensors with a card, nothing in it is run.
+    """Bring in a model from a folder or file: converted to safetensors with a card, nothing in it is run.
 
-    Example: invsolve models import my-unet/ --as faces --validate faces-val/
-    """
+    Examples:
+
+      invsolve models import my-unet/ --as faces --validate faces-val/
+
+      invsolve models import 256x256_diffusion_uncond.pt --config adm.toml --as imagenet
+
+      invsolve models import slices/ --window -1000,1000 --as chest
+    """  # fmt: skip
     Verbosity.level = -1 if quiet else 0
     if not source.exists():
         raise InputError(f"there is no {source}", hint="wanted a folder; `invsolve models pull` fetches from the hub")
     with clean_stdout():
-        _install(source, name or _name_of(source.absolute().stem), validate, pictures, licence, force, device)
+        from invsolve.pretrained.imported import About
+        from invsolve.pretrained.published_files import read_stated
+
+        stated = {} if config is None else read_stated(config)
+        called = name or _name_of(source.absolute().stem)
+        about = About(called, licence, window=parse_window(window), null_class=null_class, stated=stated)
+        _install(source, about, validate, pictures, force, device)
 
 
 @models.command("pull")
@@ -122,6 +158,9 @@ def pull_model(
         str, typer.Argument(metavar="REPO[@REV]", help="OWNER/NAME on the hub, at a branch, tag or commit.")
     ],
     name: Named = None,
+    config: Config = None,
+    window: Window = None,
+    null_class: NullClass = None,
     validate: Validate = None,
     pictures: Count = 32,
     licence: Licence = "",
@@ -140,11 +179,15 @@ def pull_model(
     Verbosity.level = -1 if quiet else 0
     called = name or _name_of(parse_repo(repo)[0].rpartition("/")[2])
     with clean_stdout():
+        from invsolve.pretrained.imported import About
         from invsolve.pretrained.importing import check_name
+        from invsolve.pretrained.published_files import read_stated
 
         check_name(called, force=force)
+        shown, stated = parse_window(window), {} if config is None else read_stated(config)
         pulled = pull(repo, quiet=not show_bars())
-        _install(pulled.folder, called, validate, pictures, licence, force, device, pulled.source)
+        about = About(called, licence, pulled.source, shown, null_class, stated)
+        _install(pulled.folder, about, validate, pictures, force, device)
 
 
 @models.command("verify")
@@ -191,28 +234,42 @@ def _name_of(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "model"
 
 
-def _install(
-    source: Path,
-    name: str,
-    validate: str | None,
-    count: int,
-    licence: str,
-    force: bool,
-    device: str,
-    origin: dict[str, str] | None = None,
-) -> None:
+def parse_window(text: str | None) -> tuple[float, float] | None:
+    """``LOW,HIGH`` in Hounsfield units.
+
+    Raises
+    ------
+    UsageError : not two rising numbers.
+    """
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        low = high = math.nan
+    if not -math.inf < low < high < math.inf:
+        raise UsageError(
+            f"--window {brief(text)}", hint="wanted the Hounsfield units at -1 and at 1, such as --window -1000,1000"
+        )
+    return low, high
+
+
+def _install(source: Path, about: About, validate: str | None, count: int, force: bool, device: str) -> None:
     """Read, measure, write, and say what was found."""
     from invsolve.pretrained import importing
     from invsolve.pretrained.loading import CARD, resolve_device
 
+    name = about.name
     folder, where = importing.check_name(name, force=force), resolve_device(device)
     if (source / CARD).exists():
         if validate is not None:
             raise UsageError(f"{source} has a card already", hint="leave out --validate: its figures are on the card")
+        if about.stated or about.window is not None or about.null_class is not None:
+            raise UsageError(f"{source} has a card already", hint="leave out --config, --window and --null-class")
         say(f"{name}: {described(importing.install_own(source, folder, name))}")
         say(f"wrote {folder}")
         return
-    imported = importing.read_diffusers(source, name, licence, origin)
+    imported = importing.read_model(source, about)
     examples = None if validate is None else _examples(imported, validate, count)
     if examples is not None and validate is not None:
         with progress_bar() as bar:
@@ -226,7 +283,16 @@ def _install(
     say(f"{name}: {described(card)}; licence: {card.licence}")
     if examples is None:
         say("not validated: rules will take the error of a Gaussian; --validate PICTURES measures it")
-    say(f"wrote {folder}; now: invsolve inpaint PICTURE --mask MASK --model {name}")
+    say(f"wrote {folder}; now: invsolve {_first_use(imported)} --model {name}")
+
+
+def _first_use(imported: Imported) -> str:
+    config = imported.denoiser.config
+    if config.window is not None:
+        return "ct SINOGRAM"
+    if config.classes and config.null_class is None:
+        return "generate --class 0"
+    return "inpaint PICTURE --mask MASK"
 
 
 def _examples(imported: Imported, source: str, count: int) -> Tensor:
@@ -236,6 +302,11 @@ def _examples(imported: Imported, source: str, count: int) -> Tensor:
 
     config = imported.denoiser.config
     pictures = load_pictures(source, config.channels)
+    if config.window is not None and pictures and pictures[0].dtype == "uint8":
+        raise InputError(
+            f"{source} has pictures, and this network knows CT slices",
+            hint="wanted an .npz of slices in n, with HU = 2000 n - 1000",
+        )
     side = config.size or min(256, min(min(picture.shape[:2]) for picture in pictures))
     large = [picture for picture in pictures if min(picture.shape[:2]) >= side]
     some = large[:: max(1, -(-len(large) // count))]

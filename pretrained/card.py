@@ -16,7 +16,7 @@ from invsolve.files import read_json
 from invsolve.models.error_spectrum import ErrorSpectrum
 from invsolve.models.network import NetworkConfig
 from invsolve.models.score_model import Orientations, PriorFacts
-from invsolve.pretrained.diffusers_unet import DiffusersConfig
+from invsolve.pretrained.published import foreign_config
 from invsolve.typed import brief, first_misfit
 
 FORMAT = 1
@@ -40,9 +40,8 @@ class Card:
     clean pictures (of a prior trained here, those held out); empty where that was not measured.
     ``bits_per_dimension`` holds mean and standard deviation over validation pictures, and their number, where measured.
 
-    ``foreign`` is empty, or describes a network of another library, see
-    :class:`invsolve.pretrained.diffusers_unet.DiffusersConfig`; ``network`` is then empty. ``source`` says where such a prior
-    came from, at which revision, and the hashes of the files. ``label_rounding`` lists (sigma, root mean square difference) of
+    ``foreign`` is empty, or describes a network of another library, see :mod:`invsolve.pretrained.foreign`, and the affine map
+    from its units to those of x; ``network`` is then empty. ``source`` says where such a prior came from, at which revision, and the hashes of the files. ``label_rounding`` lists (sigma, root mean square difference) of
     what a network of numbered steps says halfway between two of them, where it is asked with a half step, as it is, and where
     with the nearest step: about what either can be wrong by.
 
@@ -81,11 +80,11 @@ class Card:
     def facts(self) -> PriorFacts:
         """What the prior's model and all that wraps it know of it."""
         if self.foreign:
-            foreign = DiffusersConfig.from_dict(self.foreign)
-            channels, sigma_data = foreign.channels, foreign.sigma_data
+            foreign = foreign_config(self.foreign)
+            channels, sigma_data, hounsfield = foreign.channels, foreign.sigma_data, foreign.window is not None
         else:
             network = NetworkConfig.from_dict(self.network)
-            channels, sigma_data = network.channels, network.sigma_rms
+            channels, sigma_data, hounsfield = network.channels, network.sigma_rms, None
         return PriorFacts(
             channels=channels,
             sigma_min=self.sigma_min,
@@ -95,6 +94,7 @@ class Card:
             frame=self.frame,
             colours=self.colours,
             orientations=self.orientations,
+            hounsfield=hounsfield,
         )
 
     def to_json(self) -> str:
@@ -165,7 +165,10 @@ def _is_spectrum(card: Card) -> bool:
         spectrum = ErrorSpectrum.from_dict(card.error_spectrum)
     except (KeyError, TypeError, ValueError):
         return False
-    described = card.foreign.get("unet", {}).get("in_channels", 3) if card.foreign else card.network.get("channels", 3)
+    if card.foreign.get("library") == "diffusers":
+        described = card.foreign.get("unet", {}).get("in_channels", 3)
+    else:
+        described = (card.foreign.get("network", {}) or card.network).get("channels", 3)
     return len(spectrum.variances[0]) == described
 
 

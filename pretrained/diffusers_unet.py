@@ -26,17 +26,24 @@ diffusers is imported here and nowhere else, once such a network is built.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from invsolve.errors import ModelError, first_line
-from invsolve.models.foreign import Predicts, chain_label, foreign_prior
-from invsolve.models.network import pad_to_multiple
-from invsolve.models.score_model import FunctionPrior, per_image
-from invsolve.models.sde import SDE, Curve, edm, ve
+from invsolve.models.foreign import Predicts, chain_prior, chain_sigmas, edm_prior, foreign_prior, known_steps
+from invsolve.models.score_model import FunctionPrior
+from invsolve.models.sde import ve
+from invsolve.pretrained.foreign import (
+    EVERY_FOREIGN,
+    Ask,
+    Window,
+    check_null_class,
+    check_window,
+    usable_classes,
+)
 from invsolve.typed import brief, first_misfit
 
 LIBRARY = "diffusers"
@@ -88,10 +95,10 @@ UNET_FIELDS: dict[str, Any] = {
     "resnet_time_scale_shift": Literal["default", "scale_shift"],
     "add_attention": bool,
     "class_embed_type": None,
-    "num_class_embeds": None,
+    "num_class_embeds": int | None,
     "num_train_timesteps": int | None,
 }
-"""The fields of a ``UNet2DModel`` that are known here; those of networks that want a class are left out."""
+"""The fields of a ``UNet2DModel`` that are known here; of classes only those that are told by number."""
 
 SCHEDULER_FIELDS: dict[str, Any] = {
     "class": str,
@@ -111,8 +118,7 @@ SCHEDULER_FIELDS: dict[str, Any] = {
 BETAS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr")
 
 MOST_STEPS, MOST_LEVELS, MOST_LAYERS, LARGEST_WIDTH, MOST_CHANNELS, LARGEST_SIDE = 100_000, 10, 64, 8192, 64, 2**16
-LEAST_ALPHA_BAR = 1e-7
-"""Steps with less of the picture in them are left out: in single precision nothing of it is left."""
+MOST_CLASSES = 2**20
 
 
 @dataclass(frozen=True)
@@ -123,12 +129,14 @@ class DiffusersConfig:
     ----------
     unet : configuration of the ``UNet2DModel``, see :data:`UNET_FIELDS`.
     scheduler : "class", and those of :data:`SCHEDULER_FIELDS` that were stated; the others are the class' defaults.
-    sigma_data : standard deviation of the pictures around their mean, in [0, 1].
+    sigma_data, window, null_class : see :class:`invsolve.pretrained.foreign.ForeignConfig`.
     """
 
     unet: dict[str, Any]
     scheduler: dict[str, Any]
     sigma_data: float = 0.27
+    window: Window | None = None
+    null_class: int | None = None
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> DiffusersConfig:
@@ -144,15 +152,18 @@ class DiffusersConfig:
             "scheduler": dict[str, Any],
             "sigma_data": float,
         }
-        wrong = first_misfit(fields, kinds)
-        if wrong or fields.keys() != kinds.keys():
+        wrong = first_misfit(fields, kinds | EVERY_FOREIGN)
+        if wrong or not kinds.keys() <= fields.keys():
             raise ValueError(f"foreign: {wrong or f'wanted the fields {sorted(kinds)}'}")
-        config = cls(fields["unet"], fields["scheduler"], fields["sigma_data"])
+        known = {name: value for name, value in fields.items() if name != "library"}
+        if known.get("window") is not None:
+            known["window"] = tuple(known["window"])
+        config = cls(**known)
         config.check()
         return config
 
     def to_dict(self) -> dict[str, Any]:
-        return {"library": LIBRARY, "unet": self.unet, "scheduler": self.scheduler, "sigma_data": self.sigma_data}
+        return {"library": LIBRARY, **asdict(self)}
 
     def check(self) -> None:
         """Raise a ValueError for what is unknown or out of range: known before anything is built."""
@@ -164,6 +175,8 @@ class DiffusersConfig:
             raise ValueError(f"the scheduler {brief(self.scheduler.get('class'))} is not known")
         if wrong := _out_of_range(self):
             raise ValueError(wrong)
+        check_window(self.window)
+        check_null_class(self.null_class, self.unet.get("num_class_embeds") or 0)
 
     @property
     def process(self) -> Process:
@@ -183,6 +196,25 @@ class DiffusersConfig:
     def multiple(self) -> int:
         """Height and width are padded up to a multiple of this."""
         return 2 ** (len(self.unet.get("block_out_channels", ())) - 1)
+
+    @property
+    def classes(self) -> int:
+        return usable_classes(self.unet.get("num_class_embeds") or 0, self.null_class)
+
+    @property
+    def sigmas(self) -> Tensor | None:
+        return chain_sigmas(alphas_bar(self)) if self.process == "ddpm" else None
+
+    def empty_network(self) -> nn.Module:
+        return empty_unet(self)
+
+    def say(self, network: nn.Module, u: Tensor, label: Tensor, classes: Tensor | None) -> Tensor:
+        said: Tensor = network(u, label, class_labels=classes).sample
+        return said[:, : self.channels].to(u.dtype)
+
+    def prior(self, ask: Ask, *, rounded: bool) -> FunctionPrior:
+        wrap = {"ddpm": _ddpm, "ve": _ve, "edm": _edm}
+        return wrap[self.process](self, ask, rounded)
 
 
 def _out_of_range(config: DiffusersConfig) -> str | None:
@@ -207,6 +239,7 @@ def _out_of_range(config: DiffusersConfig) -> str | None:
             1 <= (1 if (steps := one.get("num_train_timesteps")) is None else steps) <= MOST_STEPS
             for one in (unet, scheduler)
         ),
+        "num_class_embeds": 1 <= (1 if (rows := unet.get("num_class_embeds")) is None else rows) <= MOST_CLASSES,
         "betas": all(0 < beta <= 1 for beta in betas) and len(betas) <= MOST_STEPS,
         "sigma_min and sigma_max": 0 < scheduler.get("sigma_min", 0.002) < scheduler.get("sigma_max", 1348.0) <= 1e5,
         "sigma_data": all(1e-6 <= value <= 1e6 for value in (config.sigma_data, scheduler.get("sigma_data", 0.5))),
@@ -261,91 +294,29 @@ def alphas_bar(config: DiffusersConfig) -> Tensor:
         chain: Tensor = import_diffusers().DDPMScheduler(**stated).alphas_cumprod.double()
     except (TypeError, RuntimeError, NotImplementedError) as error:
         raise ValueError(f"the scheduler's betas: {first_line(error)}") from error
-    chain = chain[chain > LEAST_ALPHA_BAR]
-    if len(chain) < 2 or not bool((chain.diff() < 0).all()):
-        raise ValueError("the scheduler's betas do not make a falling chain of at least two steps")
-    return chain
+    return known_steps(chain)
 
 
-def vp_by_level(center: float = 0.5, unit: float = 0.5) -> SDE:
-    """The variance-preserving diffusion with std / alpha as time: that of every chain, whatever its betas."""
-    return SDE(
-        alpha=lambda t: (1 + t**2).rsqrt(),
-        std=lambda t: t * (1 + t**2).rsqrt(),
-        time=lambda level: level,
-        drift=lambda t: -t / (1 + t**2),
-        diffusion=lambda t: (2 * t).sqrt() * (1 + t**2).rsqrt(),
-        center=center,
-        unit=unit,
+def _ddpm(config: DiffusersConfig, ask: Ask, rounded: bool) -> FunctionPrior:
+    named: dict[str, Predicts] = {"epsilon": "noise", "sample": "data", "v_prediction": "v"}
+    predicts = named[config.scheduler.get("prediction_type", "epsilon")]
+    numbered = config.unet.get("time_embedding_type") == "learned"  # by number: it knows no others
+    return chain_prior(
+        (lambda u, label: ask(u, label.long())) if numbered else ask,
+        alphas_bar(config),
+        predicts,
+        rounded=rounded or numbered,
+        channels=config.channels,
     )
 
 
-class DiffusersDenoiser(nn.Module):
-    """``forward(x, sigma)``: E[x0 | x] for x (B, C, H, W) in [0, 1] and sigma (B,), by a network of diffusers.
+def _ve(config: DiffusersConfig, ask: Ask, rounded: bool) -> FunctionPrior:
+    process = ve(config.scheduler.get("sigma_min", 0.01), config.scheduler.get("sigma_max", 1348.0))
+    return foreign_prior(ask, process, "score", label=process.std, channels=config.channels)
 
-    Parameters
-    ----------
-    unet : the network.
-    config : what it is and what it was trained for.
-    rounded : ask a ddpm network with whole steps only; one that learned its steps by number knows no others.
 
-    ``sigma_min`` and ``sigma_max`` are the noise levels it was trained for.
-    """
-
-    def __init__(self, unet: nn.Module, config: DiffusersConfig, *, rounded: bool = False) -> None:
-        super().__init__()
-        self.unet, self.config = unet, config
-        self.rounded = rounded or config.unet.get("time_embedding_type") == "learned"
-        wrap = {"ddpm": self._ddpm, "ve": self._ve, "edm": self._edm}
-        self._prior = wrap[config.process]()
-        self.sigma_min, self.sigma_max = self._prior.sigma_min, self._prior.sigma_max
-
-    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        padded = pad_to_multiple(x, self.config.multiple)
-        return self._prior.denoise(padded, sigma)[..., : x.shape[-2], : x.shape[-1]]
-
-    @property
-    def sigmas(self) -> Tensor | None:
-        """The noise levels of a chain's steps, rising; None where there are no steps."""
-        if self.config.process != "ddpm":
-            return None
-        chain = alphas_bar(self.config)
-        return 0.5 * ((1 - chain) / chain).sqrt()
-
-    def _ask(self, u: Tensor, label: Tensor) -> Tensor:
-        """What the network says to u (B, C, H, W), in u's type; variances that it may predict left out."""
-        return self.unet(u, label).sample[:, : self.config.channels].to(u.dtype)
-
-    def _ddpm(self) -> FunctionPrior:
-        process, sigmas = vp_by_level(), self.sigmas
-        assert sigmas is not None
-        between = chain_label(alphas_bar(self.config), process)
-        label: Curve = (lambda t: between(t).round()) if self.rounded else between
-        named: dict[str, Predicts] = {"epsilon": "noise", "sample": "data", "v_prediction": "v"}
-        predicts = named[self.config.scheduler.get("prediction_type", "epsilon")]
-        ask = self._ask_numbered if self.config.unet.get("time_embedding_type") == "learned" else self._ask
-        facts: dict[str, Any] = {"sigma_min": float(sigmas[0]), "sigma_max": float(sigmas[-1])}
-        return foreign_prior(ask, process, predicts, label=label, channels=self.config.channels, **facts)
-
-    def _ask_numbered(self, u: Tensor, label: Tensor) -> Tensor:
-        return self._ask(u, label.long())
-
-    def _ve(self) -> FunctionPrior:
-        stated = self.config.scheduler
-        process = ve(stated.get("sigma_min", 0.01), stated.get("sigma_max", 1348.0))
-        return foreign_prior(self._ask, process, "score", label=process.std, channels=self.config.channels)
-
-    def _edm(self) -> FunctionPrior:
-        stated = self.config.scheduler
-        low, high = stated.get("sigma_min", 0.002), stated.get("sigma_max", 80.0)
-        process = replace(edm(), center=0.5, unit=0.5, start=high, end=low)
-        sigma_data = stated.get("sigma_data", 0.5)
-        sign = -1.0 if stated.get("prediction_type", "epsilon") == "v_prediction" else 1.0
-
-        def data(u: Tensor, level: Tensor) -> Tensor:
-            sigma = per_image(level, u)
-            scale = (sigma**2 + sigma_data**2).rsqrt()
-            said = self._ask(scale * u, 0.25 * level.log())
-            return (sigma_data * scale) ** 2 * u + sign * sigma * sigma_data * scale * said
-
-        return foreign_prior(data, process, "data", channels=self.config.channels)
+def _edm(config: DiffusersConfig, ask: Ask, rounded: bool) -> FunctionPrior:
+    stated = config.scheduler
+    sign = -1.0 if stated.get("prediction_type", "epsilon") == "v_prediction" else 1.0
+    ends = stated.get("sigma_min", 0.002), stated.get("sigma_max", 80.0)
+    return edm_prior(ask, stated.get("sigma_data", 0.5), ends, sign=sign, channels=config.channels)

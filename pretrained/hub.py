@@ -133,6 +133,9 @@ def wanted_files(names: Iterable[str], repo: str) -> list[str]:
         single = [name for name in safe if re.fullmatch(rf"{place}[^/]+\.safetensors", name)]
         if len(single) == 1:
             return [*found, *described, *single]
+    alone = [name for name in safe if re.fullmatch(r"[^/]+\.safetensors", name)]
+    if len(alone) == 1:  # of a library that describes its networks otherwise
+        return [*(name for name in found if name == "README.md"), *alone]
     if pickles := sorted(name for name in safe if name.lower().endswith(PICKLES)):
         raise ModelError(
             f"{repo} has its weights as a pickle only ({pickles[0]}), which can run any code when it is loaded: not fetched",

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from invsolve.atomic import write_files
 from invsolve.cache import models_folder
-from invsolve.errors import ModelError, OutputError, first_line
+from invsolve.errors import ModelError, OutputError, UsageError, first_line
 from invsolve.files import regular_file
 from invsolve.forward_models.classifier import NoiseConditionalClassifier
 from invsolve.models.energy import EnergyDenoiser, make_denoiser
@@ -33,7 +33,8 @@ from invsolve.models.precision import autocast, full_precision
 from invsolve.models.score_model import ErrorCovariance, ScoreModel, Sigma
 from invsolve.models.tiling import blended, tiled
 from invsolve.pretrained.card import Card, file_sha256, network_config
-from invsolve.pretrained.diffusers_unet import DiffusersConfig, DiffusersDenoiser, empty_unet
+from invsolve.pretrained.foreign import ForeignConfig, ForeignDenoiser
+from invsolve.pretrained.published import foreign_config
 from invsolve.typed import brief
 
 M = TypeVar("M", bound=nn.Module)
@@ -60,7 +61,7 @@ class NetworkPrior(ScoreModel):
 
     def __init__(
         self,
-        network: EDMDenoiser | ExpertDenoiser | DiffusersDenoiser,
+        network: EDMDenoiser | ExpertDenoiser | ForeignDenoiser,
         card: Card,
         device: torch.device,
         *,
@@ -91,21 +92,22 @@ class NetworkPrior(ScoreModel):
         )
 
     def _denoise(self, x: Tensor, level: Tensor) -> Tensor:
-        foreign = isinstance(self.network, DiffusersDenoiser)
-        most = PIXELS_AT_ONCE // (16 if foreign else 4 if isinstance(self.network, EnergyDenoiser) else 1)
+        network = self.network
+        foreign = isinstance(network, ForeignDenoiser)
+        most = PIXELS_AT_ONCE // (16 if foreign else 4 if isinstance(network, EnergyDenoiser) else 1)
 
         def whole(part: Tensor) -> Tensor:
             count = max(1, most // (part.shape[-2] * part.shape[-1]))
             pieces = []
             with autocast(self.device):
                 for first in range(0, len(part), count):
-                    pieces.append(self.network(part[first : first + count].float(), level[first : first + count]))
+                    pieces.append(network(part[first : first + count].float(), level[first : first + count]))
             return torch.cat(pieces).to(part.dtype)
 
-        config = self.network.config
         small = x.shape[-2] * x.shape[-1] <= (2 * TILE_CORE) ** 2
-        if small or isinstance(config, DiffusersConfig) or not config.local:
+        if small or isinstance(network, ForeignDenoiser) or not network.config.local:
             return whole(x)
+        config = network.config
         return tiled(whole, x, core=TILE_CORE, overlap=config.receptive_radius, multiple=config.multiple)
 
     def energy(self, x: Tensor, sigma: Sigma) -> Tensor:
@@ -131,6 +133,35 @@ class NetworkPrior(ScoreModel):
         self.check_size(x)
         with full_precision(), autocast(self.device):
             return self.network.energy(x.float(), self._level(x, sigma))
+
+    @property
+    def classes(self) -> int:
+        """How many classes the network can be told; 0 for one that wants none."""
+        return self.network.config.classes if isinstance(self.network, ForeignDenoiser) else 0
+
+    @property
+    def guidable(self) -> bool:
+        """Whether it was also trained without a class, and so can be guided towards one."""
+        return isinstance(self.network, ForeignDenoiser) and self.network.config.null_class is not None
+
+    def of_class(self, label: int, guidance: float = 1.0) -> NetworkPrior:
+        """The prior of one class, for networks that are told classes: p(x0 | label).
+
+        Parameters
+        ----------
+        label : number of the class, from 0.
+        guidance : of classifier-free guidance (Ho & Salimans 2022): 1 is the class as it is, more is surer of it and less
+            varied; for :attr:`guidable` priors only.
+
+        Raises
+        ------
+        UsageError : the network is told no classes, or cannot be guided.
+        InputError : no such class.
+        """
+        if not isinstance(self.network, ForeignDenoiser):
+            raise UsageError(f"prior {brief(self.card.name)} knows no classes", hint="leave out the class")
+        patches = self.patch is not None
+        return NetworkPrior(self.network.of_class(label, guidance), self.card, self.device, patches=patches)
 
     def _level(self, x: Tensor, sigma: Sigma) -> Tensor:
         level = torch.as_tensor(sigma, dtype=torch.float32, device=x.device).expand(len(x))
@@ -335,23 +366,23 @@ def _load(folder: Path, card: Card, build: Callable[[NetworkConfig], M]) -> M:
     return network
 
 
-def _load_foreign(folder: Path, card: Card) -> DiffusersDenoiser:
+def _load_foreign(folder: Path, card: Card) -> ForeignDenoiser:
     """The network of another library that the card describes, as :func:`_load`."""
     weights = _checked_weights(folder, card)
     with _misfits(weights):
-        config = DiffusersConfig.from_dict(card.foreign)
+        config = foreign_config(card.foreign)
         shapes = _stored_shapes(weights)
-        unet = empty_unet(config)
+        unet = config.empty_network()
         _compare_shapes(shapes, {name: tuple(tensor.shape) for name, tensor in unet.state_dict().items()})
         return foreign_denoiser(unet, _finite_state(weights), config)
 
 
-def foreign_denoiser(unet: nn.Module, state: dict[str, Tensor], config: DiffusersConfig) -> DiffusersDenoiser:
+def foreign_denoiser(unet: nn.Module, state: dict[str, Tensor], config: ForeignConfig) -> ForeignDenoiser:
     """A network that has shapes alone, filled with its values: a ValueError or RuntimeError where they do not fit."""
     unet.load_state_dict(state, assign=True)
     if any(tensor.is_meta for tensor in (*unet.parameters(), *unet.buffers())):
         raise ValueError("the network has parts that no file stores")
-    return DiffusersDenoiser(unet, config)
+    return ForeignDenoiser(unet, config)
 
 
 def _checked_weights(folder: Path, card: Card) -> Path:

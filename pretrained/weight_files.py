@@ -10,9 +10,10 @@ from __future__ import annotations
 import pickle
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -23,7 +24,10 @@ from invsolve.typed import brief
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 NAMES = ("diffusion_pytorch_model", "model", "pytorch_model")
 COPY_AGAIN = "copy it again from the original"
-CONVERT = "where you trust it, load its state dict in Python and store it with safetensors.torch.save_file"
+CONVERT = (
+    "where you trust it, load its state dict in Python and store it with safetensors.torch.save_file "
+    "(docs/bring-your-own-prior.md)"
+)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -93,16 +97,67 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     ------
     ModelError : no such file, damaged, a program, or not a flat dictionary of real tensors.
     """
+    return _checked(path, read_checkpoint(path))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What a file of weights holds: tensors by name, or, of a whole checkpoint, dictionaries and lists of them and numbers; a list
+    by its places "0", "1" and so on.
+
+    Raises
+    ------
+    ModelError : no such file, damaged, a program, or no dictionary of real tensors.
+    """
     file = regular_file(path, "weights file", ModelError)
     if file.suffix.lower() == ".safetensors":
         try:
             return load_file(file)
         except (SafetensorError, ValueError, RuntimeError, OSError, TypeError, KeyError) as error:
             raise ModelError(f"{file} is not a safetensors file: {first_line(error)}", hint=COPY_AGAIN) from error
+    if file.suffix.lower() == ".pkl":
+        raise ModelError(f"{file} has an unknown ending: a .pkl is a program, and is not opened", hint=CONVERT)
     if file.suffix.lower() not in (*PICKLES, ".pt2"):
         raise ModelError(f"{file} has an unknown ending", hint=f"wanted .safetensors or {', '.join(PICKLES)}")
     _check_archive(file)
-    return _checked(file, _unpickled(file))
+    loaded = _unpickled(file)
+    if isinstance(loaded, list):
+        loaded = {str(place): part for place, part in enumerate(loaded)}
+    if not isinstance(loaded, dict) or not loaded or not all(isinstance(name, str) for name in loaded):
+        raise ModelError(f"{file} holds a {type(loaded).__name__}, wanted a dictionary of tensors", hint=CONVERT)
+    _check_stored(file, loaded, "")
+    return loaded
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says beside its tensors; of other files nothing.
+
+    Raises
+    ------
+    ModelError : damaged.
+    """
+    if path.suffix.lower() != ".safetensors":
+        return {}
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, ValueError, RuntimeError, OSError, TypeError, KeyError) as error:
+        raise ModelError(f"{path} is not a safetensors file: {first_line(error)}", hint=COPY_AGAIN) from error
+
+
+def _check_stored(file: Path, value: object, name: str) -> None:
+    """Raise a ModelError for a tensor, however deep, that says it is larger than what is stored."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            _check_stored(file, part, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list | tuple):
+        for part in value:
+            _check_stored(file, part, name)
+    elif isinstance(value, Tensor):
+        real = value.layout == torch.strided and value.device.type == "cpu"
+        if not real or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ModelError(
+                f"{file}: {brief(name)} says it has {value.numel()} numbers, more than are stored", hint=COPY_AGAIN
+            )
 
 
 def _check_archive(file: Path) -> None:
@@ -140,17 +195,10 @@ def _unpickled(file: Path) -> object:
         raise ModelError(f"cannot read {file}: {first_line(error)[:200]}", hint=COPY_AGAIN) from error
 
 
-def _checked(file: Path, loaded: object) -> dict[str, Tensor]:
-    """A dictionary of tensors that are as large as they say."""
-    if not isinstance(loaded, dict) or not loaded:
-        raise ModelError(f"{file} holds a {type(loaded).__name__}, wanted a dictionary of tensors", hint=CONVERT)
+def _checked(file: Path, loaded: dict[str, Any]) -> dict[str, Tensor]:
+    """A dictionary of tensors alone."""
     for name, tensor in loaded.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+        if not isinstance(tensor, Tensor):
             kind = type(tensor).__name__
             raise ModelError(f"{file} holds a {kind} under {brief(name)}, wanted tensors alone", hint=CONVERT)
-        real = tensor.layout == torch.strided and tensor.device.type == "cpu"
-        if not real or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise ModelError(
-                f"{file}: {brief(name)} says it has {tensor.numel()} numbers, more than are stored", hint=COPY_AGAIN
-            )
     return loaded

@@ -24,6 +24,9 @@ from invsolve.errors import InvsolveError, ModelError, OutputError, UsageError
 from invsolve.models.precision import full_precision
 from invsolve.pretrained import NetworkPrior, load_prior
 from invsolve.pretrained.card import Card
+from invsolve.pretrained.diffusers_unet import DiffusersConfig
+from invsolve.pretrained.foreign import ForeignDenoiser
+from invsolve.pretrained.imported import About
 from invsolve.pretrained.weight_files import read_weights
 from invsolve.training.export import initial_weights
 from invsolve.training.presets import PRESETS
@@ -69,7 +72,7 @@ def folder_of(path: Path, unet: Any, scheduler: Any, **options: Any) -> Path:
 
 
 def read(path: Path, unet: Any, scheduler: Any) -> Any:
-    return importing.read_diffusers(folder_of(path, unet, scheduler), "small")
+    return importing.read_model(folder_of(path, unet, scheduler), About("small"))
 
 
 def pictures(count: int = 2) -> Tensor:
@@ -153,6 +156,32 @@ def test_edm_networks_agree_with_the_library(prediction: str, tmp_path: Path) ->
         compare(ours, 0.5 + 0.5 * theirs, float(0.5 * level))
 
 
+def test_classes_and_guidance_agree_with_the_library(tmp_path: Path) -> None:
+    """Three classes, and a fourth that stood for none."""
+    unet, scheduler = network(num_class_embeds=4), diffusers.DDPMScheduler(clip_sample=False)
+    source = folder_of(tmp_path / "source", unet, scheduler)
+    told = importing.read_model(source, About("small", null_class=3)).denoiser
+    assert (told.config.classes, told.of_class(1).label) == (3, 1)
+    for t in (5, 400):
+        chain = scheduler.alphas_cumprod[t].double()
+        alpha, std = chain.sqrt(), (1 - chain).sqrt()
+        u = (alpha * (2 * pictures() - 1) + std * noise()).float()
+        x, level = (0.5 + 0.5 * u.double() / alpha).float(), (0.5 * std / alpha).float().expand(2)
+        with torch.no_grad():
+            none, two = (unet(u, t, class_labels=torch.full((2,), row)).sample for row in (3, 2))
+            for ours, said in ((told, none), (told.of_class(2), two), (told.of_class(2, 4.0), none + 4 * (two - none))):
+                theirs = (0.5 + 0.5 * (u.double() - std * said) / alpha).float()
+                compare(ours(x, level), theirs, 4 * float(level[0]))
+    always = importing.read_model(source, About("small")).denoiser
+    assert (always.config.classes, always.config.null_class) == (4, None)
+    with pytest.raises(ModelError, match="one of 4 classes"):
+        always(x, level)
+    with pytest.raises(ModelError, match="null_class 4"):
+        importing.read_model(source, About("small", null_class=4))
+    with pytest.raises(UsageError, match="has its own"):
+        importing.read_model(source, About("small", stated={"image_size": SIDE}))
+
+
 def test_noise_levels_of_one_batch_may_differ_and_gradients_pass(tmp_path: Path) -> None:
     denoiser = read(tmp_path / "source", network(), diffusers.DDPMScheduler()).denoiser
     x, levels = pictures().requires_grad_(), torch.tensor([0.02, 3.0])
@@ -196,9 +225,7 @@ def test_what_is_imported_denoises_bit_for_bit(
     levels = [sigma for sigma, _ in card.label_rounding]
     assert levels == sorted(levels) and all(0 < effect < sigma for sigma, effect in card.label_rounding)
     # as one wraps the network that was never stored, at twenty levels
-    direct = NetworkPrior(
-        importing.DiffusersDenoiser(unet, importing.DiffusersConfig.from_dict(card.foreign)), card, CPU
-    )
+    direct = NetworkPrior(ForeignDenoiser(unet, DiffusersConfig.from_dict(card.foreign)), card, CPU)
     loaded = load_prior("noises", "cpu")
     for sigma in np.geomspace(loaded.sigma_min, loaded.sigma_max, 20):
         x = pictures() + float(sigma) * noise()
@@ -232,7 +259,7 @@ def test_unvalidated_priors_take_the_error_of_a_gaussian(tmp_path: Path, models:
     prior = load_prior("plain", "cpu")
     assert prior.card.knows == "imported; not validated here" and prior.card.licence.startswith("not stated")
     assert prior.mse(0.27) == pytest.approx(0.27**2 / 2)
-    with pytest.raises(UsageError, match="a network of diffusers"):
+    with pytest.raises(UsageError, match="a network of another library"):
         initial_weights("plain", PRESETS["photos"])
 
 
@@ -244,7 +271,7 @@ def test_bare_networks_older_names_half_precision_and_pickles(tmp_path: Path, mo
     unet.save_pretrained(bare, safe_serialization=False)
     assert list(bare.glob("*.bin"))
     with pytest.raises(ModelError, match=r"which noise .* was trained for"):
-        importing.read_diffusers(bare, "bare")
+        importing.read_model(bare, About("bare"))
     diffusers.DDPMScheduler().save_pretrained(bare)
     older = {
         key.replace(".to_q.", ".query.").replace(".to_out.0.", ".proj_attn."): value
@@ -266,13 +293,13 @@ def test_bare_networks_older_names_half_precision_and_pickles(tmp_path: Path, mo
     }
     (bare / "model_index.json").write_text(json.dumps(index))  # a pipeline with all in one folder
     assert torch.equal(
-        importing.read_diffusers(bare, "bare").denoiser.unet.conv_in.weight, found.network.unet.conv_in.weight
+        importing.read_model(bare, About("bare")).denoiser.unet.conv_in.weight, found.network.unet.conv_in.weight
     )
     sharded = network()
     sharded.save_pretrained(tmp_path / "sharded", max_shard_size="100KB")
     diffusers.DDPMScheduler().save_pretrained(tmp_path / "sharded")
     assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 1
-    again = importing.read_diffusers(tmp_path / "sharded", "sharded").denoiser.unet.state_dict()
+    again = importing.read_model(tmp_path / "sharded", About("sharded")).denoiser.unet.state_dict()
     assert all(torch.equal(again[key], value) for key, value in sharded.state_dict().items())
 
 
@@ -425,8 +452,8 @@ def strange_scheduler(folder: Path, trace: Path) -> None:
     (folder / "scheduler_config.json").write_text(json.dumps({"_class_name": "FlowMatchEulerDiscreteScheduler"}))
 
 
-def wants_a_class(folder: Path, trace: Path) -> None:
-    network(num_class_embeds=10).save_pretrained(folder)
+def wants_vectors(folder: Path, trace: Path) -> None:
+    network(class_embed_type="timestep").save_pretrained(folder)
     diffusers.DDPMScheduler().save_pretrained(folder)
 
 
@@ -447,7 +474,7 @@ MALICIOUS: dict[Callable[[Path, Path], None], str] = {
     own_code: "its network is",
     latent: "pipeline with vqvae",
     strange_scheduler: "its scheduler is 'FlowMatch",
-    wants_a_class: "wants to be told a class",
+    wants_vectors: "is told classes as 'timestep'",
 }
 
 

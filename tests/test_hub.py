@@ -13,9 +13,12 @@ from urllib.parse import urlsplit
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from invsolve.cli.main import app
 from invsolve.errors import ModelError, UsageError
+from invsolve.models.precision import full_precision
+from invsolve.models.refinenet import RefineNet, RefineNetConfig
 from invsolve.pretrained import load_prior
 from invsolve.pretrained.card import Card
 from invsolve.pretrained.hub import parse_repo, wanted_files
@@ -206,6 +209,23 @@ def test_a_pickle_is_not_fetched(mirror: Mirror) -> None:
     with pytest.raises(ModelError, match=r"as a pickle only \(unet/.*\.bin\), which can run any code"):
         pull("lab/faces")
     assert not mirror.asked
+
+
+def test_a_file_of_another_library(mirror: Mirror, tmp_path: Path) -> None:
+    """Alone in its repository, and described by --config: here an NCSNv2."""
+    torch.manual_seed(0)
+    network = RefineNet(RefineNetConfig(8, 3, 4, "ncsnv2")).eval()
+    content = save({**network.state_dict(), "sigmas": torch.tensor([1.0, 0.1])})
+    mirror.files = {"README.md": b"---\nlicense: mit\n---\n", "ncsn.safetensors": content}
+    mirror.listed |= {name: hashlib.sha256(part).hexdigest() for name, part in mirror.files.items()}
+    (tmp_path / "ncsn.toml").write_text("image_size = 8\n")
+    pull("lab/faces", "--config", str(tmp_path / "ncsn.toml"))
+    prior = load_prior("faces", "cpu")
+    assert (prior.size, prior.card.licence, prior.card.source["revision"]) == (8, "mit", COMMIT)
+    x = torch.rand(1, 3, 8, 8)
+    with torch.no_grad(), full_precision():
+        theirs = x + 0.5 * network(2 * x - 1, torch.tensor([0.5]))
+        torch.testing.assert_close(prior.denoise(x, 0.5), theirs, rtol=0, atol=1e-5)
 
 
 def test_names_of_files_lead_nowhere_else() -> None:

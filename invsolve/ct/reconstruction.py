@@ -18,7 +18,7 @@ from torch import Tensor
 from invsolve.ct.iterative import cgls
 from invsolve.ct.sinogram import from_counts
 from invsolve.ct.units import attenuation_per_unit
-from invsolve.errors import InputError
+from invsolve.errors import InputError, ModelError
 from invsolve.forward_models import Diagonal, ForwardModel, GaussianNoise, Geometry, LinearOperator
 from invsolve.forward_models.projector import check_sinogram, projector
 from invsolve.models.score_model import ScoreModel
@@ -52,8 +52,14 @@ START_ITERATIONS = 10
 
 
 def check_ct_prior(prior: Any) -> None:
-    """:func:`invsolve.tasks.task.check_prior` for single-channel slices."""
+    """:func:`invsolve.tasks.task.check_prior` for single-channel slices; a ModelError for a prior of greys that are no CT
+    numbers."""
     check_prior(prior, 1, "a CT slice has 1: use --model ct")
+    if prior.facts.hounsfield is False:
+        raise ModelError(
+            "this prior knows greys, and no Hounsfield units",
+            hint="if it knows CT slices, import it again with --window LOW,HIGH: the Hounsfield units at -1 and at 1",
+        )
 
 
 @torch.no_grad()
@@ -141,7 +147,7 @@ def reconstruct_ct(
     Raises
     ------
     InputError : shapes do not fit, values are not finite, counts are negative.
-    ModelError : the prior is not one of slices.
+    ModelError : the prior is not one of slices, or does not know their Hounsfield units.
     """
     task = reconstruction_task(sinogram, geometry, noise=noise, i0=i0, scale=scale, operator=operator)
     return task.solve(prior, options, progress=progress, **changes)

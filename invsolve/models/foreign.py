@@ -19,6 +19,7 @@ noise level, 1 / sqrt(1 + level^2), whatever the betas were.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -26,9 +27,12 @@ from torch import Tensor
 
 from invsolve.errors import UsageError
 from invsolve.models.score_model import FunctionPrior, per_image
-from invsolve.models.sde import SDE, Curve, SDEName, find_sde
+from invsolve.models.sde import SDE, Curve, SDEName, edm, find_sde, vp_by_level
 
 Predicts = Literal["score", "noise", "data", "v"]
+
+LEAST_ALPHA_BAR = 1e-7
+"""Steps of a chain with less of the picture in them are left out: in single precision nothing of it is left."""
 
 
 def foreign_prior(
@@ -103,3 +107,81 @@ def chain_label(alphas_bar: Tensor, sde: SDE) -> Curve:
         return (above - 1 + share).clamp(0, len(table) - 1)
 
     return label
+
+
+def chain_prior(
+    network: Callable[[Tensor, Tensor], Tensor],
+    alphas_bar: Tensor,
+    predicts: Predicts,
+    *,
+    rounded: bool = False,
+    per_step: float = 1.0,
+    **facts: Any,
+) -> FunctionPrior:
+    """A network of a discrete VP chain of pictures in [-1, 1] as a prior of pictures in [0, 1], from its first step to its last.
+
+    Parameters
+    ----------
+    network, predicts, facts : as of :func:`foreign_prior`.
+    alphas_bar : as of :func:`chain_label`.
+    rounded : ask with whole steps only.
+    per_step : what the label rises by from step to step.
+    """
+    process, sigmas = vp_by_level(), chain_sigmas(alphas_bar)
+    between = chain_label(alphas_bar, process)
+
+    def label(t: Tensor) -> Tensor:
+        return per_step * (between(t).round() if rounded else between(t))
+
+    ends = {"sigma_min": float(sigmas[0]), "sigma_max": float(sigmas[-1])}
+    return foreign_prior(network, process, predicts, label=label, **{**ends, **facts})
+
+
+def chain_sigmas(alphas_bar: Tensor) -> Tensor:
+    """The noise levels (N,) of a chain's steps, of pictures in [0, 1] that the chain knows in [-1, 1]; rising."""
+    return 0.5 * ((1 - alphas_bar) / alphas_bar).sqrt()
+
+
+def known_steps(alphas_bar: Tensor) -> Tensor:
+    """A chain's steps without those that hold next to nothing of the picture.
+
+    Raises
+    ------
+    ValueError : what is left is no falling chain of at least two steps.
+    """
+    chain = alphas_bar[alphas_bar > LEAST_ALPHA_BAR]
+    if len(chain) < 2 or not bool((chain.diff() < 0).all()):
+        raise ValueError("the betas do not make a falling chain of at least two steps")
+    return chain
+
+
+def edm_prior(
+    network: Callable[[Tensor, Tensor], Tensor],
+    sigma_data: float,
+    ends: tuple[float, float],
+    *,
+    sign: float = 1.0,
+    **facts: Any,
+) -> FunctionPrior:
+    """A network in the preconditioning of Karras et al. 2022, table 1, of pictures in [-1, 1] as a prior of pictures in [0, 1].
+
+    Parameters
+    ----------
+    network : as of :func:`foreign_prior`, told log(level) / 4.
+    sigma_data : that it was trained with, in [-1, 1].
+    ends : smallest and largest level, in [-1, 1].
+    sign : of c_out.
+    """
+
+    def data(u: Tensor, level: Tensor) -> Tensor:
+        sigma = per_image(level, u)
+        scale = (sigma**2 + sigma_data**2).rsqrt()
+        said = network(scale * u, 0.25 * level.log())
+        return (sigma_data * scale) ** 2 * u + sign * sigma * sigma_data * scale * said
+
+    return foreign_prior(data, level_sde(*ends), "data", **facts)
+
+
+def level_sde(low: float, high: float) -> SDE:
+    """The noise level itself as time, of pictures in [-1, 1]."""
+    return replace(edm(), center=0.5, unit=0.5, start=high, end=low)

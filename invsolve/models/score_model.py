@@ -52,6 +52,7 @@ class PriorFacts:
     frame : shorter side of the whole pictures the model knows; None where it knows parts of pictures, at any scale.
     colours : the coordinates of x, RGB or luma first; see :mod:`invsolve.colours`.
     orientations : in which orientations pictures are as likely as upright ones; see :mod:`invsolve.models.orientation`.
+    hounsfield : whether x are CT numbers n, with HU = 2000 n - 1000; None where that is not known.
     """
 
     channels: int
@@ -63,6 +64,7 @@ class PriorFacts:
     colours: Colours = "rgb"
     orientations: Orientations = "square"
     patch: int | None = None
+    hounsfield: bool | None = None
 
 
 class ErrorCovariance:

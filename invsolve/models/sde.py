@@ -138,7 +138,7 @@ def edm() -> SDE:
     )
 
 
-def ve(sigma_min: float = 0.01, sigma_max: float = 50.0) -> SDE:
+def ve(sigma_min: float = 0.01, sigma_max: float = 50.0, *, center: float = 0.0, unit: float = 1.0) -> SDE:
     """The variance-exploding SDE (Song et al. 2021, eq. 30 and appendix C): a geometric progression of noise levels."""
     ratio = math.log(sigma_max / sigma_min)
 
@@ -151,6 +151,8 @@ def ve(sigma_min: float = 0.01, sigma_max: float = 50.0) -> SDE:
         time=lambda level: (level / sigma_min).log() / ratio,
         drift=torch.zeros_like,
         diffusion=lambda t: std(t) * math.sqrt(2 * ratio),
+        center=center,
+        unit=unit,
     )
 
 
@@ -166,6 +168,19 @@ def vp(beta_min: float = 0.1, beta_max: float = 20.0, *, center: float = 0.5, un
         center=center,
         unit=unit,
         end=1e-3,
+    )
+
+
+def vp_by_level(center: float = 0.5, unit: float = 0.5) -> SDE:
+    """The variance-preserving diffusion with std / alpha as time: that of every chain, whatever its betas."""
+    return SDE(
+        alpha=lambda t: (1 + t**2).rsqrt(),
+        std=lambda t: t * (1 + t**2).rsqrt(),
+        time=lambda level: level,
+        drift=lambda t: -t / (1 + t**2),
+        diffusion=lambda t: (2 * t).sqrt() * (1 + t**2).rsqrt(),
+        center=center,
+        unit=unit,
     )
 
 

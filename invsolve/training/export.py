@@ -17,7 +17,7 @@ from invsolve.models.expert import ExpertDenoiser
 from invsolve.models.network import EDMDenoiser
 from invsolve.models.noisy_classifier import NoisyClassifier
 from invsolve.pretrained.card import Card
-from invsolve.pretrained.diffusers_unet import DiffusersDenoiser
+from invsolve.pretrained.foreign import ForeignDenoiser
 from invsolve.pretrained.loading import load_prior, save_prior
 from invsolve.training.checkpoint import TrainingState
 from invsolve.training.classifier import validate_classifier
@@ -118,9 +118,9 @@ def initial_weights(prior: str, config: TrainingConfig) -> dict[str, Tensor]:
     ModelError : there is no such prior.
     """
     network = load_prior(prior, "cpu").network
-    if isinstance(network, DiffusersDenoiser):
+    if isinstance(network, ForeignDenoiser):
         raise UsageError(
-            f"--init {prior}: it is a network of diffusers", hint="train it on with that library, and import it again"
+            f"--init {prior}: it is a network of another library", hint="train it on there, and import it again"
         )
     if isinstance(network, ExpertDenoiser):
         network = network.general  # training goes on with what is trained here
