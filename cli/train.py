@@ -54,7 +54,7 @@ def train(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for checkpoint, weights, card and pictures.")],
     preset: Annotated[
-        str, typer.Option(help="Architecture and schedule: photos, thumbnails, ct, cifar10, flowers64, ...")
+        str, typer.Option(help="Architecture and schedule: photos, thumbnails, ct, cifar10, flowers64, large, ...")
     ] = "photos",
     validation: Annotated[str | None, typer.Option("--val", help="Validation data; default: 3 % held out.")] = None,
     objective: Annotated[
