@@ -559,3 +559,10 @@ def test_noises(capsys: pytest.CaptureFixture[str]) -> None:
     for _, sampled, quadratic in rows:
         assert float(sampled.split(" / ")[0]) < 0.3
         assert 0.05 < float(quadratic.split(" / ")[0]) < 0.2
+
+
+def test_throughput(capsys: pytest.CaptureFixture[str]) -> None:
+    """As torchrun starts it, in one process."""
+    script("throughput").main(["--worker", "--preset", "tiny", "--steps", "5", "--batch", "2", "--accumulate", "2"])
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["batch"] == 4 and found["images_per_second"] > 0 and 0.5 < found["loss"] < 2

@@ -12,8 +12,8 @@ from invsolve.training.loss import Batch, M, Task
 from invsolve.training.presets import TrainingConfig
 
 
-def compiled(task: Task[M], model: M, batch: Batch, config: TrainingConfig) -> str:
-    """Compile ``model`` in place, and try it forwards and backwards on ``batch``.
+def compiled(task: Task[M], model: M, batch: Batch, config: TrainingConfig, backend: str = "inductor") -> str:
+    """Compile ``model`` in place by a ``backend`` of torch.compile, and try it forwards and backwards on ``batch``.
 
     Its parameters keep their names, so checkpoints are those of the plain network. The dropout of channels stays as it is:
     its draws must be the plain network's.
@@ -28,7 +28,7 @@ def compiled(task: Task[M], model: M, batch: Batch, config: TrainingConfig) -> s
         if isinstance(module, ChannelDropout):
             module.forward = torch.compiler.disable(module.forward)  # type: ignore[method-assign]
     # Crops come in few sizes, and a kernel of its own for each is quicker than one for all.
-    model.compile(dynamic=False)
+    model.compile(dynamic=False, backend=backend)
     try:
         with autocast(batch.x0.device):
             loss = task.loss(model, batch, config)
