@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
 import typer
 
 from invsolve.cli.files import Photo, read_mask, read_photo
+from invsolve.cli.options import Fit
 from invsolve.cli.pipeline import Common, PictureJob, read_truth, run_pictures, with_common
 from invsolve.options import INPAINTING
 from invsolve.pictures import Pixels, to_pixels
@@ -54,15 +55,24 @@ def inpaint(
     missing = read_mask(mask, invert=invert_mask)
     reference = read_truth(common.truth, photo.pixels.shape, "undamaged picture", "give the same picture, undamaged")
     run_pictures(
-        "inpaint", picture, photo, common, reference, lambda: inpainting_job(photo, missing, noise, mask=str(mask))
+        "inpaint",
+        picture,
+        photo,
+        common,
+        reference,
+        lambda: inpainting_job(photo, missing, noise, common.fit, mask=str(mask)),
+        squares=True,
     )
 
 
-def inpainting_job(photo: Photo, missing: npt.NDArray[np.bool_], noise: float, **facts: str) -> PictureJob:
+def inpainting_job(
+    photo: Photo, missing: npt.NDArray[np.bool_], noise: float, fit: Fit | None = None, **facts: str
+) -> PictureJob:
     """The task, and known pixels that stay as they are in the file."""
     from invsolve.tasks.inpainting import inpainting_task
 
     pixels = photo.pixels
+    squares: Literal["crop", "resize"] | None = "crop" if fit is Fit.crop else "resize" if fit is Fit.resize else None
 
     def finish(image: npt.NDArray[np.floating]) -> Pixels:
         rounded = to_pixels(image).reshape(pixels.shape)
@@ -71,9 +81,9 @@ def inpainting_job(photo: Photo, missing: npt.NDArray[np.bool_], noise: float, *
         return rounded
 
     return PictureJob(
-        task=inpainting_task(pixels.astype(np.float32) / 255, missing, noise=noise),
+        task=inpainting_task(pixels.astype(np.float32) / 255, missing, noise=noise, fit=squares),
         about=f"{missing.mean():.1%} of {pixels.shape[1]} x {pixels.shape[0]} pixels missing",
-        facts=facts,
+        facts=facts if fit is None else {**facts, "fit": str(fit)},
         finish=finish,
         opaque=missing,
         jpeg_note="JPEG changes known pixels a little; name a .png file to keep them bit for bit",

@@ -100,6 +100,7 @@ def mri(
     common.set_verbosity()
     if not common.model:
         raise UsageError("no --model", hint="train a prior with `invsolve train SLICES --preset mri`; none is shipped")
+    patches = common.in_patches("mri")
     check_interval(common.wants_interval, common.samples)
     values = read_numbers(kspace, "k-space")
     measured = None if mask == "auto" else read_numbers(Path(mask), "mask")
@@ -117,7 +118,7 @@ def mri(
         from invsolve.tasks.mri import mri_task
 
         task = mri_task(values, measured, maps, noise=noise)
-        prior = load_prior(common.model, common.device)
+        prior = load_prior(common.model, common.device, patches=patches)
         about = f"{task.problem['acceleration']:.1f} times fewer values, {task.problem['coils']:.0f} coils"
         say(f"{kspace.name}: {values.shape[-1]} x {values.shape[-2]}, {about}, on {prior.device}")
         solved = solve_task(task, prior, common, input=str(kspace), mask=mask)
