@@ -182,7 +182,8 @@ def train(
             if classifier:
                 train_classifier(data[0], validation, config, run)
             else:
-                weights = initial_weights(initial, config) if initial is not None and not run.resuming else None
+                given = None if run.resuming else initial
+                weights = together(lambda: initial_weights(given, config) if given is not None else None, processes)
                 train_prior(data, validation, config, run, weights)
         except KeyboardInterrupt:
             checkpoint, same = output / CHECKPOINT, "the same command without --fresh" if fresh else "the same command"
@@ -307,6 +308,7 @@ def fitted(
     initial: Mapping[str, Tensor] | None = None,
 ) -> TrainingState[M]:
     """Train under a progress bar."""
+    from invsolve.training.distributed import leave
     from invsolve.training.loop import fit
 
     with progress_bar(
@@ -321,11 +323,13 @@ def fitted(
                 say(f"step {info.step}: loss {info.loss:.4f}, {info.images_per_second:.0f} images/s", level=1)
 
         try:
-            return fit(
+            state = fit(
                 task, pictures, config, run.output, labels=labels, device=run.device, time_limit=run.time_limit,
                 initial=initial, resume=not run.fresh, execution=run.execution, on_step=show, on_interrupt=acknowledge,
                 on_note=say,
             )  # fmt: skip
+            leave()
+            return state
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, MemoryError) or "out of memory" in str(error) or "allocate memory" in str(error):
                 at_once = config.batch // run.execution.accumulate

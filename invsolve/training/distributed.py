@@ -105,9 +105,18 @@ def joined(processes: Processes, device: torch.device) -> Iterator[None]:
             f"the {processes.size} processes do not find each other: {first_line(error)[:200]}",
             hint="check the address and port given to torchrun, and the network between the machines",
         ) from error
+    sound = False
     try:
         yield
+        sound = True
     finally:
+        if sound or device.type == "cpu":  # nccl could wait for ever for processes that have ended
+            leave()
+
+
+def leave() -> None:
+    """Part from the other processes, where there are any; all do so at the same time, before one of them goes on alone."""
+    if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
 
