@@ -172,6 +172,7 @@ def check_method(method: str, common: Common) -> None:
     if method != "score" and (common.wants_interval or common.diagnostics is not None):
         option = "an interval" if common.wants_interval else "--diagnostics"
         raise UsageError(f"{option} with --method {method}", hint="only --method score draws samples")
+    common.in_patches("ct")
     check_interval(common.wants_interval, common.samples)
 
 
@@ -182,7 +183,7 @@ def reconstruct(
     from invsolve.ct.reconstruction import check_ct_prior
     from invsolve.pretrained.loading import load_prior
 
-    prior = load_prior(common.model, where, patches=common.patches) if method == "score" else None
+    prior = load_prior(common.model, where, patches=common.in_patches("ct")) if method == "score" else None
     if prior is not None:
         check_ct_prior(prior)
     rays = Rays.of(scan, where)

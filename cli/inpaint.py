@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from invsolve.atomic import write_files
 from invsolve.cli.console import clean_stdout, say
 from invsolve.cli.files import Photo, check_writable, encode_picture, output_path, provenance, read_photo
 from invsolve.cli.masks import Boxes, Grow, InvertMask, MaskColour, MaskFile, MaskSources, MaskThreshold, grown
+from invsolve.cli.options import Fit
 from invsolve.cli.pipeline import Common, PictureJob, read_truth, run_pictures, with_common
 from invsolve.errors import SolveError, UsageError
 from invsolve.options import INPAINTING
@@ -82,7 +83,13 @@ def inpaint(
     missing = sources.read(photo)
     reference = read_truth(common.truth, photo.pixels.shape, "undamaged picture", "give the same picture, undamaged")
     run_pictures(
-        "inpaint", picture, photo, common, reference, lambda: inpainting_job(photo, missing, noise, mask=sources.about)
+        "inpaint",
+        picture,
+        photo,
+        common,
+        reference,
+        lambda: inpainting_job(photo, missing, noise, common.fit, mask=sources.about),
+        squares=True,
     )
 
 
@@ -114,11 +121,14 @@ def propose_scratches(path: Path, photo: Photo, common: Common, grow: int | None
     say(f"then: invsolve inpaint {path} --mask {mask}")
 
 
-def inpainting_job(photo: Photo, missing: npt.NDArray[np.bool_], noise: float, **facts: str) -> PictureJob:
+def inpainting_job(
+    photo: Photo, missing: npt.NDArray[np.bool_], noise: float, fit: Fit | None = None, **facts: str
+) -> PictureJob:
     """The task, and known pixels that stay as they are in the file."""
     from invsolve.tasks.inpainting import inpainting_task
 
     pixels = photo.pixels
+    squares: Literal["crop", "resize"] | None = "crop" if fit is Fit.crop else "resize" if fit is Fit.resize else None
 
     def finish(image: npt.NDArray[np.floating]) -> Pixels:
         rounded = to_pixels(image).reshape(pixels.shape)
@@ -127,9 +137,9 @@ def inpainting_job(photo: Photo, missing: npt.NDArray[np.bool_], noise: float, *
         return rounded
 
     return PictureJob(
-        task=inpainting_task(pixels.astype(np.float32) / 255, missing, noise=noise),
+        task=inpainting_task(pixels.astype(np.float32) / 255, missing, noise=noise, fit=squares),
         about=f"{missing.mean():.1%} of {pixels.shape[1]} x {pixels.shape[0]} pixels missing",
-        facts=facts,
+        facts=facts if fit is None else {**facts, "fit": str(fit)},
         finish=finish,
         opaque=missing,
         jpeg_note="JPEG changes known pixels a little; name a .png file to keep them bit for bit",

@@ -95,6 +95,7 @@ def mri(
       invsolve mri file_brain.h5 --slice 7 --mask mask.npy --sensitivities espirit
     """
     common.set_verbosity()
+    patches = common.in_patches("mri")
     check_interval(common.wants_interval, common.samples)
     scan = read_kspace(kspace, number)
     values = scan.values
@@ -115,7 +116,7 @@ def mri(
         from invsolve.tasks.mri import mri_task
 
         task = mri_task(values, measured, maps, noise=noise)
-        prior = load_prior(common.model, common.device)
+        prior = load_prior(common.model, common.device, patches=patches)
         which = f", slice {scan.slice} of {scan.slices}" if scan.slices > 1 else ""
         about = f"{task.problem['acceleration']:.1f} times fewer values, {task.problem['coils']:.0f} coils"
         how = " (estimated)" if noise is None else ""

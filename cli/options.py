@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -17,11 +18,31 @@ Model = Annotated[
         help="A shipped or imported prior, or a folder that `invsolve train` wrote.", rich_help_panel=_SAMPLER
     ),
 ]
+
+
+class Fit(StrEnum):
+    """How a prior of one size takes a picture of another."""
+
+    tile = "tile"
+    crop = "crop"
+    resize = "resize"
+
+
+Fitting = Annotated[
+    Fit | None,
+    typer.Option(
+        "--fit",
+        help="How a prior of one size takes a picture of another, which it refuses by default. tile: in overlapping patches of "
+        "that size. For inpaint also crop: the squares of that size around the holes; and resize: squares as large as the "
+        "picture, brought to that size.",
+        rich_help_panel=_SAMPLER,
+    ),
+]
 Patches = Annotated[
     bool,
     typer.Option(
         "--patches",
-        help="Let a prior of one size take larger pictures, in overlapping patches of that size.",
+        help="The same as --fit tile.",
         rich_help_panel=_SAMPLER,
     ),
 ]

@@ -31,7 +31,7 @@ from invsolve.cli.results import (
     std_picture,
 )
 from invsolve.cli.uncertainty import check_interval, say_uncertainty, uncertainty_json
-from invsolve.errors import InputError
+from invsolve.errors import InputError, UsageError
 from invsolve.options import AUTO, SolveOptions
 from invsolve.pictures import Pixels, channels_last, to_pixels
 
@@ -56,6 +56,7 @@ class Common:
     rule: options.Rule = "proximal"
     sampler: options.Sampler = "renoising"
     model: options.Model = "photos"
+    fit: options.Fitting = None
     patches: options.Patches = False
     output: options.Output = None
     interval: options.Interval = False
@@ -83,6 +84,22 @@ class Common:
 
     def set_verbosity(self) -> None:
         Verbosity.level = -1 if self.quiet else self.verbose
+
+    def in_patches(self, command: str, squares: bool = False) -> bool:
+        """Whether a prior of one size takes the picture in patches; ``squares`` : the command also has those to give to it.
+
+        Raises
+        ------
+        UsageError : asked for a fit that the command has not, or for two.
+        """
+        fit = options.Fit.tile if self.patches and self.fit is None else self.fit
+        if self.patches and fit is not options.Fit.tile:
+            raise UsageError(f"--patches with --fit {fit}", hint="--patches is --fit tile: give one of them")
+        if fit not in (None, options.Fit.tile) and not squares:
+            raise UsageError(
+                f"--fit {fit} with {command}", hint="only inpaint has holes to put a square around; use --fit tile"
+            )
+        return fit is options.Fit.tile
 
 
 def with_common(defaults: Common, **others: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -220,12 +237,20 @@ class PictureJob:
 
 
 def run_pictures(
-    name: str, source: Path, photo: Photo, common: Common, reference: Pixels | None, make: Callable[[], PictureJob]
+    name: str,
+    source: Path,
+    photo: Photo,
+    common: Common,
+    reference: Pixels | None,
+    make: Callable[[], PictureJob],
+    *,
+    squares: bool = False,
 ) -> None:
     """From a photograph and what was asked to the files, lines and JSON of a picture command.
 
-    ``make`` is called once all that can be checked without torch is checked.
+    ``make`` is called once all that can be checked without torch is checked; ``squares`` as for :meth:`Common.in_patches`.
     """
+    patches = common.in_patches(name, squares)
     check_interval(common.wants_interval, common.samples)
     paths = ResultPaths.plan(output_path(common.output, source, name), common.samples, interval=common.wants_interval)
     check_jpeg(paths.result, photo.pixels.shape[1], photo.pixels.shape[0])
@@ -235,7 +260,7 @@ def run_pictures(
         from invsolve.pretrained.loading import load_prior
 
         job = make()
-        prior = load_prior(common.model, common.device, patches=common.patches)
+        prior = load_prior(common.model, common.device, patches=patches)
         say(f"{source.name}: {job.about}, on {prior.device}")
         solved = solve_task(job.task, prior, common, input=str(source), **job.facts)
         pictures = [job.finish(channels_last(x[0])) for x in solved.posterior.samples]

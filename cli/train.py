@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -13,15 +14,16 @@ import typer
 
 from invsolve.cli.console import Verbosity, progress_bar, say
 from invsolve.cli.files import check_writable, make_folder
-from invsolve.errors import ExitCode, SolveError, UsageError
+from invsolve.errors import ExitCode, InvsolveError, SolveError, UsageError
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
     from invsolve.training.checkpoint import TrainingState
+    from invsolve.training.distributed import Processes
     from invsolve.training.export import About
-    from invsolve.training.loop import TrainingInfo
+    from invsolve.training.loop import Execution, TrainingInfo
     from invsolve.training.loss import M, Task
     from invsolve.training.presets import TrainingConfig
     from invsolve.training.sources import Picture
@@ -52,7 +54,7 @@ def train(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for checkpoint, weights, card and pictures.")],
     preset: Annotated[
-        str, typer.Option(help="Architecture and schedule: photos, thumbnails, ct, cifar10, flowers64, ...")
+        str, typer.Option(help="Architecture and schedule: photos, thumbnails, ct, cifar10, flowers64, large, ...")
     ] = "photos",
     validation: Annotated[str | None, typer.Option("--val", help="Validation data; default: 3 % held out.")] = None,
     objective: Annotated[
@@ -79,7 +81,19 @@ def train(
         str | None, typer.Option(metavar="DURATION", help="Stop after this long, e.g. 45m or 2h.")
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps in all; default from the preset.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Crops per step.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Crops per step, of all processes together; default from the preset.")
+    ] = None,
+    accumulate: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="N", help="Add up the gradients of N batches per step: the run of a batch N times as large."
+        ),
+    ] = 1,
+    compiling: Annotated[
+        bool,
+        typer.Option("--compile", help="Make kernels for the network by torch.compile, where it can; best on a GPU."),
+    ] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of crops, noise and initial weights.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     initial: Annotated[
@@ -118,14 +132,17 @@ def train(
       invsolve train photos/ --preset tiny --objective ssm-vr --weighting ncsn --energy -o my-energy
 
       invsolve train cifar10-train.npz --val cifar10-val.npz --classifier --preset cifar10 -o my-classifier
+
+      torchrun --nproc_per_node 8 -m invsolve train photos.npz --preset large --compile -o my-large
     """  # fmt: skip
     Verbosity.level = -1 if quiet else verbose
     limit = parse_duration(time_limit) if time_limit is not None else None
-    from invsolve.pretrained.loading import CARD, WEIGHTS, resolve_device
+    from invsolve.pretrained.loading import CARD, WEIGHTS
     from invsolve.training import classifier as classifiers
     from invsolve.training.checkpoint import CHECKPOINT, has_checkpoint
+    from invsolve.training.distributed import from_environment, together
     from invsolve.training.export import PICTURE, About, initial_weights
-    from invsolve.training.loop import with_overrides
+    from invsolve.training.loop import Execution, with_overrides
     from invsolve.training.presets import PRESETS
 
     presets = classifiers.PRESETS if classifier else PRESETS
@@ -141,6 +158,7 @@ def train(
     config = with_overrides(
         presets[preset], steps=steps, batch=batch, seed=seed, objective=objective, weighting=weighting
     )
+    config = with_overrides(config, batch=config.batch * accumulate)
     if energy:
         config = with_overrides(config, network=replace(config.network, energy=True))
     about = About(
@@ -148,25 +166,53 @@ def train(
         data=", ".join(Path(source).name for source in data),
         licence=one_line("--licence", licence),
     )
-    where = resolve_device(device)
-    make_folder(output)
-    resuming = not fresh and has_checkpoint(output)
     # A finished prior is only replaced by resuming its own run.
     written = [output / WEIGHTS, output / CARD] + ([] if classifier else [output / PICTURE])
-    check_writable(written, force=resuming or fresh)
-    run = Run(output, where, limit, fresh, resuming, about)
+
+    def prepared(where: torch.device) -> Run:
+        make_folder(output)
+        resuming = not fresh and has_checkpoint(output)
+        check_writable(written, force=resuming or fresh)
+        return Run(output, where, limit, fresh, resuming, about, Execution(processes, accumulate, compiling))
+
+    processes = from_environment()
+    with one_of(processes, device, config.batch) as where:
+        run = together(lambda: prepared(where), processes)
+        try:
+            if classifier:
+                train_classifier(data[0], validation, config, run)
+            else:
+                given = None if run.resuming else initial
+                weights = together(lambda: initial_weights(given, config) if given is not None else None, processes)
+                train_prior(data, validation, config, run, weights)
+        except KeyboardInterrupt:
+            checkpoint, same = output / CHECKPOINT, "the same command without --fresh" if fresh else "the same command"
+            saved = f"; {same} resumes from {checkpoint}" if checkpoint.is_file() else " before the first step was done"
+            say(f"interrupted{saved}")
+            raise typer.Exit(int(ExitCode.INTERRUPTED)) from None
+        say(f"wrote {written[0]}, {', '.join(path.name for path in written[1:])}")
+
+
+@contextmanager
+def one_of(processes: Processes, device: str, batch: int) -> Iterator[torch.device]:
+    """Inside, this is one of several processes that train together, on the device given. The first speaks for all."""
+    import torch
+
+    from invsolve.pretrained.loading import resolve_device
+    from invsolve.training.distributed import joined, own_device, speaks
+
+    if processes.rank:
+        Verbosity.level = -1
     try:
-        if classifier:
-            train_classifier(data[0], validation, config, run)
-        else:
-            weights = initial_weights(initial, config) if initial is not None and not resuming else None
-            train_prior(data, validation, config, run, weights)
-    except KeyboardInterrupt:
-        checkpoint, same = output / CHECKPOINT, "the same command without --fresh" if fresh else "the same command"
-        saved = f"; {same} resumes from {checkpoint}" if checkpoint.is_file() else " before the first step was done"
-        say(f"interrupted{saved}")
-        raise typer.Exit(int(ExitCode.INTERRUPTED)) from None
-    say(f"wrote {written[0]}, {', '.join(path.name for path in written[1:])}")
+        where = resolve_device(own_device(device, processes, torch.cuda.device_count()))
+        if batch < processes.size:
+            raise UsageError(f"a batch of {batch} for {processes.size} processes", hint="wanted at least one crop each")
+        with joined(processes, where):
+            yield where
+    except InvsolveError as error:
+        if speaks(error, processes):
+            raise
+        raise typer.Exit(int(error.exit_code)) from None
 
 
 class Run(NamedTuple):
@@ -178,6 +224,7 @@ class Run(NamedTuple):
     fresh: bool
     resuming: bool
     about: About
+    execution: Execution
 
 
 def one_line(option: str, text: str) -> str:
@@ -195,15 +242,21 @@ def train_prior(
     initial: Mapping[str, Tensor] | None,
 ) -> None:
     """Read the pictures, train, validate and write a prior."""
+    from invsolve.training.distributed import together
     from invsolve.training.export import export_prior
     from invsolve.training.loss import DENOISING
-    from invsolve.training.sources import load_split
+    from invsolve.training.sources import Split, load_split
     from invsolve.training.validation import prior_examples
 
-    different, pictures, held_out = load_split(data, validation, config.network.channels)
-    examples = prior_examples(config, held_out)
-    announce(different, len(held_out), run)
-    state = fitted(DENOISING, pictures, config, run, initial=initial)
+    def load() -> tuple[Split, Tensor]:
+        split = load_split(data, validation, config.network.channels)
+        return split, prior_examples(config, split.held_out)
+
+    split, examples = together(load, run.execution.processes)
+    announce(split.different, len(split.held_out), run)
+    state = fitted(DENOISING, split.training, config, run, initial=initial)
+    if run.execution.processes.rank:
+        return
     say("validating ...")
     card = export_prior(run.output, config, state, examples, run.about)
     figures = ", ".join(f"{s:.3g}: {e**0.5:.4f}" for s, e in card.validation_mse)
@@ -213,16 +266,22 @@ def train_prior(
 def train_classifier(data: str, validation: str | None, config: TrainingConfig, run: Run) -> None:
     """Read the pictures and their labels, train, validate and write a classifier."""
     from invsolve.training.classifier import CLASSIFYING
+    from invsolve.training.distributed import together
     from invsolve.training.export import export_classifier
     from invsolve.training.loop import with_overrides
-    from invsolve.training.sources import load_labelled_split
+    from invsolve.training.sources import Labelled, load_labelled_split
     from invsolve.training.validation import classifier_examples
 
-    kept, held_out = load_labelled_split(data, validation, config.network.channels)
+    def load() -> tuple[Labelled, Labelled, Tensor, list[int]]:
+        kept, held_out = load_labelled_split(data, validation, config.network.channels)
+        return kept, held_out, *classifier_examples(config, held_out)
+
+    kept, held_out, examples, truth = together(load, run.execution.processes)
     config = with_overrides(config, classes=kept.classes)
-    examples, truth = classifier_examples(config, held_out)
     announce(len(kept.pictures), len(held_out.pictures), run)
     state = fitted(CLASSIFYING, kept.pictures, config, run, labels=kept.labels.tolist())
+    if run.execution.processes.rank:
+        return
     say("validating ...")
     card = export_classifier(run.output, config, state, examples, truth, run.about)
     figures = ", ".join(f"{s:.3g}: {a:.1%}" for s, a, _ in card.validation_accuracy)
@@ -231,7 +290,12 @@ def train_classifier(data: str, validation: str | None, config: TrainingConfig, 
 
 def announce(count: int, held_out: int, run: Run) -> None:
     """One line before the first step."""
-    say(f"{count} pictures, {held_out} for validation, on {run.device}" + (", resuming" if run.resuming else ""))
+    processes = run.execution.processes.size
+    several = f" in {processes} processes" if processes > 1 else ""
+    resuming = ", resuming" if run.resuming else ""
+    say(
+        f"{count} pictures, {held_out} for validation, on {run.device.type if several else run.device}{several}{resuming}"
+    )
 
 
 def fitted(
@@ -244,6 +308,7 @@ def fitted(
     initial: Mapping[str, Tensor] | None = None,
 ) -> TrainingState[M]:
     """Train under a progress bar."""
+    from invsolve.training.distributed import leave
     from invsolve.training.loop import fit
 
     with progress_bar(
@@ -258,13 +323,18 @@ def fitted(
                 say(f"step {info.step}: loss {info.loss:.4f}, {info.images_per_second:.0f} images/s", level=1)
 
         try:
-            return fit(
+            state = fit(
                 task, pictures, config, run.output, labels=labels, device=run.device, time_limit=run.time_limit,
-                initial=initial, resume=not run.fresh, on_step=show, on_interrupt=acknowledge,
+                initial=initial, resume=not run.fresh, execution=run.execution, on_step=show, on_interrupt=acknowledge,
+                on_note=say,
             )  # fmt: skip
+            leave()
+            return state
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, MemoryError) or "out of memory" in str(error) or "allocate memory" in str(error):
-                raise SolveError("out of memory", hint=f"use a smaller --batch than {config.batch}") from error
+                at_once = config.batch // run.execution.accumulate
+                hint = f"use a smaller --batch than {at_once}, and --accumulate to make up for it"
+                raise SolveError("out of memory", hint=hint) from error
             raise
 
 

@@ -575,3 +575,44 @@ def test_noises(capsys: pytest.CaptureFixture[str]) -> None:
     for _, sampled, quadratic in rows:
         assert float(sampled.split(" / ")[0]) < 0.3
         assert 0.05 < float(quadratic.split(" / ")[0]) < 0.2
+
+
+def test_throughput(capsys: pytest.CaptureFixture[str]) -> None:
+    """As torchrun starts it, in one process."""
+    script("throughput").main(["--worker", "--preset", "tiny", "--steps", "5", "--batch", "2", "--accumulate", "2"])
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["batch"] == 4 and found["images_per_second"] > 0 and 0.5 < found["loss"] < 2
+
+
+@pytest.mark.parametrize("fit", ["tile", "crop", "resize"])
+def test_fit(fit: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    small = [
+        "--model",
+        "cifar10",
+        "--width",
+        "128",
+        "--height",
+        "80",
+        "--scratches",
+        "8",
+        "--steps",
+        "4",
+        "--device",
+        "cpu",
+    ]
+    script("fit").main(["--fit", fit, *small, "--show", str(tmp_path / "both.png")])
+    said = capsys.readouterr().out
+    assert 10 < float(said.split("filled pixels ")[1].split(" dB")[0]) < 60
+    if fit == "tile":
+        assert 0 < float(said.split("borders of patches: ")[1].split(" times")[0]) < 1.5
+    assert Image.open(tmp_path / "both.png").size == (256, 80)
+
+
+def test_a_seam_is_seen() -> None:
+    """The measure is 1 for errors that know nothing of patches, and large where they jump at borders."""
+    module = script("fit")
+    error = np.random.default_rng(0).normal(size=(80, 128, 3))
+    missing, between = np.ones((80, 128), bool), module.borders(80, 128, 32)
+    assert module.jump(error, missing, between) == pytest.approx(1, abs=0.05)
+    error[:, 64:] += 20.0  # columns 63 and 64 are in different patches
+    assert module.jump(error, missing, between) > 2

@@ -79,7 +79,9 @@ def test_limits_of_the_denoiser() -> None:
 
 def test_shipped_architectures_fit_their_budget() -> None:
     for name, config in PRESETS.items():
-        assert 2 * EDMDenoiser(config.network).parameters_count < 8e6, name
+        with torch.device("meta"):
+            count = EDMDenoiser(config.network).parameters_count
+        assert 55e6 < count < 65e6 if name == "large" else 2 * count < 8e6, name  # none is shipped that large
 
 
 ATTENTIVE = NetworkConfig(widths=(8, 32), encoder_blocks=(1, 2), decoder_blocks=(1,), attention_from=1)

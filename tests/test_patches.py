@@ -69,7 +69,7 @@ def test_inpainting_in_patches(tmp_path: Path, photo: np.ndarray) -> None:
     missing = np.zeros(photo.shape[:2], bool)
     missing[10:14, 5:30] = True
     picture = photo / np.float32(255)
-    with pytest.raises(InputError, match="--patches"):
+    with pytest.raises(InputError, match="--fit tile"):
         inpaint(picture, missing, load_prior("cifar10", "cpu"), steps=2)
     posterior = inpaint(picture, missing, load_prior("cifar10", "cpu", patches=True), steps=2)
     found = posterior.mean[0].permute(1, 2, 0).numpy()

@@ -94,14 +94,18 @@ def options_of_scripts() -> set[str]:
     return {text for text in strings if OPTION.fullmatch(text)}
 
 
+LAUNCHER = re.compile(r"\b(srun|torchrun)\b.*?(?=\binvsolve\b|`|$)")
+"""Programs that start the command in several processes, with options of their own."""
+
+
 def unknown_options(text: str) -> list[str]:
     """Options that the command named before them on the line does not have, or that nothing has where none is named."""
     anywhere = options_of_commands()[""] | options_of_scripts()
     unknown = []
-    for line in text.splitlines():
+    for line in text.replace("\\\n", "").splitlines():
         if re.search(r"\b(pip|git|time) ", line):
             continue
-        for call in re.split(r"&&|`", line):
+        for call in re.split(r"&&|`", LAUNCHER.sub("", line)):
             command = re.search(r"\binvsolve (\w+)", call)
             known = options_of_commands().get(command[1], anywhere) if command else anywhere
             unknown += [option for option in OPTION.findall(call) if option not in known]

@@ -28,6 +28,7 @@ FLOORS = (
     ("pretrained",),
     ("training",),
     ("cli",),
+    ("__main__",),
 )
 """From the ground up: a floor imports from itself and from those below."""
 

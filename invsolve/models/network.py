@@ -23,6 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from invsolve.models.dropout import ChannelDropout
+
 EMBEDDING = 128
 """Width of the noise embedding."""
 
@@ -136,7 +138,7 @@ class ResidualBlock(nn.Module):
     def __init__(self, width: int, embedding: int, normalize: bool, dropout: float) -> None:
         super().__init__()
         self.normalize = normalize
-        self.dropout = dropout
+        self.dropout = ChannelDropout(dropout)
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
         self.modulation = nn.Linear(embedding, 2 * width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
@@ -147,9 +149,7 @@ class ResidualBlock(nn.Module):
         h = self.conv1(normalize_pixels(x) if self.normalize else x)
         scale, shift = self.modulation(emb)[:, :, None, None].chunk(2, dim=1)
         h = F.silu(torch.addcmul(shift, h, scale + 1))
-        if self.dropout and self.training:
-            h = F.dropout2d(h, self.dropout)
-        return x + self.conv2(h)
+        return x + self.conv2(self.dropout(h))
 
 
 class Attention(nn.Module):

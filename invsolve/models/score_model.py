@@ -150,7 +150,7 @@ class ScoreModel:
         if self.size is not None and tuple(x.shape[-2:]) != (self.size, self.size):
             raise InputError(
                 f"the picture is {x.shape[-1]} x {x.shape[-2]}, the prior knows {self.size} x {self.size} only",
-                hint="resize or crop the picture, use a prior of any size such as photos, or `--patches` for a larger one",
+                hint="use a prior of any size such as photos; or --fit tile, in Python patches=True, for a larger picture",
             )
         if self.patch is not None and min(x.shape[-2:]) < self.patch:
             raise InputError(

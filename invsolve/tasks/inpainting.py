@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from invsolve.errors import UsageError
 from invsolve.forward_models import ForwardModel, GaussianNoise, Mask
 from invsolve.models.score_model import ScoreModel
 from invsolve.options import INPAINTING, Changes, SolveOptions
@@ -23,6 +24,7 @@ from invsolve.solver import solve, task_ladder
 from invsolve.tasks.baselines import biharmonic
 from invsolve.tasks.push_pull import push_pull
 from invsolve.tasks.regions import Region, hole_regions, resolutions
+from invsolve.tasks.squares import squares
 from invsolve.tasks.task import Progress, Task, check_colour_prior, in_memory
 
 SIGMA_START = 0.25
@@ -40,18 +42,44 @@ BIHARMONIC_LIMIT = 200_000
 """Missing pixels up to which the baseline's sparse solve stays in seconds."""
 
 
+Fit = Literal["crop", "resize"]
+"""How a prior of one size is given the squares around the holes of a picture of another: at that size, or brought to it."""
+
+
 @dataclass(frozen=True)
 class Part:
-    """A box, the number of resolutions it is filled at, and the first noise level at the coarsest one."""
+    """A box, the number of resolutions it is filled at, and the first noise level at the coarsest one.
+
+    Of a box for some holes only, ``own`` (h, w) says which of its pixels they are; one that is resized for the prior is seen
+    with the side ``side``.
+    """
 
     region: Region
     scales: int
     sigma_start: float
+    own: npt.NDArray[np.bool_] | None = None
+    side: int | None = None
 
     @property
     def work(self) -> float:
         """Pixels seen at one noise level of every resolution, in all."""
-        return self.region.pixels * sum(0.25**k for k in range(self.scales))
+        pixels = self.region.pixels if self.side is None else self.side**2
+        return pixels * sum(0.25**k for k in range(self.scales))
+
+    def seen(self, picture: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """What the prior sees of the box (1, C, h, w): means of what is known, and where anything is known."""
+        if self.side in (None, picture.shape[-1]):
+            return picture, known
+        resize = partial(F.interpolate, size=self.side, mode="area" if self.side < picture.shape[-1] else "bilinear")
+        weight = resize(known)
+        return resize(picture * known) / weight.clamp(min=1e-12), (weight > 0).to(known)
+
+    def put_back(self, samples: Tensor, out: Tensor) -> None:
+        """Write what was made of the box into ``out`` (n, C, h, w); only where it is the box's own to fill."""
+        if samples.shape[-2:] != out.shape[-2:]:
+            samples = F.interpolate(samples, size=tuple(out.shape[-2:]), mode="bicubic")
+        own = torch.ones(out.shape[-2:], dtype=torch.bool) if self.own is None else torch.from_numpy(self.own)
+        out.copy_(torch.where(own.to(out.device), samples.to(out), out))
 
 
 def plan(missing: npt.NDArray[np.bool_], noise: float) -> list[Part]:
@@ -73,7 +101,18 @@ def whole_picture(missing: npt.NDArray[np.bool_], prior: ScoreModel) -> Part:
     return Part(Region(0, 0, *missing.shape), 1, start)
 
 
-def inpainting_task(picture: Any, missing: Any, *, noise: float = 0.0) -> Task:
+def square_parts(missing: npt.NDArray[np.bool_], prior: ScoreModel, size: int, fit: Fit) -> list[Part]:
+    """Squares around the holes for a prior of ``size``: of that side, or as large as the picture and brought to it."""
+    parts = []
+    for region, own in squares(missing, size if fit == "crop" else min(missing.shape)):
+        part = Part(region, 1, SIGMA_START, own, size)
+        known = torch.from_numpy(~missing[region.slices])[None, None].float()
+        narrow = resolutions(part.seen(known, known)[1][0, 0].numpy() == 0) == 1
+        parts.append(part if narrow else replace(part, sigma_start=prior.sigma_max))
+    return parts
+
+
+def inpainting_task(picture: Any, missing: Any, *, noise: float = 0.0, fit: Fit | None = None) -> Task:
     """The task of filling the missing pixels of a photograph.
 
     Parameters
@@ -81,12 +120,21 @@ def inpainting_task(picture: Any, missing: Any, *, noise: float = 0.0) -> Task:
     picture : (H, W, 3) RGB or (H, W) grey floats in [0, 1].
     missing : (H, W), True where a pixel is missing; what ``picture`` holds there is ignored.
     noise : standard deviation of the noise on the known pixels; 0 returns them exactly.
+    fit : how a prior of one size takes a picture of another, see :func:`inpaint`; None refuses it.
 
     Raises
     ------
     InputError : shapes or values do not fit, nothing is missing, or nothing is known.
+    UsageError : a ``fit`` that is no such thing, or with noise.
     """
     GaussianNoise(noise)  # checks the number
+    if fit not in (None, "crop", "resize"):
+        raise UsageError(f"fit {fit!r}", hint="wanted crop, resize or None")
+    if fit is not None and noise:
+        raise UsageError(
+            f"fit {fit} with noise",
+            hint="noisy pixels are wrong everywhere: use a prior in patches, or one of any size",
+        )
     holes = check_missing(missing, np.shape(picture))
     unit = check_picture(picture, where=~holes)
     unit = np.where(holes[..., None] if unit.ndim == 3 else holes, np.float32(0), unit)
@@ -100,7 +148,7 @@ def inpainting_task(picture: Any, missing: Any, *, noise: float = 0.0) -> Task:
 
     return Task(
         name="inpaint",
-        run=partial(fill, unit, holes, noise, parts),
+        run=partial(fill, unit, holes, noise, parts, fit),
         options=INPAINTING,
         operator=Mask(known.float(), 1 if unit.ndim == 2 else 3),
         determined=lambda: float(1 - holes.mean()),
@@ -118,13 +166,15 @@ def inpaint(
     options: SolveOptions = INPAINTING,
     *,
     noise: float = 0.0,
+    fit: Fit | None = None,
     progress: Progress | None = None,
     **changes: Unpack[Changes],
 ) -> Posterior:
     """Fill the missing pixels of a photograph.
 
     A prior of any size fills each hole with what surrounds it, wide ones coarse to fine. A prior of one size sees the
-    whole picture at that size, and wide holes start from all the noise it knows: they may hold an object.
+    whole picture at that size, and wide holes start from all the noise it knows: they may hold an object. A picture of
+    another size it takes in patches (``load_prior(..., patches=True)``), or with a ``fit``.
 
     Parameters
     ----------
@@ -134,6 +184,8 @@ def inpaint(
     options : how to sample; ``sigma_start`` is the first noise level at the coarsest resolution, in the picture's
         units, None chooses by the holes' width.
     noise : standard deviation of the noise on the known pixels; 0 returns them exactly.
+    fit : for a prior of one size: "crop" gives it the squares of that size around the holes, and "resize" squares around the
+        holes as large as the picture's shorter side, brought to that size; what it says is enlarged. Others ignore it.
     progress : called with the share of the work done.
     changes : fields of ``options`` that differ, such as ``samples=8``.
 
@@ -147,8 +199,9 @@ def inpaint(
     InputError : shapes or values do not fit, nothing is missing, or nothing is known; not of the one size the prior
         knows.
     ModelError : the prior is not one of RGB pictures.
+    UsageError : a ``fit`` that is no such thing, or with noise.
     """
-    return inpainting_task(picture, missing, noise=noise).solve(prior, options, progress=progress, **changes)
+    return inpainting_task(picture, missing, noise=noise, fit=fit).solve(prior, options, progress=progress, **changes)
 
 
 def fill(
@@ -156,20 +209,23 @@ def fill(
     missing: npt.NDArray[np.bool_],
     noise: float,
     parts: Sequence[Part],
+    fit: Fit | None,
     prior: ScoreModel,
     options: SolveOptions,
     progress: Progress,
 ) -> Posterior:
     """Fill the holes of a picture that was checked, one part after the other; all at once for a prior of one size, in patches
-    or not."""
+    or not, unless it has a way to ``fit``."""
     check_colour_prior(prior)
     prior.check_rgb()
     rgb = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
     full = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1), dtype=np.float32))[None]
     known = torch.from_numpy(~missing)[None, None].float()
-    prior.check_size(full)
-    if prior.size is not None or prior.patch is not None:
-        parts = [whole_picture(missing, prior)]
+    if fit is not None and prior.size is not None:
+        parts = square_parts(missing, prior, prior.size, fit)
+    else:
+        prior.check_size(full)
+        parts = parts if prior.size is None and prior.patch is None else [whole_picture(missing, prior)]
     meter = _meter(parts, progress)
 
     out = full.repeat(options.samples, 1, 1, 1)
@@ -178,10 +234,9 @@ def fill(
         rows, columns = part.region.slices
         first = part.sigma_start if options.sigma_start is None else options.sigma_start
         filling = Filling(prior, replace(options, sigma_start=first), noise, 8 * number, meter)
-        inside = filling.coarse_to_fine(
-            full[..., rows, columns].to(prior.device), known[..., rows, columns].to(prior.device), part.scales
-        )
-        out[..., rows, columns] = inside.samples[:, 0]
+        box = (full[..., rows, columns].to(prior.device), known[..., rows, columns].to(prior.device))
+        inside = filling.coarse_to_fine(*part.seen(*box), part.scales)
+        part.put_back(inside.samples[:, 0], out[..., rows, columns])
         solved.append((int(missing[rows, columns].sum()), inside))
     if noise == 0:
         out = torch.where(known > 0, full, out)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -123,39 +124,68 @@ def shrunk(picture: Picture, size: int | Size, framing: float, position: tuple[f
     return np.stack(resized, axis=2)
 
 
-def _window(picture: Picture, size: Size, rng: np.random.Generator) -> npt.NDArray[Any]:
+Pixels = npt.NDArray[Any]
+"""A crop, (height, width, C) in stored values."""
+
+
+def _window(picture: Picture, size: Size, rng: np.random.Generator) -> Callable[[], Pixels]:
     """A random part of ``size``; pictures smaller than that are continued by reflection."""
-    whole: npt.NDArray[Any] = picture
     short_y, short_x = (max(0, wanted - n) for wanted, n in zip(size, picture.shape[:2], strict=True))
-    if short_y or short_x:
-        whole = np.pad(picture, ((0, short_y), (0, short_x), (0, 0)), mode="symmetric")
-    top = rng.integers(whole.shape[0] - size[0] + 1)
-    left = rng.integers(whole.shape[1] - size[1] + 1)
-    return whole[top : top + size[0], left : left + size[1]]
+    top = int(rng.integers(picture.shape[0] + short_y - size[0] + 1))
+    left = int(rng.integers(picture.shape[1] + short_x - size[1] + 1))
+
+    def cut() -> Pixels:
+        whole: Pixels = picture
+        if short_y or short_x:
+            whole = np.pad(picture, ((0, short_y), (0, short_x), (0, 0)), mode="symmetric")
+        return whole[top : top + size[0], left : left + size[1]]
+
+    return cut
 
 
-def _rotated(picture: Picture, size: int, augmentation: Augmentation, rng: np.random.Generator) -> Tensor:
+def _rotated(picture: Picture, size: int, augmentation: Augmentation, rng: np.random.Generator) -> Callable[[], Pixels]:
     """A random part, rotated and zoomed by cubic interpolation; (size, size, C) float32 in stored values."""
     angle = math.radians(augmentation.rotation) * rng.uniform(-1, 1)
     zoom = math.exp(rng.uniform(*np.log(augmentation.zoom)))
     reach = (abs(math.cos(angle)) + abs(math.sin(angle))) / zoom
     outer = math.ceil(size * reach) + 4
-    window = _window(picture, (outer, outer), rng).astype(np.float32)
-    c, s = math.cos(angle) / zoom * size / outer, math.sin(angle) / zoom * size / outer
-    theta = torch.tensor([[[c, -s, 0.0], [s, c, 0.0]]], dtype=torch.float32)
-    grid = F.affine_grid(theta, [1, window.shape[2], size, size], align_corners=False)
-    planes = torch.from_numpy(window).permute(2, 0, 1)[None]
-    return F.grid_sample(planes, grid, mode="bicubic", padding_mode="reflection", align_corners=False)[0].permute(
-        1, 2, 0
-    )
+    window = _window(picture, (outer, outer), rng)
+
+    def cut() -> Pixels:
+        c, s = math.cos(angle) / zoom * size / outer, math.sin(angle) / zoom * size / outer
+        theta = torch.tensor([[[c, -s, 0.0], [s, c, 0.0]]], dtype=torch.float32)
+        planes = torch.from_numpy(window().astype(np.float32)).permute(2, 0, 1)[None]
+        grid = F.affine_grid(theta, [1, planes.shape[1], size, size], align_corners=False)
+        turned = F.grid_sample(planes, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
+        return turned[0].permute(1, 2, 0).numpy()
+
+    return cut
 
 
-def _oriented(crop: npt.NDArray[Any], orientations: str, rng: np.random.Generator) -> npt.NDArray[Any]:
-    if orientations == "square":
-        crop = np.rot90(crop, int(rng.integers(4)))
-    elif orientations == "flips" and rng.integers(2):
-        crop = crop[::-1]
-    return crop[:, ::-1] if rng.integers(2) else crop
+def _oriented(cut: Callable[[], Pixels], orientations: str, rng: np.random.Generator) -> Callable[[], Pixels]:
+    """What ``cut`` gives, in a random one of the orientations."""
+    turns = int(rng.integers(4)) if orientations == "square" else 0
+    upside_down = orientations == "flips" and bool(rng.integers(2))
+    mirrored = bool(rng.integers(2))
+
+    def turned() -> Pixels:
+        crop = np.rot90(cut(), turns)
+        crop = crop[::-1] if upside_down else crop
+        return crop[:, ::-1] if mirrored else crop
+
+    return turned
+
+
+def _drawn(picture: Picture, size: Size, augmentation: Augmentation, rng: np.random.Generator) -> Callable[[], Pixels]:
+    """A random crop of ``picture``. All that is random is drawn here; what is returned does the work on the pixels."""
+    if augmentation.framing[1]:
+        framing, position = rng.uniform(*augmentation.framing), (rng.random(), rng.random())
+        cut: Callable[[], Pixels] = partial(shrunk, picture, size, framing, position)
+    elif augmentation.share and rng.random() < augmentation.share:
+        cut = _rotated(picture, size[0], augmentation, rng)
+    else:
+        cut = _window(picture, size, rng)
+    return _oriented(cut, augmentation.orientations, rng)
 
 
 def random_crops(
@@ -182,9 +212,13 @@ def numbered_crops(
     count: int,
     rng: np.random.Generator,
     augmentation: Augmentation = Augmentation(),
+    rows: slice = slice(None),
 ) -> tuple[Tensor, list[int]]:
-    """:func:`random_crops` and the number of the picture that each was cut from, to look up its label."""
-    crops: list[npt.NDArray[Any]] = []
+    """:func:`random_crops` and the number of the picture that each was cut from, to look up its label.
+
+    Of the ``count`` crops only those of ``rows`` are cut, and they are the same whatever the others are.
+    """
+    cuts: list[Callable[[], Pixels]] = []
     numbers: list[int] = []
     wanted = (size, size) if isinstance(size, int) else size
     oblong = wanted[0] != wanted[1]
@@ -199,19 +233,15 @@ def numbered_crops(
         # Where a picture has become smaller than the crop, reflection would teach symmetric pictures: the next finer.
         while level > 0 and not _holds(pyramid[level][number], wanted):
             level -= 1
-        picture = pyramid[level][number]
-        crop: npt.NDArray[Any]
-        if augmentation.framing[1]:
-            crop = shrunk(picture, wanted, rng.uniform(*augmentation.framing), (rng.random(), rng.random()))
-        elif augmentation.share and rng.random() < augmentation.share:
-            crop = _rotated(picture, wanted[0], augmentation, rng).numpy()
-        else:
-            crop = _window(picture, wanted, rng)
-        crops.append(_oriented(crop, augmentation.orientations, rng))
-    stacked: npt.NDArray[Any] = np.ascontiguousarray(np.stack(crops).transpose(0, 3, 1, 2))
+        cuts.append(_drawn(pyramid[level][number], wanted, augmentation, rng))
+    crops = [cut() for cut in cuts[rows]]
+    first = pyramid[0][0]
+    stacked = np.stack(crops) if crops else np.empty((0, *wanted, first.shape[2]), first.dtype)
+    stacked = np.ascontiguousarray(stacked.transpose(0, 3, 1, 2))
     if augmentation.share:
         stacked = stacked.astype(np.float32, copy=False)
-    return torch.from_numpy(stacked.astype(np.int32) if stacked.dtype == np.uint16 else stacked), numbers
+    stored = torch.from_numpy(stacked.astype(np.int32) if stacked.dtype == np.uint16 else stacked)
+    return stored, numbers[rows]
 
 
 def center_crops(pictures: Sequence[Picture], size: int, scale: float, framing: float = 0.0) -> Tensor:

@@ -1,14 +1,15 @@
 """Training a noise-conditional network: priors by score matching at all noise levels, and, with another
 :class:`Task`, classifiers (``invsolve.training.classifier``).
 
-Crops, noise levels and noise are drawn from (seed, step), so a resumed run repeats an unbroken one.
+Crops, noise levels and noise are drawn from (seed, step), so a resumed run repeats an unbroken one, and one in several
+processes (``invsolve.training.distributed``) or in parts (:class:`Execution`) one that takes each batch at once.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from invsolve.colours import from_rgb
 from invsolve.errors import SolveError
+from invsolve.models.dropout import part_of_batch
 from invsolve.models.network import EDMDenoiser
 from invsolve.models.precision import autocast
 from invsolve.training.checkpoint import (
@@ -32,7 +34,17 @@ from invsolve.training.checkpoint import (
     remove_checkpoint,
     start,
 )
+from invsolve.training.compilation import compiled
 from invsolve.training.crops import check_shrinkable, crop_size, halve, numbered_crops, unit_scale
+from invsolve.training.distributed import (
+    ALONE,
+    Processes,
+    add_up_gradients,
+    agreed,
+    check_alike,
+    shares,
+    together,
+)
 from invsolve.training.interrupt import deferred_interrupt
 from invsolve.training.loss import DENOISING, Batch, M, Task, stratified_sigma
 from invsolve.training.objectives import draw_directions
@@ -49,6 +61,17 @@ class TrainingInfo(NamedTuple):
     images_per_second: float
     seconds: float
     remaining: float  # estimated seconds to the end
+
+
+class Execution(NamedTuple):
+    """How a run is carried out. What it computes stays the same, up to rounding."""
+
+    processes: Processes = ALONE
+    accumulate: int = 1  # parts, one after the other, of each process's share of a batch: takes less memory
+    compile: bool = False  # by torch.compile, where that can be had
+
+
+AT_ONCE = Execution()
 
 
 class Seen(NamedTuple):
@@ -104,31 +127,35 @@ def batch_at(
     config: TrainingConfig,
     pyramid: Sequence[Sequence[Picture]],
     labels: Sequence[int] | None = None,
+    processes: Processes = ALONE,
 ) -> Batch:
-    """Crops in stored values, noise levels and noise of one step, all from (seed, step)."""
+    """Crops in stored values, noise levels and noise of one step, all from (seed, step); this process's rows of them."""
     rng = np.random.default_rng([config.seed, step])
     height, width = crop_size(crop, config.augmentation, rng, pyramid[0])
     count = max(1, config.batch * config.crop**2 // (height * width))
-    crops, numbers = numbered_crops(pyramid, config.scale_odds, (height, width), count, rng, config.augmentation)
+    rows = shares(count, processes.size)[processes.rank]
+    crops, numbers = numbered_crops(pyramid, config.scale_odds, (height, width), count, rng, config.augmentation, rows)
     generator = torch.Generator().manual_seed(_torch_seed(config, step))
     sigma = stratified_sigma(count, config.density, generator)
-    z = torch.randn(crops.shape, generator=generator)
+    z = torch.randn((count, *crops.shape[1:]), generator=generator)
     directions = draw_directions(z, 0 if config.objective == "dsm" else 1, "rademacher", generator)
-    known = torch.tensor([0 if labels is None else int(labels[n]) for n in numbers])
-    return Batch(crops, sigma, z, known, directions)
+    known = torch.tensor([0 if labels is None else int(labels[n]) for n in numbers], dtype=torch.int64)
+    return Batch(crops, sigma[rows], z[rows], known, directions[:, rows], rows.start, count)
 
 
 def _torch_seed(config: TrainingConfig, step: int) -> int:
     return config.seed * 2**32 + step
 
 
-def prefetched(prepare: Callable[[int], Batch], first: int) -> Generator[Batch]:
-    """The batches of step ``first`` and all later ones, each made by a thread while the one before is in use."""
-    with ThreadPoolExecutor(1) as pool:
-        upcoming = pool.submit(prepare, first)
-        for step in itertools.count(first + 1):
-            batch = upcoming.result()
-            upcoming = pool.submit(prepare, step)
+def prefetched(prepare: Callable[[int], Batch], first: int, ahead: int = 1) -> Generator[Batch]:
+    """The batches of step ``first`` and all later ones, made by ``ahead`` threads while those before are in use."""
+    with ThreadPoolExecutor(ahead) as pool:
+        upcoming = deque(pool.submit(prepare, first + k) for k in range(ahead))
+        step = first + ahead
+        while True:
+            batch = upcoming.popleft().result()
+            upcoming.append(pool.submit(prepare, step))
+            step += 1
             yield batch
 
 
@@ -137,19 +164,38 @@ def in_prior_units(batch: Batch, scale: float, config: TrainingConfig) -> Batch:
     return batch._replace(x0=from_rgb(batch.x0.float() / scale, config.colours))
 
 
-def gradient(task: Task[M], model: M, batch: Batch, config: TrainingConfig, step: int) -> float:
+def local_loss(task: Task[M], model: M, batch: Batch, config: TrainingConfig, step: int, parts: int = 1) -> Tensor:
+    """What ``batch`` contributes to the loss of its step, (); leaves what it contributes to the gradient on the model.
+
+    In ``parts``, one after the other. The loss of a step is a mean over rows, so each counts by how many it has.
+    """
+    model.zero_grad(set_to_none=True)
+    total = torch.zeros((), device=batch.x0.device)
+    for rows in shares(len(batch.x0), parts):
+        if rows.start == rows.stop:
+            continue
+        part = batch.rows(rows)
+        torch.manual_seed(_torch_seed(config, step))  # dropout's, so that a resumed run repeats it too
+        with autocast(batch.x0.device), part_of_batch(part.first, part.whole or len(part.x0)):
+            loss = task.loss(model, part, config) * part.share
+        loss.backward()
+        total += loss.detach()
+    return total
+
+
+def gradient(
+    task: Task[M], model: M, batch: Batch, config: TrainingConfig, step: int, execution: Execution = AT_ONCE
+) -> float:
     """The loss of a step's batch; leaves its gradient, clipped to norm 1, on the model's parameters.
 
     Raises
     ------
     SolveError : loss or gradient is NaN or infinite.
     """
-    model.zero_grad(set_to_none=True)
-    torch.manual_seed(_torch_seed(config, step))  # dropout's, so that a resumed run repeats it too
-    with autocast(batch.x0.device):
-        loss = task.loss(model, batch, config)
-    loss.backward()
-    value = float(loss.detach())
+    processes = execution.processes
+    loss = together(lambda: local_loss(task, model, batch, config, step, execution.accumulate), processes)
+    add_up_gradients(loss, model.parameters(), processes)
+    value = float(loss)
     steepness = float(nn.utils.clip_grad_norm_(model.parameters(), 1.0))
     if not (math.isfinite(value) and math.isfinite(steepness)):
         raise SolveError(
@@ -206,8 +252,10 @@ def fit(
     time_limit: float | None = None,
     checkpoint_every: float = 120.0,
     resume: bool = True,
+    execution: Execution = AT_ONCE,
     on_step: Callable[[TrainingInfo], None] | None = None,
     on_interrupt: Callable[[], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> TrainingState[M]:
     """Train until ``config.steps`` or ``time_limit`` seconds, whichever comes first; resumes from ``folder``.
 
@@ -216,40 +264,58 @@ def fit(
     cannot. ``labels`` (N,) are the pictures' class numbers, for tasks that have any; ``initial`` the weights (a state
     dict) that a new run starts from instead of random ones. Without ``resume`` an old checkpoint is removed.
 
+    With an ``execution`` in several processes each of them calls this, inside ``distributed.joined`` and with the same
+    arguments; the first writes the checkpoints, which one process or any number of them can resume.
+
     The first Ctrl-C calls ``on_interrupt`` (inside a signal handler), lets the step in hand finish, saves a checkpoint and
-    raises KeyboardInterrupt; a second one does not wait for the step.
+    raises KeyboardInterrupt, in every process; a second one does not wait for the step. ``on_note`` is told in a line where
+    the execution is not the one asked for.
 
     Raises
     ------
-    SolveError : the loss became NaN or infinite; the last checkpoint is kept.
-    InputError : the folder's checkpoint is damaged or another run's; a picture does not fit the configuration.
+    SolveError : the loss became NaN or infinite, or another process ended; the last checkpoint is kept.
+    InputError : the folder's checkpoint is damaged or another run's; a picture does not fit the configuration; the
+        processes see different data or checkpoints.
     """
+    processes, began = execution.processes, time.monotonic()
     scale, pyramid = unit_scale(pictures), _pyramid(pictures, config)
-    state = _begun(task, config, folder, device, initial, resume)
+    state = together(lambda: _begun(task, config, folder, device, initial, resume, processes), processes)
+    check_alike(state.step, len(pictures), state.model, processes)
     state.model.train()
-    first, began = state, time.monotonic()
-    done, seen = share_done(state, config, time_limit), Seen(float("nan"), 0)
-    at_start = done
 
     def prepare(step: int) -> Batch:
-        return batch_at(step, crop_at(step, config), config, pyramid, labels)
+        batch = batch_at(step, crop_at(step, config), config, pyramid, labels, processes)
+        return batch.pinned() if device.type == "cuda" else batch
 
+    def placed(batch: Batch) -> Batch:
+        return in_prior_units(batch.to(device), scale, config)
+
+    if execution.compile:
+        complaint = compiled(task, state.model, placed(prepare(state.step)), config)
+        if complaint and on_note is not None:
+            on_note(f"not compiled: {complaint}")
+    first, asked = state, False
+    done, seen = share_done(state, config, time_limit), Seen(float("nan"), 0)
+    at_start = done
     with (
         deferred_interrupt(on_interrupt) as interrupted,
-        closing(prefetched(prepare, state.step)) as batches,
+        closing(prefetched(prepare, state.step, ahead=4 if device.type == "cuda" else 1)) as batches,
         Checkpoints[M](folder, config, state.seconds, checkpoint_every) as checkpoints,
     ):
-        while done < 1 and not interrupted():
-            batch = in_prior_units(next(batches).to(device), scale, config)
-            loss = gradient(task, state.model, batch, config, state.step)
+        while done < 1 and not asked:
+            batch = placed(next(batches))
+            loss = gradient(task, state.model, batch, config, state.step, execution)
             checkpoints.withhold()
             state = updated(state, rate_at(state.step, done, config), config)
             state = state._replace(seconds=first.seconds + time.monotonic() - began)
-            checkpoints.offer(state)
-            done, seen = share_done(state, config, time_limit), seen.after(loss, len(batch.x0))
+            if processes.rank == 0:
+                checkpoints.offer(state)
+            asked, seconds = agreed(interrupted(), state.seconds, processes)
+            state = state._replace(seconds=seconds)
+            done, seen = share_done(state, config, time_limit), seen.after(loss, batch.whole or len(batch.x0))
             if on_step is not None:
                 on_step(seen.info(state, config, state.seconds - first.seconds, done, at_start))
-    if interrupted():
+    if asked or interrupted():  # the latter while the checkpoint was written
         raise KeyboardInterrupt
     return state
 
@@ -272,11 +338,13 @@ def _begun(
     device: torch.device,
     initial: Mapping[str, Tensor] | None,
     resume: bool,
+    processes: Processes,
 ) -> TrainingState[M]:
     """Where the folder's checkpoint left off, or the start."""
     if resume and has_checkpoint(folder):
         return load_checkpoint(folder, config, device, task)
-    remove_checkpoint(folder)  # so that one that is there is always this run's
+    if processes.rank == 0:
+        remove_checkpoint(folder)  # so that one that is there is always this run's
     return start(task, config, device, initial)
 
 

@@ -131,16 +131,38 @@ def sliced_loss(
 
 
 class Batch(NamedTuple):
-    """One step's data, in the prior's units."""
+    """One step's data, in the prior's units, or some rows of it."""
 
     x0: Tensor  # (B, C, H, W)
     sigma: Tensor  # (B,)
     z: Tensor  # standard normal noise shaped as x0
     labels: Tensor  # (B,) int64, zeros where the pictures have none
     directions: Tensor  # (M, B, C, H, W) random signs, M = 0 unless the objective is sliced
+    first: int = 0  # number of the first row in the step's data
+    whole: int | None = None  # rows of the step's data; None where these are all
+
+    @property
+    def share(self) -> float:
+        """How much of the step's data this is."""
+        return 1.0 if self.whole is None else len(self.x0) / self.whole
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(*(t.to(device) for t in self))
+        return self.mapped(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> Batch:
+        """In memory that a GPU reads by itself, while the processor goes on."""
+        return self.mapped(lambda tensor: tensor.pin_memory())
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        tensors = (self.x0, self.sigma, self.z, self.labels, self.directions)
+        x0, sigma, z, labels, directions = map(change, tensors)
+        return Batch(x0, sigma, z, labels, directions, self.first, self.whole)
+
+    def rows(self, rows: slice) -> Batch:
+        """Some of the rows; ``rows`` has a start and a stop."""
+        x0, sigma, z, labels = (tensor[rows] for tensor in (self.x0, self.sigma, self.z, self.labels))
+        whole = len(self.x0) if self.whole is None else self.whole
+        return Batch(x0, sigma, z, labels, self.directions[:, rows], self.first + rows.start, whole)
 
 
 M = TypeVar("M", bound=nn.Module)

@@ -147,6 +147,23 @@ PRESETS: dict[str, TrainingConfig] = {
         crop=64,
         crop_late=64,
     ),
+    # 60 million parameters, for a GPU or several. Lower rates than those of small networks; nobody has tuned them.
+    "large": replace(
+        ONE_SIZE,
+        network=NetworkConfig(
+            widths=(128, 256, 384, 512),
+            encoder_blocks=(2, 3, 3, 6),
+            decoder_blocks=(2, 3, 3),
+            attention_from=2,
+        ),
+        density=SigmaDensity(low=0.002, high=80.0, lower_share=0.8),
+        steps=200_000,
+        batch=256,
+        crop=64,
+        crop_late=64,
+        learning_rate=5e-4,
+        muon_rate=1e-3,
+    ),
     # Whole scenes, shrunk, in coordinates where colour is decided with the luma in sight: what colorization works on.
     # Up to noise 10, which drowns any colour, the luma is all but clean: its denoising needs little of the network.
     "thumbnails": replace(
