@@ -9,7 +9,7 @@ from invsolve.forward_models.coil_sensitivities import sensitivities_from_centre
 from invsolve.forward_models.conjugate_gradient import conjugate_gradient
 from invsolve.forward_models.diagonal import Diagonal
 from invsolve.forward_models.downsample import Downsample
-from invsolve.forward_models.forward_model import ForwardModel, GaussianNoise, NoiseModel
+from invsolve.forward_models.forward_model import ForwardModel, GaussianNoise, MatchedNoise, NoiseModel
 from invsolve.forward_models.fourier import Fourier, low_frequencies
 from invsolve.forward_models.geometry import Geometry, even_angles, even_subset
 from invsolve.forward_models.grayscale import Grayscale
@@ -17,6 +17,7 @@ from invsolve.forward_models.hadamard import Hadamard, random_hadamard
 from invsolve.forward_models.identity import Identity
 from invsolve.forward_models.impulse_noise import SaltAndPepperNoise
 from invsolve.forward_models.jpeg import Jpeg
+from invsolve.forward_models.jpeg_coefficients import JpegCoefficients
 from invsolve.forward_models.kspace_masks import calibration_centre, equispaced_mask, poisson_disc_mask, random_mask
 from invsolve.forward_models.laplace import LaplaceNoise
 from invsolve.forward_models.mask import Mask
@@ -62,9 +63,11 @@ __all__ = [
     "Hadamard",
     "Identity",
     "Jpeg",
+    "JpegCoefficients",
     "LaplaceNoise",
     "LinearOperator",
     "Mask",
+    "MatchedNoise",
     "Mri",
     "NoiseConditionalClassifier",
     "NoiseModel",
