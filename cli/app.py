@@ -21,6 +21,7 @@ from invsolve.cli.console import (
 )
 from invsolve.cli.ct import ct
 from invsolve.cli.deblur import deblur
+from invsolve.cli.dejpeg import dejpeg
 from invsolve.cli.demo import demo
 from invsolve.cli.denoise import denoise
 from invsolve.cli.generate import generate
@@ -91,6 +92,7 @@ app.command(epilog=EXIT_CODES)(colorize)
 app.command(epilog=EXIT_CODES)(superres)
 app.command(epilog=EXIT_CODES)(deblur)
 app.command(epilog=EXIT_CODES)(denoise)
+app.command(epilog=EXIT_CODES)(dejpeg)
 app.command(epilog=EXIT_CODES)(ct)
 app.command(epilog=EXIT_CODES)(mri)
 app.add_typer(simulate, name="simulate", epilog=EXIT_CODES)

@@ -62,6 +62,7 @@ class JpegCoefficients(LinearOperator):
             raise InputError(
                 f"JPEG of {tuple(input_shape)} in units of {self.unit}", hint="pad the picture to whole units"
             )
+        self.rgb = rgb
         mix = torch.eye(channels, dtype=torch.float64) if rgb or channels == 1 else ycbcr(steps.double())
         self.matrix = torch.cat(
             [
@@ -71,6 +72,7 @@ class JpegCoefficients(LinearOperator):
         )
         """(m, C * unit's pixels), float64."""
         super().__init__(input_shape, (height // self.unit[0], width // self.unit[1], len(self.matrix)))
+        self._steps = [steps[d].double().tile(v, h) for d, (h, v) in enumerate(self.sampling)]
         self._shifts = [0.0 if not rgb and d else 128.0 * BLOCK / float(steps[d, 0, 0]) for d in range(channels)]
         self._eigenvalues, self._vectors = torch.linalg.eigh(self.matrix @ self.matrix.T)
 
@@ -81,6 +83,11 @@ class JpegCoefficients(LinearOperator):
         for part, shift in zip(parts, self._shifts, strict=True):
             part[::BLOCK, ::BLOCK] = shift
         return torch.cat([part.flatten() for part in parts])
+
+    @property
+    def level(self) -> Tensor:
+        """One grey level in steps, (m,): how far rounding a picture to 8 bits takes its coefficients, hardly ever further."""
+        return torch.cat([1 / steps.flatten() for steps in self._steps]).float()
 
     def arrange(self, coefficients: Sequence[Tensor]) -> Tensor:
         """A file's numbers, (rows, columns, 8, 8) of each component, as y (1, rows, columns, m), the offset added."""
