@@ -28,7 +28,7 @@ from invsolve.tasks.task import Progress, Task
 SIGMA_START = 0.25
 """First noise level on the decoded picture: above what strong compression gets wrong."""
 
-BASELINE_SHARE = 0.25
+BASELINE_SHARE = 0.6
 """Noise that non-local means are told, over the rms error of rounding luma's slowest waves (docs/lab/restoration.md)."""
 
 SLOW = 3
