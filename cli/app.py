@@ -32,6 +32,7 @@ from invsolve.cli.models import models
 from invsolve.cli.mri import mri
 from invsolve.cli.sample import sample
 from invsolve.cli.simulate import simulate
+from invsolve.cli.stroke import stroke
 from invsolve.cli.superres import superres
 from invsolve.cli.train import train
 from invsolve.cli.verify import verify
@@ -98,6 +99,7 @@ app.command(epilog=EXIT_CODES)(mri)
 app.add_typer(simulate, name="simulate", epilog=EXIT_CODES)
 app.command(epilog=EXIT_CODES)(sample)
 app.command(epilog=EXIT_CODES)(generate)
+app.command(epilog=EXIT_CODES)(stroke)
 app.command(epilog=EXIT_CODES)(likelihood)
 app.command(epilog=EXIT_CODES)(interpolate)
 app.command(epilog=EXIT_CODES)(train)

@@ -315,5 +315,34 @@ def simulate_dejpeg(
     say(f"now: invsolve dejpeg {path} --truth {picture}")
 
 
+@simulate.command("stroke")
+def simulate_stroke(
+    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="PNG or JPEG.")],
+    colours: Annotated[int, typer.Option(min=2, max=256, help="Of the palette.")] = 6,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File (.png) or folder; default beside the picture.")
+    ] = None,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Make a picture look painted: broad strokes by a median filter, and few colours.
+
+    Example: invsolve simulate stroke photo.png -o painting.png
+    """
+    Verbosity.level = -1 if quiet else 0
+    photo = read_photo(picture)
+    name = f"{picture.stem}.painting.png"
+    path = picture.with_name(name) if output is None else named_output(output, name, (".png",))
+    check_writable([path], force=force)
+    with clean_stdout():
+        from invsolve.tasks.stroke import painted
+
+        facts = provenance(task="simulate stroke", input=str(picture), colours=colours)
+        data = encode_picture(painted(photo.pixels, colours), path, facts, photo.icc_profile)
+    write_files({path: data})
+    say(f"wrote {path}: {colours} colours")
+    say(f"now: invsolve stroke {path}")
+
+
 def _folder(output: Path | None, picture: Path) -> Path:
     return picture.parent if output is None else output
