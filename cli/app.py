@@ -24,6 +24,7 @@ from invsolve.cli.deblur import deblur
 from invsolve.cli.dejpeg import dejpeg
 from invsolve.cli.demo import demo
 from invsolve.cli.denoise import denoise
+from invsolve.cli.describe import describe
 from invsolve.cli.generate import generate
 from invsolve.cli.inpaint import inpaint
 from invsolve.cli.interpolate import interpolate
@@ -99,6 +100,7 @@ app.command(epilog=EXIT_CODES)(mri)
 app.add_typer(simulate, name="simulate", epilog=EXIT_CODES)
 app.command(epilog=EXIT_CODES)(sample)
 app.command(epilog=EXIT_CODES)(generate)
+app.command(epilog=EXIT_CODES)(describe)
 app.command(epilog=EXIT_CODES)(stroke)
 app.command(epilog=EXIT_CODES)(likelihood)
 app.command(epilog=EXIT_CODES)(interpolate)

@@ -63,7 +63,9 @@ def dejpeg(
     """
     common.set_verbosity()
     if sampling is not None and quality is None:
-        raise UsageError("--sampling without --quality", hint="a JPEG says itself how it was stored; leave --sampling out")
+        raise UsageError(
+            "--sampling without --quality", hint="a JPEG says itself how it was stored; leave --sampling out"
+        )
     photo = read_photo(picture)
     reference = read_truth(common.truth, photo.pixels.shape, "picture before compression", "give the same picture")
     run_pictures("dejpeg", picture, photo, common, reference, lambda: dejpeg_job(picture, photo, quality, sampling))

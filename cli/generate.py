@@ -72,8 +72,7 @@ def generate(
     """  # fmt: skip
     Verbosity.level = -1 if quiet else verbose
     given = parse_size(size)
-    name = "".join(c if c.isalnum() else "-" for c in label[:LONGEST_NAME])
-    paths = grid_paths(output, f"generate.{name}.png", samples)
+    paths = grid_paths(output, f"generate.{file_name(label)}.png", samples)
     check_writable(paths, force=force)
     with clean_stdout():
         from invsolve.pretrained.loading import load_classifier, load_prior
@@ -97,6 +96,11 @@ def generate(
         )  # fmt: skip
     if as_json:
         sys.stdout.write(json.dumps(facts) + "\n")
+
+
+def file_name(label: str) -> str:
+    """A class or a sentence as part of a file's name."""
+    return "".join(c if c.isalnum() else "-" for c in label[:LONGEST_NAME])
 
 
 def default_classifier(model: str) -> str:

@@ -30,7 +30,8 @@ from invsolve.cli.superres import Factor, Kernel, Reduction
 from invsolve.errors import InputError, UsageError
 
 simulate = typer.Typer(
-    no_args_is_help=True, help="Make a measurement from a picture: ct, inpaint, colorize, superres, deblur, denoise, dejpeg or stroke."
+    no_args_is_help=True,
+    help="Make a measurement from a picture: ct, inpaint, colorize, superres, deblur, denoise, dejpeg or stroke.",
 )
 
 Folder = Annotated[

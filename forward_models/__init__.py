@@ -41,6 +41,7 @@ from invsolve.forward_models.quantization import Quantization
 from invsolve.forward_models.quantization_noise import QuantizationNoise
 from invsolve.forward_models.region_means import RegionMeans
 from invsolve.forward_models.saturation import Saturation
+from invsolve.forward_models.text import TextSimilarity
 from invsolve.forward_models.transmission import TransmissionNoise
 
 __all__ = [
@@ -85,6 +86,7 @@ __all__ = [
     "SparseProjector",
     "Stack",
     "Sum",
+    "TextSimilarity",
     "TransmissionNoise",
     "calibration_centre",
     "conjugate_gradient",

@@ -45,18 +45,26 @@ class JpegCoefficients(LinearOperator):
         *,
         rgb: bool = False,
     ) -> None:
-        if len(input_shape) != 3 or input_shape[0] not in (1, 3) or tuple(steps.shape) != (input_shape[0], BLOCK, BLOCK):
+        if (
+            len(input_shape) != 3
+            or input_shape[0] not in (1, 3)
+            or tuple(steps.shape) != (input_shape[0], BLOCK, BLOCK)
+        ):
             raise InputError(
                 f"JPEG of {tuple(input_shape)} with steps {tuple(steps.shape)}",
                 hint="wanted (1 or 3, height, width) and steps (channels, 8, 8)",
             )
         if not bool((steps > 0).all()):
-            raise InputError("quantization steps that are not positive", hint="wanted 1 to 255 for pixels from 0 to 255")
+            raise InputError(
+                "quantization steps that are not positive", hint="wanted 1 to 255 for pixels from 0 to 255"
+            )
         channels, height, width = input_shape
         self.sampling = tuple(sampling or ((1, 1),) * channels)
         across, down = (max(pair[axis] for pair in self.sampling) for axis in (0, 1))
         if len(self.sampling) != channels or any(across % h or down % v for h, v in self.sampling):
-            raise InputError(f"sampling {self.sampling}", hint="wanted factors that divide the largest, for each channel")
+            raise InputError(
+                f"sampling {self.sampling}", hint="wanted factors that divide the largest, for each channel"
+            )
         self.unit = (BLOCK * down, BLOCK * across)
         if height % self.unit[0] or width % self.unit[1]:
             raise InputError(

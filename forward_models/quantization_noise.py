@@ -76,7 +76,9 @@ class QuantizationNoise:
         """The Gaussian that gives N(``clean``, ``variance``) the moments it has cut off at the cell's ends."""
         v = variance.double().clamp(min=(SHARPEST * self.step) ** 2)
         slope, bend = self._slopes(clean, y, v.sqrt())
-        share = -bend * v  # of the variance that the cell takes away; rounding errors far outside would make it any number
+        share = (
+            -bend * v
+        )  # of the variance that the cell takes away; rounding errors far outside would make it any number
         share = share.clamp(max=1 - 1e-9)
         told = share > LEAST_SHARE
         share = torch.where(told, share, 1.0)

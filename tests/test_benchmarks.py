@@ -559,3 +559,20 @@ def test_noises(capsys: pytest.CaptureFixture[str]) -> None:
     for _, sampled, quadratic in rows:
         assert float(sampled.split(" / ")[0]) < 0.3
         assert 0.05 < float(quadratic.split(" / ")[0]) < 0.2
+
+
+def test_stroke(small_prior: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torchmetrics")
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for k in range(6):
+        values = np.random.default_rng(k).integers(0, 256, (32, 32, 3), np.uint8)
+        Image.fromarray(values).save(folder / f"{k}.png")
+    options = ["--pictures", "2", "--real", "4", "--strengths", "0.1", "0.9", "--steps", "2"]
+    files = ["--json", str(tmp_path / "rows.json"), "--show", str(tmp_path / "sheet.png")]
+    script("stroke").main(["--model", str(small_prior), "--data", str(folder), *options, *files])
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert list(rows) == ["pictures", "paintings", "strength 0.1", "strength 0.9"]
+    assert rows["paintings"]["distance"] == 0 < rows["strength 0.1"]["distance"] < rows["strength 0.9"]["distance"]
+    assert rows["strength 0.1"]["sigma"] < rows["strength 0.9"]["sigma"]
+    assert Image.open(tmp_path / "sheet.png").size == (2 * 4 * 34, 2 * 2 * 34)

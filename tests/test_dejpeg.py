@@ -45,7 +45,9 @@ def noisy(photo: np.ndarray) -> np.ndarray:
 # -- reading ------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", [{}, {"progressive": True}, {"optimize": True}, {"restart_marker_blocks": 2}], ids=str)
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
-def test_coefficients_are_those_that_libjpeg_decodes(kind: dict[str, object], subsampling: int, photo: np.ndarray) -> None:
+def test_coefficients_are_those_that_libjpeg_decodes(
+    kind: dict[str, object], subsampling: int, photo: np.ndarray
+) -> None:
     for quality in (5, 60, 98):
         data = file_of(noisy(photo), quality=quality, subsampling=subsampling, **kind)
         file = read_jpeg(data)

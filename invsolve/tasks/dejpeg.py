@@ -165,7 +165,9 @@ def compressed(pixels: Pixels, quality: int, sampling: str = "4:2:0", **metadata
     """
     names = ("4:4:4", "4:2:2", "4:2:0")
     if not 1 <= quality <= 100 or sampling not in names:
-        raise UsageError(f"quality {quality}, sampling {sampling}", hint=f"wanted 1 to 100, and one of {', '.join(names)}")
+        raise UsageError(
+            f"quality {quality}, sampling {sampling}", hint=f"wanted 1 to 100, and one of {', '.join(names)}"
+        )
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=names.index(sampling), **metadata)
     return buffer.getvalue()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import ceil
 from typing import NoReturn
 
 import numpy as np
@@ -17,9 +18,7 @@ import numpy.typing as npt
 from invsolve.errors import InputError
 from invsolve.tasks.jpeg_entropy import Codes, Plane, Scan, ScanError, code_table, decode_scan
 
-ZIGZAG = tuple(
-    sorted(range(64), key=lambda n: (n // 8 + n % 8, (n // 8 if (n // 8 + n % 8) % 2 else n % 8)))
-)
+ZIGZAG = tuple(sorted(range(64), key=lambda n: (n // 8 + n % 8, (n // 8 if (n // 8 + n % 8) % 2 else n % 8))))
 """Place in the block, row by row, of every coefficient in the order of the file (figure A.6)."""
 
 OTHER_FRAMES = {
@@ -201,9 +200,9 @@ def _take_frame(reading: _Reading, body: bytes, progressive: bool, name: str) ->
         _refuse(f"{name} has components of sizes {[*sampling.values()]}", f"unusual sampling; {AS_PIXELS}")
     reading.size, reading.progressive = (width, height), progressive
     reading.table_of = {part[0]: part[2] for part in parts}
-    units = (-(-width // (8 * widest)), -(-height // (8 * tallest)))
+    units = (ceil(width / (8 * widest)), ceil(height / (8 * tallest)))
     for number, (h, v) in sampling.items():
-        own = (-(-(-(-width * h // widest)) // 8), -(-(-(-height * v // tallest)) // 8))
+        own = (ceil(ceil(width * h / widest) / 8), ceil(ceil(height * v / tallest) / 8))
         reading.planes[number] = Plane((h, v), (units[0] * h, units[1] * v), own)
 
 
@@ -224,7 +223,10 @@ def _take_scan(reading: _Reading, body: bytes, data: bytes, start: int) -> None:
     decode_scan(
         parts,
         Scan(
-            [(reading.planes[number], reading.codes.get((0, dc)), reading.codes.get((1, ac))) for number, dc, ac in members],
+            [
+                (reading.planes[number], reading.codes.get((0, dc)), reading.codes.get((1, ac)))
+                for number, dc, ac in members
+            ],
             reading.restart,
             first,
             last,
