@@ -74,13 +74,14 @@ def dejpeg(
 def dejpeg_job(picture: Path, photo: Photo, quality: int | None, sampling: Sampling | None) -> PictureJob:
     """The task, and what was asked for."""
     from invsolve.tasks import dejpeg as jpeg
+    from invsolve.tasks.jpeg_file import read_jpeg
 
     if quality is None:
         data = picture.read_bytes()
-        file, (_, orientation) = jpeg.read_jpeg(data, str(picture)), jpeg.decode(data)
+        file, (_, orientation) = read_jpeg(data, str(picture)), jpeg.decode(data)
     else:
         data = jpeg.compressed(photo.pixels, quality, (sampling or Sampling.quarter).value)
-        file, orientation = jpeg.read_jpeg(data), 0
+        file, orientation = read_jpeg(data), 0
         change = jpeg.recompression_error(photo.pixels, data)
         if change > MOST_CHANGE:
             say(

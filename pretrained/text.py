@@ -182,15 +182,18 @@ def _normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if not path.is_file():
         return MEAN, STD
     said = read_json(path, "text model's preprocessor_config.json", ModelError)
-    found = [
-        said.get(key, default) if isinstance(said, dict) else None
-        for key, default in (("image_mean", MEAN), ("image_std", STD))
-    ]
-    for values in found:
-        if not (
-            isinstance(values, list | tuple) and len(values) == 3 and all(isinstance(v, int | float) for v in values)
-        ):
-            raise ModelError(
-                f"{path} gives no three numbers for image_mean and image_std", hint="copy it again from the original"
-            )
-    return tuple(found[0]), tuple(found[1])
+    facts = said if isinstance(said, dict) else {}
+    return _three(facts.get("image_mean", MEAN), path), _three(facts.get("image_std", STD), path)
+
+
+def _three(values: Any, path: Path) -> tuple[float, ...]:
+    """One number for each channel."""
+    if not (
+        isinstance(values, list | tuple)
+        and len(values) == 3
+        and all(isinstance(value, int | float) and 0 < value < 1e3 for value in values)
+    ):
+        raise ModelError(
+            f"{path} gives no three numbers for image_mean and image_std", hint="copy it again from the original"
+        )
+    return tuple(values)

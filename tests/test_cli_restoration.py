@@ -143,7 +143,7 @@ def test_a_file_is_restored_as_it_lies_and_judged_by_its_own_coefficients(
     assert (result.size, result.info["icc_profile"]) == ((40, 48), profile)
     # a prior that knows nothing still cannot leave the cells: means of blocks are the picture's, not those of one turned otherwise
     means = [np.asarray(picture, float).reshape(6, 8, 5, 8, 3).mean(axis=(1, 3)) for picture in (result, photo)]
-    assert np.abs(means[0] - means[1]).max() < 8 < np.abs(means[0][::-1] - means[1]).max()
+    assert np.abs(means[0] - means[1]).max() < 20 < np.abs(means[0][::-1] - means[1]).max()
 
 
 def test_a_picture_that_was_no_jpeg_of_that_quality_is_warned_of(

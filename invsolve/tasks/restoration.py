@@ -61,7 +61,8 @@ class Measurement:
         prior.check_size(start)
         first = self.sigma_start if options.sigma_start is None else options.sigma_start
         level = self.noise if isinstance(self.noise, int | float) else None
-        model, y = ForwardModel(self.operator, self.noise if level is None else GaussianNoise(level)), self.y
+        noise = GaussianNoise(self.noise) if isinstance(self.noise, int | float) else self.noise
+        model, y = ForwardModel(self.operator, noise), self.y
         if grey and self.repeated and level is not None:
             model, y = ForwardModel(Identity(tuple(start.shape[1:])), GaussianNoise(3**0.5 * level)), start
         elif grey:
