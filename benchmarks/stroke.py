@@ -31,7 +31,7 @@ from invsolve.pretrained import load_classifier, load_prior
 from invsolve.tasks.stroke import distances, painted, strength_sigma, stroke
 from invsolve.training.sources import load_pictures
 
-STRENGTHS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
+STRENGTHS = (0.3, 0.4, 0.5, 0.6)
 SHOWN = 8
 
 
@@ -65,10 +65,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", default="cifar10")
     parser.add_argument("--features", default="cifar10-judge", help="a classifier's name or folder")
     parser.add_argument("--data", required=True, help="validation pictures of the prior's size: folder or .npz")
-    parser.add_argument("--pictures", type=int, default=60, help="paintings, one sample of each")
+    parser.add_argument("--pictures", type=int, default=200, help="paintings, one sample of each")
     parser.add_argument("--real", type=int, default=1000, help="other validation pictures to compare with")
     parser.add_argument("--strengths", type=float, nargs="+", default=STRENGTHS)
-    parser.add_argument("--steps", type=int, default=10, help="noise levels, from the strength's down")
+    parser.add_argument("--steps", type=int, default=8, help="noise levels, from the strength's down")
     parser.add_argument("--sampler", default=SAMPLING.sampler)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--show", type=Path, metavar="FILE", help="a picture of the first results")

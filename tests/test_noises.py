@@ -14,6 +14,7 @@ from torch import Tensor
 from invsolve import solve
 from invsolve.errors import InputError, UsageError
 from invsolve.forward_models import (
+    ForwardModel,
     GaussianNoise,
     Grayscale,
     LaplaceNoise,
