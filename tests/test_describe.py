@@ -153,6 +153,21 @@ def test_transformers_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None
     assert "invsolve[text]" in caught.value.hint
 
 
+def test_a_named_repository_is_fetched_and_checked(clip: Path, tmp_path: Path, serve_hub: Any) -> None:
+    from invsolve.pretrained.text import load_text_model
+
+    files = {path.name: path.read_bytes() for path in clip.iterdir()} | {"payload.py": b"raise SystemExit"}
+    hub = serve_hub(files)
+    found = load_text_model("lab/faces")
+    assert {name for name, _ in hub.asked} == files.keys() - {"payload.py"}
+    x = torch.rand(1, 3, 24, 24)
+    torch.testing.assert_close(found.cosine(x, SENTENCE), load_text_model(str(clip)).cosine(x, SENTENCE))
+    shutil.rmtree(tmp_path / "cache")
+    hub.listed["model.safetensors"] = "0" * 64  # what comes is not what was listed
+    with pytest.raises(ModelError, match="hash|fetch"):
+        load_text_model("lab/faces")
+
+
 # -- the command --------------------------------------------------------------------------------------------------------
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     from invsolve.cli.main import main
