@@ -538,13 +538,18 @@ def test_restoration(small_prior: Path, photos: Path, tmp_path: Path) -> None:
     given = solving(small_prior, tmp_path, data=photos, size=16, first=1, pictures=1, show=show)
     script("restoration").main(given)
     tables = record(tmp_path / "figures.json")
-    assert set(tables) == {"x2", "x4", "gaussian", "motion", "noise 0.1", "noise 0.2"}
-    classical = {"x2": {"bicubic"}, "motion": {"Wiener", "Richardson-Lucy"}, "noise 0.1": {"non-local means"}}
+    assert set(tables) == {"x2", "x4", "gaussian", "motion", "noise 0.1", "noise 0.2", "jpeg 10", "jpeg 20", "jpeg 40"}
+    classical = {
+        "x2": {"bicubic"},
+        "motion": {"Wiener", "Richardson-Lucy"},
+        "noise 0.1": {"non-local means"},
+        "jpeg 20": {"decoded", "non-local means"},
+    }
     for name, methods in classical.items():
         ours = {"invsolve single estimate", "invsolve one sample", "invsolve mean of 2", "invsolve samples"}
         assert set(tables[name]) - {"BM3D"} == methods | ours
         assert tables[name]["invsolve single estimate"] != tables[name]["invsolve one sample"]
-    assert Image.open(show).size[1] == 6 * 16
+    assert Image.open(show).size[1] == 9 * 16
 
 
 def test_noises(capsys: pytest.CaptureFixture[str]) -> None:
