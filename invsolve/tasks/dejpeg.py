@@ -96,7 +96,6 @@ def dejpeg_task(file: JpegFile, decoded: Any, *, orientation: int = 0) -> Task:
     )
     told = (y[0] - operator.offset).abs() > 0.5
     shape = planes(unit).shape[1:]
-    even = replace_steps(operator)
     step = float(np.sqrt(np.mean(file.components[0].steps[:SLOW, :SLOW].astype(float) ** 2))) / 255
 
     def run(prior: ScoreModel, options: SolveOptions, progress: Progress) -> Posterior:
@@ -107,7 +106,7 @@ def dejpeg_task(file: JpegFile, decoded: Any, *, orientation: int = 0) -> Task:
         name="dejpeg",
         run=run,
         options=DEJPEG,
-        operator=Stored(tuple(shape), even, told, orientation),
+        operator=Stored(tuple(shape), unweighted(operator), told, orientation),
         determined=lambda: float(told.sum()) / (operator.input_shape[0] * np.prod(operator.input_shape[1:])),
         problem={"step": step},
         baselines=lambda: {
@@ -128,8 +127,8 @@ def coefficients_of(file: JpegFile) -> JpegCoefficients:
     return JpegCoefficients((len(pairs), height, width), steps, pairs, rgb=file.rgb)
 
 
-def replace_steps(operator: JpegCoefficients) -> JpegCoefficients:
-    """The same coefficients, all in the picture's own units."""
+def unweighted(operator: JpegCoefficients) -> JpegCoefficients:
+    """The same coefficients, all in the picture's own units: a better conditioned look at the same subspace."""
     steps = torch.full((operator.input_shape[0], BLOCK, BLOCK), 255)
     return JpegCoefficients(operator.input_shape, steps, operator.sampling, rgb=operator.rgb)
 
