@@ -1,6 +1,6 @@
 """Pictures from paintings over the strength: how faithful they are to the painting, and how much like real pictures.
 
-    python benchmarks/stroke.py --model cifar10 --features cifar10-judge --data cifar10-val.npz --show stroke.png
+    python benchmarks/stroke.py --model cifar10 --features cifar10-judge --data cifar10-val.npz --brush 0.22 --show stroke.png
 
 Paintings are made of validation pictures by a median filter and few colours (``invsolve simulate stroke``). Faithfulness is the
 rms distance of a sample from its painting, in units of the range; realism is KID by the features of a shipped classifier
@@ -28,7 +28,7 @@ from invsolve.models.score_model import ScoreModel
 from invsolve.options import SAMPLING, SolveOptions
 from invsolve.pictures import Pixels, channels_last, to_pixels
 from invsolve.pretrained import load_classifier, load_prior
-from invsolve.tasks.stroke import distances, painted, strength_sigma, stroke
+from invsolve.tasks.stroke import BRUSH, distances, painted, strength_sigma, stroke
 from invsolve.training.sources import load_pictures
 
 STRENGTHS = (0.3, 0.4, 0.5, 0.6)
@@ -67,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", required=True, help="validation pictures of the prior's size: folder or .npz")
     parser.add_argument("--pictures", type=int, default=200, help="paintings, one sample of each")
     parser.add_argument("--real", type=int, default=1000, help="other validation pictures to compare with")
+    parser.add_argument("--brush", type=float, default=BRUSH, help="width of the strokes over the pictures' side")
     parser.add_argument("--strengths", type=float, nargs="+", default=STRENGTHS)
     parser.add_argument("--steps", type=int, default=8, help="noise levels, from the strength's down")
     parser.add_argument("--sampler", default=SAMPLING.sampler)
@@ -78,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     features = classifier_features(load_classifier(chosen.features, prior.device))
     pictures = [np.asarray(picture, np.uint8) for picture in load_pictures(chosen.data)]
     truths, real = pictures[: chosen.pictures], unit(pictures[chosen.pictures :][: chosen.real])
-    paintings = [painted(picture) for picture in truths]
+    paintings = [painted(picture, brush=chosen.brush) for picture in truths]
     options = SolveOptions(**{**vars(SAMPLING), "samples": 1, "steps": chosen.steps, "sampler": chosen.sampler})
     print(
         json.dumps(machine()), f"prior {prior.card.sha256[:12]}, features: {features.name}, {len(real)} real pictures"

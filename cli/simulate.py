@@ -320,6 +320,10 @@ def simulate_dejpeg(
 def simulate_stroke(
     picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="PNG or JPEG.")],
     colours: Annotated[int, typer.Option(min=2, max=256, help="Of the palette.")] = 6,
+    brush: Annotated[
+        float,
+        typer.Option(max=1.0, metavar="SHARE", help="Width of the strokes, of the picture's shorter side."),
+    ] = 0.09,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File (.png) or folder; default beside the picture.")
     ] = None,
@@ -338,8 +342,8 @@ def simulate_stroke(
     with clean_stdout():
         from invsolve.tasks.stroke import painted
 
-        facts = provenance(task="simulate stroke", input=str(picture), colours=colours)
-        data = encode_picture(painted(photo.pixels, colours), path, facts, photo.icc_profile)
+        facts = provenance(task="simulate stroke", input=str(picture), colours=colours, brush=brush)
+        data = encode_picture(painted(photo.pixels, colours, brush), path, facts, photo.icc_profile)
     write_files({path: data})
     say(f"wrote {path}: {colours} colours")
     say(f"now: invsolve stroke {path}")

@@ -99,8 +99,12 @@ def test_paintings_are_flat_and_of_few_colours(photo: np.ndarray) -> None:
     smooth = np.stack([median_filter(photo[..., c], side) for c in range(3)], axis=2)
     assert np.abs(found.astype(int) - smooth).mean() < np.abs(photo[::-1].astype(int) - smooth).mean() / 2
     assert painted(photo[..., 0]).shape == photo.shape[:2]
+    edges = [np.abs(np.diff(painted(photo, brush=share).astype(int), axis=0)).mean() for share in (0.05, 0.5)]
+    assert edges[1] < edges[0]
     with pytest.raises(UsageError, match="colours"):
         painted(photo, 1)
+    with pytest.raises(UsageError, match="brush"):
+        painted(photo, brush=0.0)
 
 
 # -- the command --------------------------------------------------------------------------------------------------------
@@ -190,6 +194,8 @@ BAD = {
     "stroke kept.png": (ExitCode.OUTPUT, "--force"),
     "simulate stroke absent.png": (ExitCode.BAD_INPUT, "no such file"),
     "simulate stroke painting.png --colours 1": (ExitCode.USAGE, "colours"),
+    "simulate stroke painting.png --brush 0": (ExitCode.USAGE, "brush 0"),
+    "simulate stroke painting.png --brush nan": (ExitCode.USAGE, "brush"),
     "simulate stroke painting.png -o x.jpg": (ExitCode.OUTPUT, ".png"),
     "simulate stroke kept.png": (ExitCode.OUTPUT, "--force"),
 }

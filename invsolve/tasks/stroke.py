@@ -30,7 +30,7 @@ from invsolve.tasks.generation import unconditional
 from invsolve.tasks.restoration import planes
 from invsolve.tasks.task import check_colour_prior
 
-MEDIAN_SHARE = 23 / 256
+BRUSH = 23 / 256
 """Side of the median filter over the picture's shorter side, and ..."""
 
 COLOURS = 6
@@ -113,16 +113,25 @@ def distances(painting: Pixels, pictures: Sequence[Pixels]) -> npt.NDArray[np.fl
     return np.array([np.sqrt(np.mean((picture.astype(float) - painting) ** 2)) / 255 for picture in pictures])
 
 
-def painted(pixels: Pixels, colours: int = COLOURS) -> Pixels:
+def painted(pixels: Pixels, colours: int = COLOURS, brush: float = BRUSH) -> Pixels:
     """A picture (H, W[, 3]) as if painted with a broad brush and few colours: a median filter, then an adaptive palette.
+
+    Parameters
+    ----------
+    colours : of the palette, 2 to 256.
+    brush : side of the filter over the picture's shorter side, in (0, 1]; at least 3 pixels.
 
     Raises
     ------
-    UsageError : fewer than 2 or more than 256 colours.
+    UsageError : no such number of colours or brush.
     """
+    if not 0 < brush <= 1:
+        raise UsageError(
+            f"brush {brush}", hint="wanted a share of the picture's shorter side, more than 0 and at most 1"
+        )
     if not 2 <= colours <= 256:
         raise UsageError(f"{colours} colours", hint="wanted 2 to 256")
-    side = max(3, round(MEDIAN_SHARE * min(pixels.shape[:2])) | 1)
+    side = max(3, round(brush * min(pixels.shape[:2])) | 1)
     smooth = np.stack([median_filter(plane, side) for plane in np.moveaxis(np.atleast_3d(pixels), 2, 0)], axis=2)
     image = Image.fromarray(smooth.squeeze(2) if smooth.shape[2] == 1 else smooth).convert("RGB")
     found = image.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).convert("RGB")
