@@ -16,8 +16,10 @@ from invsolve.pictures import Missing, Pixels, channels_last, to_pixels
 from invsolve.tasks.baselines import ColourTable
 from invsolve.tasks.colorization import colorization_task
 from invsolve.tasks.deblurring import deblurring_task
+from invsolve.tasks.dejpeg import compressed, decode, dejpeg_task, unit_of
 from invsolve.tasks.denoising import denoising_task
 from invsolve.tasks.inpainting import inpainting_task
+from invsolve.tasks.jpeg_file import read_jpeg
 from invsolve.tasks.restoration import planes
 from invsolve.tasks.superresolution import superresolution_task
 from invsolve.training.sources import load_pictures
@@ -161,6 +163,12 @@ def denoising_case(name: str, truth: Pixels, noise: float, index: int) -> Case:
     """A picture under noise that is not cut off at black and white; BM3D beside it where that is installed."""
     noisy = (truth / 255 + noise * noise_of(truth.shape, index)).astype(np.float32)
     return Case(name, denoising_task(noisy, noise=noise), truth, baselines=lambda: bm3d(noisy, noise))
+
+
+def dejpeg_case(name: str, truth: Pixels, quality: int) -> Case:
+    """A picture compressed as JPEG, 4:2:0."""
+    data = compressed(truth, quality)
+    return Case(name, dejpeg_task(read_jpeg(data), unit_of(decode(data)[0])), truth)
 
 
 def bm3d(noisy: Array, noise: float) -> dict[str, Array]:

@@ -1,8 +1,9 @@
-"""Super-resolution, deblurring and denoising beside classical methods, on the same measurements in one run.
+"""Super-resolution, deblurring, denoising and JPEG restoration beside classical methods, on the same measurements in one run.
 
     pip install bm3d
     python benchmarks/restoration.py --data photos-val.npz
     python benchmarks/restoration.py --data photos-val.npz --size 96 --first 10 --pictures 6 --only x4 gaussian
+    python benchmarks/restoration.py --data photos-val.npz --size 64 --first 10 --pictures 6 --only "jpeg 10" "jpeg 20" "jpeg 40"
 
 Rows: what a classical method makes of it; "invsolve single estimate", what the command makes of it by default; one sample of
 several, which are draws of the posterior, and their mean; how often the range of the samples holds the truth.
@@ -14,11 +15,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cases import SIZE, centre_crops, deblurring_case, denoising_case, superresolution_case
+from cases import SIZE, centre_crops, deblurring_case, dejpeg_case, denoising_case, superresolution_case
 from harness import Array, Case, Report, Result, arguments, measure, options_of, save_sheet
 
 from invsolve.forward_models import gaussian_psf, motion_psf
-from invsolve.options import AUTO, DEBLURRING, DENOISING, SUPERRESOLUTION, SolveOptions
+from invsolve.options import AUTO, DEBLURRING, DEJPEG, DENOISING, SUPERRESOLUTION, SolveOptions
 from invsolve.pictures import Pixels, channels_last
 from invsolve.pretrained import load_prior
 
@@ -34,8 +35,12 @@ TASKS: dict[str, tuple[Make, SolveOptions]] = {
     "motion": (lambda name, truth, index: deblurring_case(name, truth, motion_psf(9, 30), 0.01, index), DEBLURRING),
     "noise 0.1": (lambda name, truth, index: denoising_case(name, truth, 0.1, index), DENOISING),
     "noise 0.2": (lambda name, truth, index: denoising_case(name, truth, 0.2, index), DENOISING),
+    "jpeg 10": (lambda name, truth, index: dejpeg_case(name, truth, 10), DEJPEG),
+    "jpeg 20": (lambda name, truth, index: dejpeg_case(name, truth, 20), DEJPEG),
+    "jpeg 40": (lambda name, truth, index: dejpeg_case(name, truth, 40), DEJPEG),
 }
-"""Bicubic reduction; blur by a Gaussian of 1.6 pixels and by a motion of 9 pixels at 30 degrees, with noise of 0.01; noise."""
+"""Bicubic reduction; blur by a Gaussian of 1.6 pixels and by a motion of 9 pixels at 30 degrees, with noise of 0.01; noise; JPEG
+of three qualities, 4:2:0."""
 
 
 def strip(result: Result) -> list[Pixels]:

@@ -21,8 +21,10 @@ from invsolve.cli.console import (
 )
 from invsolve.cli.ct import ct
 from invsolve.cli.deblur import deblur
+from invsolve.cli.dejpeg import dejpeg
 from invsolve.cli.demo import demo
 from invsolve.cli.denoise import denoise
+from invsolve.cli.describe import describe
 from invsolve.cli.generate import generate
 from invsolve.cli.inpaint import inpaint
 from invsolve.cli.interpolate import interpolate
@@ -32,6 +34,7 @@ from invsolve.cli.mri import mri
 from invsolve.cli.sample import sample
 from invsolve.cli.simulate import simulate
 from invsolve.cli.simulate_mri import simulate_mri
+from invsolve.cli.stroke import stroke
 from invsolve.cli.superres import superres
 from invsolve.cli.train import train
 from invsolve.cli.verify import verify
@@ -92,12 +95,15 @@ app.command(epilog=EXIT_CODES)(colorize)
 app.command(epilog=EXIT_CODES)(superres)
 app.command(epilog=EXIT_CODES)(deblur)
 app.command(epilog=EXIT_CODES)(denoise)
+app.command(epilog=EXIT_CODES)(dejpeg)
 app.command(epilog=EXIT_CODES)(ct)
 app.command(epilog=EXIT_CODES)(mri)
 simulate.command("mri")(simulate_mri)
 app.add_typer(simulate, name="simulate", epilog=EXIT_CODES)
 app.command(epilog=EXIT_CODES)(sample)
 app.command(epilog=EXIT_CODES)(generate)
+app.command(epilog=EXIT_CODES)(describe)
+app.command(epilog=EXIT_CODES)(stroke)
 app.command(epilog=EXIT_CODES)(likelihood)
 app.command(epilog=EXIT_CODES)(interpolate)
 app.command(epilog=EXIT_CODES)(train)

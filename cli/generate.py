@@ -88,8 +88,7 @@ def generate(
     """  # fmt: skip
     Verbosity.level = -1 if quiet else verbose
     given = parse_size(size)
-    name = "".join(c if c.isalnum() else "-" for c in label[:LONGEST_NAME])
-    paths = grid_paths(output, f"generate.{name}.png", samples)
+    paths = grid_paths(output, f"generate.{file_name(label)}.png", samples)
     check_writable(paths, force=force)
     with clean_stdout():
         from invsolve.pretrained.loading import load_classifier, load_prior
@@ -140,6 +139,11 @@ def class_number(text: str, classes: int) -> int:
             f"--class {brief(text)}: this prior numbers its classes", hint=f"wanted a number from 0 to {classes - 1}"
         )
     return int(text)
+
+
+def file_name(label: str) -> str:
+    """A class or a sentence as part of a file's name."""
+    return "".join(c if c.isalnum() else "-" for c in label[:LONGEST_NAME])
 
 
 def default_classifier(model: str) -> str:

@@ -224,6 +224,8 @@ class PictureJob:
     opaque : pixels that are no longer transparent, where the file has transparency.
     keep_profile : whether the input's colour profile still describes the result.
     judge : scores of candidates against the truth, by name.
+    jpeg_note : what is to be said of a result that is written as a JPEG.
+    check : of the first result as it is written, a line on how it fits the measurement, and the same as figures.
     """
 
     task: Task
@@ -234,6 +236,7 @@ class PictureJob:
     keep_profile: bool = True
     judge: Callable[[Pixels, Mapping[str, Pixels]], Scores] = score_pixels
     jpeg_note: str = ""
+    check: Callable[[Pixels], tuple[str, dict[str, float]]] | None = None
 
 
 def run_pictures(
@@ -265,8 +268,12 @@ def run_pictures(
         solved = solve_task(job.task, prior, common, input=str(source), **job.facts)
         pictures = [job.finish(channels_last(x[0])) for x in solved.posterior.samples]
         mean = job.finish(channels_last(solved.posterior.mean[0]))
+        fit, figures = job.check(pictures[0]) if job.check else ("", {})
+        solved.facts.update(figures)
         write_pictures(paths, job, photo, common, solved, pictures, mean)
         say_results(paths, solved.seconds, solved.posterior.network_calls, sampler=solved.posterior.settings["sampler"])
+        if fit:
+            say(fit)
         say_uncertainty(solved.summary, unit="of the range", interval=common.wants_interval)
         if job.jpeg_note and paths.result.suffix.lower() != ".png":
             say(job.jpeg_note)

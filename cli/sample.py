@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from invsolve.atomic import write_files
@@ -19,7 +20,7 @@ from invsolve.cli.files import check_writable, encode_picture, named_output, pro
 from invsolve.cli.limits import LARGEST_SEED, MOST_SAMPLES, check_memory
 from invsolve.errors import UsageError
 from invsolve.options import AUTO
-from invsolve.pictures import channels_last, to_pixels
+from invsolve.pictures import Pixels, channels_last, to_pixels
 from invsolve.typed import brief
 
 Count = Annotated[
@@ -104,8 +105,28 @@ def sample(
         sys.stdout.write(json.dumps(facts) + "\n")
 
 
-def make_grid(run: Callable[[Callable[[Any], None]], Any], paths: list[Path], **facts: Any) -> dict[str, Any]:
-    """Draw, write grid and pictures, and say so; returns the facts for JSON."""
+def make_grid(
+    run: Callable[[Callable[[Any], None]], Any],
+    paths: list[Path],
+    *,
+    finish: Callable[[Pixels], Pixels] = lambda picture: picture,
+    figures: Callable[[list[Pixels]], dict[str, float]] = lambda pictures: {},
+    icc_profile: bytes | None = None,
+    **facts: Any,
+) -> dict[str, Any]:
+    """Draw, write grid and pictures, and say so; returns the facts for JSON.
+
+    Parameters
+    ----------
+    run : draws, given a callback.
+    paths : of the grid, and of each picture.
+    finish : what is done to each picture's grey levels (H, W, C).
+    figures : what is to be said of all pictures; among the facts.
+    icc_profile : what the numbers mean as colours.
+    facts : for the provenance.
+    """
+    import torch
+
     from invsolve.tasks.generation import grid
 
     started = time.perf_counter()
@@ -113,12 +134,13 @@ def make_grid(run: Callable[[Callable[[Any], None]], Any], paths: list[Path], **
         task = bar.add_task("sampling", total=1.0)
         posterior = run(lambda info: bar.update(task, completed=info.step / info.steps))
     seconds = time.perf_counter() - started
-    pictures = posterior.samples[:, 0].float()
-    facts = provenance(**facts, seed=posterior.seeds[0], **posterior.settings)
-    sheet = to_pixels(channels_last(grid(pictures.clamp(0, 1))))
-    files = {paths[0]: encode_picture(sheet, paths[0], facts)}
+    pictures = [finish(to_pixels(channels_last(picture.float()))) for picture in posterior.samples[:, 0]]
+    facts = provenance(**facts, seed=posterior.seeds[0], **posterior.settings, **figures(pictures))
+    unit = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 255
+    sheet = to_pixels(channels_last(grid(unit)))
+    files = {paths[0]: encode_picture(sheet, paths[0], facts, icc_profile)}
     for path, picture, seed in zip(paths[1:], pictures, posterior.seeds, strict=True):
-        files[path] = encode_picture(to_pixels(channels_last(picture)), path, {**facts, "seed": seed})
+        files[path] = encode_picture(picture, path, {**facts, "seed": seed}, icc_profile)
     write_files(files)
     say(f"wrote {paths[0]} and {len(pictures)} pictures beside it ({seconds:.1f} s, {posterior.network_calls} calls)")
     say(", ".join(f"{name} {value}" for name, value in posterior.settings.items()), level=1)

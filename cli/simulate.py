@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Annotated
@@ -14,14 +15,23 @@ from invsolve.atomic import write_files
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, say
 from invsolve.cli.ct_files import ENDINGS, npy_bytes, read_array
-from invsolve.cli.files import check_writable, encode_picture, provenance, read_photo, read_picture
+from invsolve.cli.dejpeg import Sampling
+from invsolve.cli.files import (
+    check_jpeg,
+    check_writable,
+    encode_picture,
+    named_output,
+    provenance,
+    read_photo,
+    read_picture,
+)
 from invsolve.cli.psf import PSF, Motion, Sigma, read_spread
 from invsolve.cli.superres import Factor, Kernel, Reduction
 from invsolve.errors import InputError, UsageError
 
 simulate = typer.Typer(
     no_args_is_help=True,
-    help="Make a measurement from a picture: ct, inpaint, colorize, superres, deblur, denoise or mri.",
+    help="Make a measurement from a picture: ct, inpaint, colorize, superres, deblur, denoise, dejpeg, mri or stroke.",
 )
 
 Folder = Annotated[
@@ -270,6 +280,73 @@ def simulate_denoise(
     write_files({noisy: encode_picture(to_pixels(values), noisy, facts)})
     say(f"wrote {noisy}: noise {sigma:g}, cut off at black and white")
     say(f"now: invsolve denoise {noisy} --sigma {sigma:g} --truth {picture}")
+
+
+@simulate.command("dejpeg")
+def simulate_dejpeg(
+    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="PNG or JPEG.")],
+    quality: Annotated[int, typer.Option("--quality", "-Q", min=1, max=100, help="As libjpeg counts it.")] = 20,
+    sampling: Annotated[Sampling, typer.Option(help="Share of the resolution at which chroma is stored.")] = (
+        Sampling.quarter
+    ),
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File (.jpg) or folder; default beside the picture.")
+    ] = None,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Compress a picture as JPEG.
+
+    Example: invsolve simulate dejpeg photo.png -Q 20 -o small.jpg
+    """
+    Verbosity.level = -1 if quiet else 0
+    photo = read_photo(picture)
+    name = f"{picture.stem}.q{quality}.jpg"
+    path = picture.with_name(name) if output is None else named_output(output, name, (".jpg", ".jpeg"))
+    check_jpeg(path, photo.pixels.shape[1], photo.pixels.shape[0])
+    check_writable([path], force=force)
+    with clean_stdout():
+        from invsolve.tasks.dejpeg import compressed
+
+        facts = provenance(task="simulate dejpeg", input=str(picture), quality=quality, sampling=sampling.value)
+        comment = json.dumps(facts).encode()
+        data = compressed(photo.pixels, quality, sampling.value, comment=comment, icc_profile=photo.icc_profile)
+    write_files({path: data})
+    say(f"wrote {path}: quality {quality}, {len(data)} bytes")
+    say(f"now: invsolve dejpeg {path} --truth {picture}")
+
+
+@simulate.command("stroke")
+def simulate_stroke(
+    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="PNG or JPEG.")],
+    colours: Annotated[int, typer.Option(min=2, max=256, help="Of the palette.")] = 6,
+    brush: Annotated[
+        float,
+        typer.Option(max=1.0, metavar="SHARE", help="Width of the strokes, of the picture's shorter side."),
+    ] = 0.09,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File (.png) or folder; default beside the picture.")
+    ] = None,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Make a picture look painted: broad strokes by a median filter, and few colours.
+
+    Example: invsolve simulate stroke photo.png -o painting.png
+    """
+    Verbosity.level = -1 if quiet else 0
+    photo = read_photo(picture)
+    name = f"{picture.stem}.painting.png"
+    path = picture.with_name(name) if output is None else named_output(output, name, (".png",))
+    check_writable([path], force=force)
+    with clean_stdout():
+        from invsolve.tasks.stroke import painted
+
+        facts = provenance(task="simulate stroke", input=str(picture), colours=colours, brush=brush)
+        data = encode_picture(painted(photo.pixels, colours, brush), path, facts, photo.icc_profile)
+    write_files({path: data})
+    say(f"wrote {path}: {colours} colours")
+    say(f"now: invsolve stroke {path}")
 
 
 def results_folder(output: Path | None, picture: Path) -> Path:

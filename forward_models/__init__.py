@@ -9,7 +9,7 @@ from invsolve.forward_models.coil_sensitivities import espirit, sensitivities_fr
 from invsolve.forward_models.conjugate_gradient import conjugate_gradient
 from invsolve.forward_models.diagonal import Diagonal
 from invsolve.forward_models.downsample import Downsample
-from invsolve.forward_models.forward_model import ForwardModel, GaussianNoise, NoiseModel
+from invsolve.forward_models.forward_model import ForwardModel, GaussianNoise, MatchedNoise, NoiseModel
 from invsolve.forward_models.fourier import Fourier, low_frequencies
 from invsolve.forward_models.geometry import Geometry, even_angles, even_subset
 from invsolve.forward_models.grayscale import Grayscale
@@ -17,6 +17,7 @@ from invsolve.forward_models.hadamard import Hadamard, random_hadamard
 from invsolve.forward_models.identity import Identity
 from invsolve.forward_models.impulse_noise import SaltAndPepperNoise
 from invsolve.forward_models.jpeg import Jpeg
+from invsolve.forward_models.jpeg_coefficients import JpegCoefficients
 from invsolve.forward_models.kspace_masks import calibration_centre, equispaced_mask, poisson_disc_mask, random_mask
 from invsolve.forward_models.laplace import LaplaceNoise
 from invsolve.forward_models.mask import Mask
@@ -41,6 +42,7 @@ from invsolve.forward_models.quantization import Quantization
 from invsolve.forward_models.quantization_noise import QuantizationNoise
 from invsolve.forward_models.region_means import RegionMeans
 from invsolve.forward_models.saturation import Saturation
+from invsolve.forward_models.text import TextSimilarity
 from invsolve.forward_models.transmission import TransmissionNoise
 
 __all__ = [
@@ -63,9 +65,11 @@ __all__ = [
     "Hadamard",
     "Identity",
     "Jpeg",
+    "JpegCoefficients",
     "LaplaceNoise",
     "LinearOperator",
     "Mask",
+    "MatchedNoise",
     "Mri",
     "NoiseConditionalClassifier",
     "NoiseModel",
@@ -84,6 +88,7 @@ __all__ = [
     "SparseProjector",
     "Stack",
     "Sum",
+    "TextSimilarity",
     "TransmissionNoise",
     "calibration_centre",
     "conjugate_gradient",

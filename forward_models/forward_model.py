@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -30,6 +30,17 @@ class NoiseModel(Protocol):
 
     def simulate(self, clean: Tensor, generator: torch.Generator, /) -> Tensor:
         """A measurement with noise, shaped as ``clean``."""
+
+
+@runtime_checkable
+class MatchedNoise(Protocol):
+    """Noise of independent values that knows, beside the methods of a :class:`NoiseModel`, a Gaussian that stands for it."""
+
+    def matched(self, clean: Tensor, variance: Tensor, y: Tensor, /) -> tuple[Tensor, Tensor]:
+        """Value and variance of the Gaussian measurement that gives N(``clean``, ``variance``) the mean and the variance that
+        p(y | .) gives it (assumed density filtering, Minka 2001, "Expectation propagation for approximate Bayesian inference",
+        section 2). All are shaped as ``clean``; an infinite variance says nothing.
+        """
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class Jpeg:
     def __call__(self, x: Tensor) -> Tensor:
         if x.shape[1] not in (1, 3):
             raise InputError(f"a picture with {x.shape[1]} channels", hint="wanted 1 or 3")
-        matrix = _ycbcr(x) if x.shape[1] == 3 else torch.ones(1, 1).to(x)
+        matrix = ycbcr(x) if x.shape[1] == 3 else torch.ones(1, 1).to(x)
         planes = torch.einsum("dc,bchw->bdhw", matrix, 255 * x.detach().clamp(0, 1))
         planes[:, 0] -= 128  # chroma is centred already
         steps = torch.stack([quantization_table(self.quality, chroma=d > 0) for d in range(x.shape[1])]).to(x)
@@ -81,14 +81,14 @@ def _rounded(planes: Tensor, steps: Tensor) -> Tensor:
     padded = F.pad(planes, (0, -width % BLOCK, 0, -height % BLOCK), mode="replicate")
     rows, columns = (n // BLOCK for n in padded.shape[-2:])
     blocks = padded.reshape(*padded.shape[:2], rows, BLOCK, columns, BLOCK).transpose(3, 4)
-    dct = _cosines().to(planes)
+    dct = cosines().to(planes)
     table = steps[:, None, None]
     kept = ((dct @ blocks @ dct.T) / table).round() * table
     back = (dct.T @ kept @ dct).transpose(3, 4).reshape(padded.shape)
     return back[..., :height, :width]
 
 
-def _cosines() -> Tensor:
+def cosines() -> Tensor:
     """The orthonormal cosine transform of 8 values, (frequency, place)."""
     k, n = torch.arange(BLOCK, dtype=torch.float64).reshape(-1, 1), torch.arange(BLOCK, dtype=torch.float64)
     rows = math.sqrt(2 / BLOCK) * torch.cos(math.pi * (2 * n + 1) * k / (2 * BLOCK))
@@ -96,7 +96,7 @@ def _cosines() -> Tensor:
     return rows
 
 
-def _ycbcr(like: Tensor) -> Tensor:
+def ycbcr(like: Tensor) -> Tensor:
     """RGB to (Y, Cb, Cr) with chroma about 0 (JFIF 1.02): Cb = (B - Y) / 1.772, Cr = (R - Y) / 1.402."""
     luma = torch.tensor(REC601, dtype=like.dtype, device=like.device)
     blue, red = (torch.eye(3, dtype=like.dtype, device=like.device)[c] for c in (2, 0))

@@ -13,6 +13,9 @@ from invsolve.errors import InputError
 SHARPEST = 1e-3
 """Least spread of the likelihood's edges, in steps: a value outside its cell is pulled back, however sharp the edge."""
 
+LEAST_SHARE = 1e-9
+"""Of its variance that a value must lose to its cell to count as measured."""
+
 
 @dataclass(frozen=True)
 class QuantizationNoise:
@@ -52,17 +55,35 @@ class QuantizationNoise:
         return torch.where(outside, -math.inf, torch.zeros(len(y), dtype=clean.dtype, device=clean.device))
 
     def log_likelihood_gradient(self, clean: Tensor, y: Tensor, spread: float | Tensor = 0.0) -> Tensor:
-        lower, upper = self.cell(y.double())
         s = torch.as_tensor(spread, dtype=torch.float64, device=y.device).clamp(min=SHARPEST * self.step)
+        return self._slopes(clean, y, s)[0].to(clean)
+
+    def _slopes(self, clean: Tensor, y: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """First and second derivative of log E p(y | clean + s n) by ``clean``, float64."""
+        lower, upper = self.cell(y.double())
         a, b = (((end - clean) / s).clamp(-1e6, 1e6) for end in (lower, upper))
         # phi(a) - phi(b) over Phi(b) - Phi(a), both tails as logarithms; mirrored so that the larger tail is the left one
         mirrored = a + b > 0
         a, b = torch.where(mirrored, -b, a), torch.where(mirrored, -a, b)
         larger, smaller = torch.special.log_ndtr(b), torch.special.log_ndtr(a)
         log_share = larger + torch.log(-torch.expm1(smaller - larger))
-        slope = sum(sign * torch.exp(-0.5 * end**2 - log_share) for sign, end in ((1, a), (-1, b)))
-        gradient = torch.where(mirrored, -slope, slope) / (s * math.sqrt(2 * math.pi))
-        return gradient.to(clean)
+        start, end = (torch.exp(-0.5 * x**2 - log_share) / math.sqrt(2 * math.pi) for x in (a, b))
+        slope = start - end
+        bend = a * start - b * end - slope**2
+        return torch.where(mirrored, -slope, slope) / s, bend / s**2
+
+    def matched(self, clean: Tensor, variance: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The Gaussian that gives N(``clean``, ``variance``) the moments it has cut off at the cell's ends."""
+        v = variance.double().clamp(min=(SHARPEST * self.step) ** 2)
+        slope, bend = self._slopes(clean, y, v.sqrt())
+        share = (
+            -bend * v
+        )  # of the variance that the cell takes away; rounding errors far outside would make it any number
+        share = share.clamp(max=1 - 1e-9)
+        told = share > LEAST_SHARE
+        share = torch.where(told, share, 1.0)
+        value = torch.where(told, clean + slope * v / share, clean)
+        return value.to(clean), torch.where(told, v * (1 - share) / share, math.inf).to(clean)
 
     def simulate(self, clean: Tensor, generator: torch.Generator) -> Tensor:
         """The rounded values; nothing is random."""

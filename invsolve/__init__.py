@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from invsolve.solver import solve
     from invsolve.tasks.colorization import colorize
     from invsolve.tasks.deblurring import deblur
+    from invsolve.tasks.dejpeg import dejpeg
     from invsolve.tasks.denoising import denoise
     from invsolve.tasks.generation import generate, sample
     from invsolve.tasks.inpainting import inpaint
+    from invsolve.tasks.stroke import stroke
     from invsolve.tasks.superresolution import superres
 
 _HOMES = {
@@ -38,10 +40,12 @@ _HOMES = {
     "colorize": "invsolve.tasks.colorization",
     "superres": "invsolve.tasks.superresolution",
     "deblur": "invsolve.tasks.deblurring",
+    "dejpeg": "invsolve.tasks.dejpeg",
     "denoise": "invsolve.tasks.denoising",
     "reconstruct_ct": "invsolve.ct.reconstruction",
     "sample": "invsolve.tasks.generation",
     "generate": "invsolve.tasks.generation",
+    "stroke": "invsolve.tasks.stroke",
 }
 _MODULES = ("forward_models", "samplers")
 
@@ -51,6 +55,7 @@ __all__ = [
     "colorize",
     "condition",
     "deblur",
+    "dejpeg",
     "denoise",
     "forward_models",
     "generate",
@@ -61,6 +66,7 @@ __all__ = [
     "sample",
     "samplers",
     "solve",
+    "stroke",
     "superres",
 ]
 

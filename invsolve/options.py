@@ -101,6 +101,8 @@ SUPERRESOLUTION = SolveOptions(steps=24, rule="wiener", sampler=AUTO)
 
 DEBLURRING = SolveOptions(steps=24, rule="wiener", sampler=AUTO)
 
+DEJPEG = SolveOptions(steps=24, rule="wiener", sampler=AUTO)
+
 DENOISING = SolveOptions(steps=8, rule="merged", sampler=AUTO, single="posterior_mean")
 """The rule is exact; 16 levels measured no better than 8 (docs/lab/restoration.md)."""
 

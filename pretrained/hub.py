@@ -45,12 +45,13 @@ def parse_repo(text: str) -> tuple[str, str | None]:
     return found[1], found[2]
 
 
-def pull(text: str, *, quiet: bool = False) -> Pulled:
+def pull(text: str, *, beside: Iterable[str] = (), quiet: bool = False) -> Pulled:
     """Fetch a model's files.
 
     Parameters
     ----------
     text : ``OWNER/NAME``, or ``OWNER/NAME@REVISION``; the card gets the commit that this was.
+    beside : files that are fetched too, where the repository has them.
     quiet : without progress bars.
 
     Raises
@@ -73,14 +74,14 @@ def pull(text: str, *, quiet: bool = False) -> Pulled:
     try:
         if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
             return _from_cache(huggingface_hub, repo, revision)
-        return _from_hub(huggingface_hub, repo, revision)
+        return _from_hub(huggingface_hub, repo, revision, beside)
     except ModelError:
         raise
     except Exception as error:  # of the library, its HTTP client or the system, whichever they are
         raise ModelError(f"cannot fetch {text}: {_reason(error)}", hint=_hint(error)) from error
 
 
-def _from_hub(library: Any, repo: str, revision: str | None) -> Pulled:
+def _from_hub(library: Any, repo: str, revision: str | None, beside: Iterable[str]) -> Pulled:
     endpoint = os.environ.get("HF_ENDPOINT") or None
     info = library.HfApi(endpoint=endpoint).model_info(repo, revision=revision, files_metadata=True)
     commit = str(info.sha)
@@ -92,7 +93,7 @@ def _from_hub(library: Any, repo: str, revision: str | None) -> Pulled:
         )
     siblings = {one.rfilename: one for one in info.siblings or []}
     folder = None
-    for name in wanted_files(siblings, repo):
+    for name in [*wanted_files(siblings, repo), *(name for name in beside if name in siblings)]:
         path = Path(library.hf_hub_download(repo, name, revision=commit, endpoint=endpoint))
         _check_hash(path, siblings[name], f"{name} of {repo}")
         folder = path.parents[name.count("/")]

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -79,3 +86,105 @@ def photo() -> np.ndarray:
     y, x = np.mgrid[:48, :40]
     channels = [128 + 100 * np.sin(x / 9 + k) * np.cos(y / 11 - k) for k in range(3)]
     return np.stack(channels, axis=2).astype(np.uint8)
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Mirror(ThreadingHTTPServer):
+    """The parts of a hub that fetching a model takes: the listing of a repository, and its files."""
+
+    daemon_threads = True
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        super().__init__(("127.0.0.1", 0), Answers)
+        self.files, self.commit, self.break_off = files, COMMIT, 0
+        self.listed = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        self.asked: list[tuple[str, str | None]] = []  # path and range of every GET of a file
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def listing(self) -> dict[str, Any]:
+        siblings = []
+        for name, content in self.files.items():
+            blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+            large = {"size": len(content), "sha256": self.listed[name], "pointerSize": 134}
+            siblings.append({"rfilename": name, "size": len(content), "blobId": blob})
+            if name.endswith((".safetensors", ".bin")):
+                siblings[-1]["lfs"] = large
+        return {"id": "lab/faces", "modelId": "lab/faces", "sha": self.commit, "siblings": siblings, "tags": []}
+
+
+class Answers(BaseHTTPRequestHandler):
+    server: Mirror
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.answer(body=False)
+
+    def do_GET(self) -> None:
+        self.answer(body=True)
+
+    def answer(self, *, body: bool) -> None:
+        parts = urlsplit(self.path).path.strip("/").split("/")
+        if parts[:4] == ["api", "models", "lab", "faces"] and parts[4:] in (
+            [],
+            ["revision", "main"],
+            ["revision", COMMIT],
+        ):
+            self.send(json.dumps(self.server.listing()).encode(), body, {"Content-Type": "application/json"})
+        elif parts[:4] == ["lab", "faces", "resolve", COMMIT] and "/".join(parts[4:]) in self.server.files:
+            name = "/".join(parts[4:])
+            if body:
+                self.server.asked.append((name, self.headers.get("Range")))
+            headers = {"ETag": f'"{self.server.listed[name]}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+            self.send(self.server.files[name], body, headers)
+        else:
+            self.send(b"", body, {"X-Error-Code": "RepoNotFound"}, status=404)
+
+    def send(self, content: bytes, body: bool, headers: dict[str, str], status: int = 200) -> None:
+        first = int(self.headers["Range"].removeprefix("bytes=").partition("-")[0]) if "Range" in self.headers else 0
+        if first:
+            status, headers = 206, headers | {"Content-Range": f"bytes {first}-{len(content) - 1}/{len(content)}"}
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content) - first))
+        self.end_headers()
+        if not body:
+            return
+        if self.server.break_off and len(content) > self.server.break_off:
+            self.wfile.write(content[first : self.server.break_off])
+            self.server.break_off = 0
+            self.close_connection = True
+            return
+        self.wfile.write(content[first:])
+
+
+@pytest.fixture
+def serve_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dict[str, bytes]], Mirror]]:
+    """Serves files by name as the repository lab/faces of a hub on the loopback, which huggingface_hub is sent to."""
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    servers: list[tuple[Mirror, threading.Thread]] = []
+
+    def serve(files: dict[str, bytes]) -> Mirror:
+        server = Mirror(dict(files))
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        thread.start()
+        servers.append((server, thread))
+        monkeypatch.setenv("HF_ENDPOINT", server.address)
+        return server
+
+    yield serve
+    for server, thread in servers:
+        server.shutdown()
+        server.server_close()
+        thread.join()

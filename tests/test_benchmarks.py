@@ -554,13 +554,18 @@ def test_restoration(small_prior: Path, photos: Path, tmp_path: Path) -> None:
     given = solving(small_prior, tmp_path, data=photos, size=16, first=1, pictures=1, show=show)
     script("restoration").main(given)
     tables = record(tmp_path / "figures.json")
-    assert set(tables) == {"x2", "x4", "gaussian", "motion", "noise 0.1", "noise 0.2"}
-    classical = {"x2": {"bicubic"}, "motion": {"Wiener", "Richardson-Lucy"}, "noise 0.1": {"non-local means"}}
+    assert set(tables) == {"x2", "x4", "gaussian", "motion", "noise 0.1", "noise 0.2", "jpeg 10", "jpeg 20", "jpeg 40"}
+    classical = {
+        "x2": {"bicubic"},
+        "motion": {"Wiener", "Richardson-Lucy"},
+        "noise 0.1": {"non-local means"},
+        "jpeg 20": {"decoded", "non-local means"},
+    }
     for name, methods in classical.items():
         ours = {"invsolve single estimate", "invsolve one sample", "invsolve mean of 2", "invsolve samples"}
         assert set(tables[name]) - {"BM3D"} == methods | ours
         assert tables[name]["invsolve single estimate"] != tables[name]["invsolve one sample"]
-    assert Image.open(show).size[1] == 6 * 16
+    assert Image.open(show).size[1] == 9 * 16
 
 
 def test_noises(capsys: pytest.CaptureFixture[str]) -> None:
@@ -616,3 +621,20 @@ def test_a_seam_is_seen() -> None:
     assert module.jump(error, missing, between) == pytest.approx(1, abs=0.05)
     error[:, 64:] += 20.0  # columns 63 and 64 are in different patches
     assert module.jump(error, missing, between) > 2
+
+
+def test_stroke(small_prior: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torchmetrics")
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for k in range(6):
+        values = np.random.default_rng(k).integers(0, 256, (32, 32, 3), np.uint8)
+        Image.fromarray(values).save(folder / f"{k}.png")
+    options = ["--pictures", "2", "--real", "4", "--strengths", "0.1", "0.9", "--steps", "2"]
+    files = ["--json", str(tmp_path / "rows.json"), "--show", str(tmp_path / "sheet.png")]
+    script("stroke").main(["--model", str(small_prior), "--data", str(folder), *options, *files])
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert list(rows) == ["pictures", "paintings", "strength 0.1", "strength 0.9"]
+    assert rows["paintings"]["distance"] == 0 < rows["strength 0.1"]["distance"] < rows["strength 0.9"]["distance"]
+    assert rows["strength 0.1"]["sigma"] < rows["strength 0.9"]["sigma"]
+    assert Image.open(tmp_path / "sheet.png").size == (2 * 4 * 34, 2 * 2 * 34)

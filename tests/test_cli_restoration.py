@@ -1,4 +1,4 @@
-"""The commands superres, deblur and denoise, and what simulate makes for them."""
+"""The commands superres, deblur, denoise and dejpeg, and what simulate makes for them."""
 
 from __future__ import annotations
 
@@ -34,6 +34,13 @@ def folder(tmp_path: Path, photo: np.ndarray, monkeypatch: Patch) -> Path:
     np.save(tmp_path / "cube.npy", np.ones((3, 3, 3)))
     np.save(tmp_path / "negative.npy", np.array([[1.0, -0.5]]))
     np.save(tmp_path / "nan.npy", np.array([[1.0, np.nan]]))
+    Image.fromarray(photo).save(tmp_path / "web.jpg", quality=30)
+    Image.fromarray(photo).save(tmp_path / "done.jpg", quality=30)
+    Image.fromarray(photo).convert("CMYK").save(tmp_path / "cmyk.jpg")
+    data = (tmp_path / "web.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(data[:-200])
+    (tmp_path / "frame.jpg").write_bytes(data.replace(b"\xff\xc4", b"\xff\xe5"))
+    (tmp_path / "done.dejpeg.png").write_bytes(b"precious")
     (tmp_path / "photo.superres.png").write_bytes(b"precious")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -56,6 +63,7 @@ COMMANDS = {
     "superres": (["-x", "2", "-o", "out"], "bicubic"),
     "deblur": (["--sigma", "1", "--noise", "0.02", "-o", "out"], "Wiener"),
     "denoise": (["--sigma", "0.1", "-o", "out"], "non-local means"),
+    "dejpeg": (["--quality", "60", "-o", "out"], "decoded"),
 }
 
 
@@ -93,7 +101,12 @@ def test_transparency_and_colour_profile_are_enlarged_too(
     picture = Image.fromarray(photo)
     picture.putalpha(Image.fromarray(photo[..., 0]))
     picture.save(folder / "clear.png", icc_profile=profile)
-    for command, options in (("superres", ["-x", 3]), ("deblur", ["--motion", "5,10"]), ("denoise", ["--sigma", 0.1])):
+    for command, options in (
+        ("superres", ["-x", 3]),
+        ("deblur", ["--motion", "5,10"]),
+        ("denoise", ["--sigma", 0.1]),
+        ("dejpeg", ["-Q", 60]),
+    ):
         assert call(monkeypatch, command, "clear.png", *options, "--model", small_prior, "--steps", 1, "-q") == 0
         result = Image.open(folder / f"clear.{command}.png")
         factor = 3 if command == "superres" else 1
@@ -111,6 +124,38 @@ def test_one_result_is_the_estimate_of_least_error(
     out, err = capfd.readouterr()
     assert json.loads(out)["sampler"] == ("posterior_mean" if command == "denoise" else "renoising")
     assert ("it is the mean of the pictures" if command == "denoise" else "it is one sample") in err
+
+
+def test_a_file_is_restored_as_it_lies_and_judged_by_its_own_coefficients(
+    folder: Path, photo: np.ndarray, small_prior: Path, monkeypatch: Patch, capfd: Capture
+) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(photo).rotate(90, expand=True).save("turned.jpg", quality=30, exif=exif, icc_profile=profile)
+    options = ["--model", small_prior, "--steps", 1, "--json", "--truth", "photo.png"]
+    assert call(monkeypatch, "dejpeg", "turned.jpg", *options) == 0
+    out, err = capfd.readouterr()
+    report = json.loads(out)
+    assert report["inside"] > 0.95 and report["sampling"] == "4:2:0" and report["quality"] is None
+    assert "lie in the file's cells" in err
+    result = Image.open("turned.dejpeg.png")
+    assert (result.size, result.info["icc_profile"]) == ((40, 48), profile)
+    # a prior that knows nothing still cannot leave the cells: means of blocks are the picture's, not those of one turned otherwise
+    means = [np.asarray(picture, float).reshape(6, 8, 5, 8, 3).mean(axis=(1, 3)) for picture in (result, photo)]
+    assert np.abs(means[0] - means[1]).max() < 20 < np.abs(means[0][::-1] - means[1]).max()
+
+
+def test_a_picture_that_was_no_jpeg_of_that_quality_is_warned_of(
+    folder: Path, photo: np.ndarray, small_prior: Path, monkeypatch: Patch, capfd: Capture
+) -> None:
+    noisy = np.clip(photo + np.random.default_rng(0).normal(0, 25, photo.shape), 0, 255).astype(np.uint8)
+    Image.fromarray(noisy).save("noisy.png")
+    Image.fromarray(noisy).save("noisy.jpg", quality=20)
+    Image.open("noisy.jpg").save("decoded.png")
+    for name, warned in (("noisy.png", True), ("decoded.png", False)):
+        assert call(monkeypatch, "dejpeg", name, "--quality", 20, "--model", small_prior, "--steps", 1) == 0
+        assert ("hardly compressed so" in capfd.readouterr().err) == warned
 
 
 # -- simulate -----------------------------------------------------------------------------------------------------------
@@ -134,6 +179,16 @@ def test_simulated_blur_and_noise(folder: Path, photo: np.ndarray, monkeypatch: 
         assert f"invsolve deblur photo.blurred.png {' '.join(options)}" in capfd.readouterr().err
     assert call(monkeypatch, "simulate", "denoise", "flat.png", "--sigma", 0.1) == 0
     assert np.asarray(Image.open("flat.noisy.png")).std() == pytest.approx(25.5, rel=0.1)
+
+
+def test_simulated_compression_is_pillows(folder: Path, photo: np.ndarray, monkeypatch: Patch, capfd: Capture) -> None:
+    assert call(monkeypatch, "simulate", "dejpeg", "photo.png", "-Q", 30, "-o", "out.jpg") == 0
+    assert "invsolve dejpeg out.jpg" in capfd.readouterr().err
+    assert np.array_equal(np.asarray(Image.open("out.jpg")), np.asarray(Image.open("web.jpg")))
+    assert b"simulate dejpeg" in Image.open("out.jpg").info["comment"]
+    assert call(monkeypatch, "simulate", "dejpeg", "grey.png", "--sampling", "4:4:4", "-q") == 0
+    assert Image.open("grey.q20.jpg").mode == "L"
+    assert call(monkeypatch, "simulate", "dejpeg", "photo.png", "-o", "out.jpg") == ExitCode.OUTPUT
 
 
 def test_a_simulation_overwrites_nothing(folder: Path, monkeypatch: Patch) -> None:
@@ -200,6 +255,28 @@ BAD = {
         "no such",
     ),
     "denoise photo.png --sigma 0.1 --calibration shipped --samples 2 --model SMALL": (ExitCode.USAGE, "shipped"),
+    "dejpeg absent.jpg": (ExitCode.BAD_INPUT, "no such file"),
+    "dejpeg photo.png": (ExitCode.BAD_INPUT, "is not a JPEG file"),
+    "dejpeg text.png": (ExitCode.BAD_INPUT, "not a picture"),
+    "dejpeg empty.png": (ExitCode.BAD_INPUT, "0 bytes"),
+    "dejpeg cut.jpg": (ExitCode.BAD_INPUT, "damaged"),
+    "dejpeg frame.jpg": (ExitCode.BAD_INPUT, "damaged"),
+    "dejpeg cmyk.jpg": (ExitCode.BAD_INPUT, "4 components"),
+    "dejpeg photo.png --quality 0": (ExitCode.USAGE, "quality"),
+    "dejpeg photo.png --quality 101": (ExitCode.USAGE, "quality"),
+    "dejpeg photo.png --quality good": (ExitCode.USAGE, "quality"),
+    "dejpeg photo.png --quality 20 --sampling 4:1:0": (ExitCode.USAGE, "sampling"),
+    "dejpeg web.jpg --sampling 4:2:0": (ExitCode.USAGE, "--sampling without --quality"),
+    "dejpeg done.jpg": (ExitCode.OUTPUT, "--force"),
+    "dejpeg web.jpg --truth wide.png": (ExitCode.BAD_INPUT, "--truth"),
+    "dejpeg web.jpg -o x.gif": (ExitCode.OUTPUT, ".png"),
+    "dejpeg web.jpg --model ct": (ExitCode.MODEL, "1 channel"),
+    "dejpeg web.jpg --model flowers64": (ExitCode.BAD_INPUT, "64 x 64 only"),
+    "dejpeg web.jpg --model SMALL --rule proximal": (ExitCode.USAGE, "Gaussian noise is needed"),
+    "dejpeg web.jpg --interval": (ExitCode.USAGE, "--interval"),
+    "simulate dejpeg absent.png": (ExitCode.BAD_INPUT, "no such file"),
+    "simulate dejpeg photo.png -Q 0": (ExitCode.USAGE, "quality"),
+    "simulate dejpeg photo.png -o x.png": (ExitCode.OUTPUT, ".jpg"),
     "simulate superres absent.png": (ExitCode.BAD_INPUT, "no such file"),
     "simulate superres black.png -x 8": (ExitCode.BAD_INPUT, "larger picture"),
     "simulate deblur photo.png": (ExitCode.USAGE, "no blur given"),
@@ -239,7 +316,9 @@ def test_ctrl_c_leaves_nothing_behind(folder: Path, small_prior: Path) -> None:
 
 
 def test_help_needs_no_torch() -> None:
-    code = "import sys\nfrom invsolve.cli.main import main\nfor command in ('superres', 'deblur', 'denoise'):\n"
+    code = (
+        "import sys\nfrom invsolve.cli.main import main\nfor command in ('superres', 'deblur', 'denoise', 'dejpeg'):\n"
+    )
     code += "    sys.argv = ['invsolve', command, '--help']\n    try:\n        main()\n    except SystemExit:\n        pass\n"
     code += "assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

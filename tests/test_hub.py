@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import torch
@@ -27,6 +21,7 @@ diffusers = pytest.importorskip("diffusers")
 huggingface_hub = pytest.importorskip("huggingface_hub")
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+"""The one revision of the hub that ``serve_hub`` serves."""
 UNET: dict[str, Any] = {
     "sample_size": 8,
     "block_out_channels": [8, 8],
@@ -35,81 +30,6 @@ UNET: dict[str, Any] = {
     "layers_per_block": 1,
     "norm_num_groups": 4,
 }
-
-
-class Mirror(ThreadingHTTPServer):
-    """The parts of a hub that fetching a model takes: the listing of a repository, and its files."""
-
-    daemon_threads = True
-
-    def __init__(self, files: dict[str, bytes]) -> None:
-        super().__init__(("127.0.0.1", 0), Answers)
-        self.files, self.commit, self.break_off = files, COMMIT, 0
-        self.listed = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-        self.asked: list[tuple[str, str | None]] = []  # path and range of every GET of a file
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-    def listing(self) -> dict[str, Any]:
-        siblings = []
-        for name, content in self.files.items():
-            blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-            large = {"size": len(content), "sha256": self.listed[name], "pointerSize": 134}
-            siblings.append({"rfilename": name, "size": len(content), "blobId": blob})
-            if name.endswith((".safetensors", ".bin")):
-                siblings[-1]["lfs"] = large
-        return {"id": "lab/faces", "modelId": "lab/faces", "sha": self.commit, "siblings": siblings, "tags": []}
-
-
-class Answers(BaseHTTPRequestHandler):
-    server: Mirror
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *arguments: Any) -> None:
-        pass
-
-    def do_HEAD(self) -> None:
-        self.answer(body=False)
-
-    def do_GET(self) -> None:
-        self.answer(body=True)
-
-    def answer(self, *, body: bool) -> None:
-        parts = urlsplit(self.path).path.strip("/").split("/")
-        if parts[:4] == ["api", "models", "lab", "faces"] and parts[4:] in (
-            [],
-            ["revision", "main"],
-            ["revision", COMMIT],
-        ):
-            self.send(json.dumps(self.server.listing()).encode(), body, {"Content-Type": "application/json"})
-        elif parts[:4] == ["lab", "faces", "resolve", COMMIT] and "/".join(parts[4:]) in self.server.files:
-            name = "/".join(parts[4:])
-            if body:
-                self.server.asked.append((name, self.headers.get("Range")))
-            headers = {"ETag": f'"{self.server.listed[name]}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
-            self.send(self.server.files[name], body, headers)
-        else:
-            self.send(b"", body, {"X-Error-Code": "RepoNotFound"}, status=404)
-
-    def send(self, content: bytes, body: bool, headers: dict[str, str], status: int = 200) -> None:
-        first = int(self.headers["Range"].removeprefix("bytes=").partition("-")[0]) if "Range" in self.headers else 0
-        if first:
-            status, headers = 206, headers | {"Content-Range": f"bytes {first}-{len(content) - 1}/{len(content)}"}
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content) - first))
-        self.end_headers()
-        if not body:
-            return
-        if self.server.break_off and len(content) > self.server.break_off:
-            self.wfile.write(content[first : self.server.break_off])
-            self.server.break_off = 0
-            self.close_connection = True
-            return
-        self.wfile.write(content[first:])
 
 
 @pytest.fixture(scope="module")
@@ -124,26 +44,16 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def mirror(repository: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
-    server = Mirror(dict(repository))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    monkeypatch.setenv("HF_ENDPOINT", server.address)
+def mirror(repository: dict[str, bytes], tmp_path: Path, serve_hub: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("INVSOLVE_MODELS", str(tmp_path / "models"))
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    return serve_hub(repository)
 
 
 def pull(*arguments: str) -> None:
     app(["models", "pull", *arguments, "-q"], standalone_mode=False)
 
 
-def test_a_model_is_fetched_at_its_commit(mirror: Mirror, tmp_path: Path) -> None:
+def test_a_model_is_fetched_at_its_commit(mirror: Any, tmp_path: Path) -> None:
     pull("lab/faces")
     card = Card.read(tmp_path / "models" / "faces" / "card.json")
     assert card.source["revision"] == COMMIT and card.source["from"] == f"{mirror.address}/lab/faces"
@@ -156,7 +66,7 @@ def test_a_model_is_fetched_at_its_commit(mirror: Mirror, tmp_path: Path) -> Non
     assert not mirror.asked  # all of it was in the cache
 
 
-def test_offline_what_was_fetched_is_there(mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_what_was_fetched_is_there(mirror: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pull("lab/faces@main")
     mirror.shutdown()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -172,7 +82,7 @@ def test_offline_what_was_fetched_is_there(mirror: Mirror, tmp_path: Path, monke
         pull(f"lab/faces@{COMMIT}", "--as", "third")
 
 
-def test_what_was_broken_off_is_resumed(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_broken_off_is_resumed(mirror: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 1000)  # what is kept are whole ones
     mirror.break_off = 5000
     pull("lab/faces")
@@ -182,7 +92,7 @@ def test_what_was_broken_off_is_resumed(mirror: Mirror, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("name", ["unet/diffusion_pytorch_model.safetensors", "unet/config.json"])
-def test_another_file_than_listed_is_refused(name: str, mirror: Mirror, tmp_path: Path) -> None:
+def test_another_file_than_listed_is_refused(name: str, mirror: Any, tmp_path: Path) -> None:
     good, listing = mirror.files[name], mirror.listing()
     mirror.listing = lambda: listing  # type: ignore[method-assign]
     mirror.files[name] = good[:-2] + b" }" if name.endswith("json") else good[:-1] + b"\1"
@@ -193,7 +103,7 @@ def test_another_file_than_listed_is_refused(name: str, mirror: Mirror, tmp_path
     pull("lab/faces")  # the wrong file was forgotten
 
 
-def test_another_commit_than_asked_for_is_refused(mirror: Mirror) -> None:
+def test_another_commit_than_asked_for_is_refused(mirror: Any) -> None:
     mirror.commit = "f" * 40
     with pytest.raises(ModelError, match="answers with commit ffffffffffff"):
         pull(f"lab/faces@{COMMIT}")
@@ -202,7 +112,7 @@ def test_another_commit_than_asked_for_is_refused(mirror: Mirror) -> None:
         pull("lab/faces")
 
 
-def test_a_pickle_is_not_fetched(mirror: Mirror) -> None:
+def test_a_pickle_is_not_fetched(mirror: Any) -> None:
     name = "unet/diffusion_pytorch_model"
     mirror.files[f"{name}.bin"] = mirror.files.pop(f"{name}.safetensors")
     mirror.listed[f"{name}.bin"] = "0" * 64
@@ -255,6 +165,6 @@ def test_repositories_and_revisions() -> None:
             parse_repo(wrong)
 
 
-def test_unknown_repositories(mirror: Mirror) -> None:
+def test_unknown_repositories(mirror: Any) -> None:
     with pytest.raises(ModelError, match="cannot fetch lab/rooms: the hub knows no such repository"):
         pull("lab/rooms")

@@ -11,8 +11,10 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from invsolve.errors import InputError
+from invsolve import solve
+from invsolve.errors import InputError, UsageError
 from invsolve.forward_models import (
+    ForwardModel,
     GaussianNoise,
     Grayscale,
     LaplaceNoise,
@@ -23,6 +25,8 @@ from invsolve.forward_models import (
     SaltAndPepperNoise,
 )
 from invsolve.models.gaussian import GaussianPrior
+from invsolve.rules import condition
+from invsolve.samplers.sigmas import karras
 
 NOISES: dict[str, tuple[NoiseModel, float]] = {  # with one measured value, off the prior's middle of 0.62
     "poisson": (PoissonNoise(40.0), 31.0),
@@ -153,6 +157,31 @@ def test_quadratics_have_nearly_the_posterior(name: str, bias: float) -> None:
     mean, std = truth(noise, value)
     assert float(((found.mean.flatten() - mean) / std).abs().max()) < bias
     assert float((found.covariance.diagonal().sqrt() / std - 1).abs().max()) < 0.05
+
+
+@pytest.mark.parametrize(("step", "high"), [(0.05, math.inf), (0.25, math.inf), (0.25, 0.75), (1.0, math.inf)])
+def test_rounded_values_have_nearly_the_posterior_with_wiener(step: float, high: float) -> None:
+    noise, value = QuantizationNoise(step, high=high), 1.0 if step == 1 else 0.75
+    mean, std = truth(noise, value)
+    found = solve(
+        prior(),
+        ForwardModel(Grayscale((2, 1, 1), WEIGHTS), noise),
+        torch.full((1, 1, 1, 1), value, dtype=torch.float64),
+        rule="wiener(tolerance=0.001)",
+        sampler="redrawing",
+        sigmas=karras(12, 0.002, 10.0),
+        start=MEAN.reshape(1, 2, 1, 1),
+        samples=1000,
+        batch=1000,
+    )
+    samples = found.samples[:, 0].flatten(1)
+    assert float(((samples.mean(dim=0) - mean) / std).abs().max()) < 0.08
+    assert float((samples.std(dim=0) / std - 1).abs().max()) < 0.08
+
+
+def test_wiener_refuses_other_noise() -> None:
+    with pytest.raises(UsageError, match="Gaussian noise is needed"):
+        condition(prior(), ForwardModel(Grayscale((2, 1, 1), WEIGHTS), LaplaceNoise(0.1)), one(0.5), "wiener")
 
 
 def test_replaced_values_say_nothing() -> None:

@@ -25,6 +25,7 @@ from invsolve.forward_models import (
     Grayscale,
     Hadamard,
     Identity,
+    JpegCoefficients,
     LinearOperator,
     Mask,
     Mri,
@@ -107,6 +108,14 @@ OPERATORS: dict[str, Callable[[], LinearOperator]] = {
     "masked, downsampled blur": lambda: (
         Mask(torch.arange(24).reshape(1, 4, 6) % 3 > 0, channels=2) @ Downsample(EVEN, 2, "box") @ Blur(PSF, EVEN)
     ),
+    "jpeg, 4:2:0": lambda: JpegCoefficients(
+        (3, 16, 16), torch.arange(192).reshape(3, 8, 8) % 5 + 200, ((2, 2), (1, 1), (1, 1))
+    ),
+    "jpeg, 4:2:2": lambda: JpegCoefficients(
+        (3, 8, 32), torch.arange(192).reshape(3, 8, 8) % 7 + 100, ((2, 1), (1, 1), (1, 1))
+    ),
+    "jpeg, RGB": lambda: JpegCoefficients((3, 8, 8), torch.full((3, 8, 8), 99), rgb=True),
+    "jpeg, grey": lambda: JpegCoefficients((1, 16, 8), torch.arange(64).reshape(1, 8, 8) + 50),
     "bayer": lambda: Bayer(SHAPE),
     "bayer, other phase": lambda: Mask(mask().known[:1]) @ Bayer(SHAPE, "GBRG"),
     "hadamard, padded": lambda: random_hadamard(SHAPE, 23, torch.Generator().manual_seed(1)),

@@ -7,17 +7,25 @@ together. Exact for Gaussian priors, whose C does not depend on x.
 
 As C is known, so is a draw of x0 given x and y: draw from the unconditioned Gaussian, measure the draw, add the filtered
 difference (Hoffman & Ribak 1991, "Constrained realizations of Gaussian fields"; perturb-and-MAP, Papandreou & Yuille 2010).
+
+Noise that is not Gaussian but knows its matched Gaussian (:class:`invsolve.forward_models.MatchedNoise`; rounding does) is replaced
+by that, value by value and at every level anew: the Gaussian under which A x0 has the mean and the variance that it has under the
+noise itself (assumed density filtering, Minka 2001). What D says within its cell then stays as it is.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from invsolve.errors import UsageError
-from invsolve.forward_models import ForwardModel
+from invsolve.forward_models import ForwardModel, GaussianNoise, MatchedNoise
 from invsolve.forward_models.conjugate_gradient import conjugate_gradient
 from invsolve.models.score_model import ErrorCovariance, Noise, Prediction, ScoreModel, Sigma, per_image
 from invsolve.rules.conditioned import ConditionedModel
+
+PROBES = 8
+"""Random signs that estimate the variances of A x0 (Hutchinson 1990), for noise that is not Gaussian."""
 
 
 class Wiener(ConditionedModel):
@@ -30,6 +38,8 @@ class Wiener(ConditionedModel):
     steps : most iterations of conjugate gradients, each of which applies A, A' and C.
     tolerance : relative residual at which an image stops.
     """
+
+    any_noise = True
 
     def __init__(
         self,
@@ -45,30 +55,51 @@ class Wiener(ConditionedModel):
         if steps < 1:
             raise UsageError(f"wiener with {steps} steps", hint="wanted at least 1: with none y is not looked at")
         super().__init__(prior, forward_model, y)
+        if not isinstance(forward_model.noise, MatchedNoise):
+            _ = self.sigma_y
         self.operator, self.lam, self.steps, self.tolerance = forward_model.linear, lam, steps, tolerance
 
     def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
         denoised = self.prior.denoise(x, sigma)
-        return self._filtered(denoised, self.y, self.prior.error_covariance(denoised, sigma))
+        covariance = self.prior.error_covariance(denoised, sigma)
+        y, weight = self._measured(denoised, covariance)
+        return self._filtered(denoised, weight * (y - self.operator(denoised)), weight, covariance)
 
     def draw(self, x: Tensor, sigma: Sigma, noise: Noise) -> Prediction:
         denoised = self.prior.denoise(x, sigma)
         covariance = self.prior.error_covariance(denoised, sigma)
-        y = self.y.expand(len(x), *self.y.shape[1:])
+        y, weight = self._measured(denoised, covariance)
         guess = denoised + covariance.root_times(noise(x))
-        x0 = self._filtered(guess, y - self.sigma_y * noise(y), covariance)
+        misfit = weight * (y - self.operator(guess))
+        x0 = self._filtered(guess, misfit - noise(misfit), weight, covariance)
         return Prediction(x0, (x - x0) / per_image(sigma, x))
 
-    def _filtered(self, guess: Tensor, y: Tensor, covariance: ErrorCovariance) -> Tensor:
-        """``guess + C A' (A C A' + lam sigma_y^2)^-1 (y - A guess)``."""
+    def _measured(self, denoised: Tensor, covariance: ErrorCovariance) -> tuple[Tensor, Tensor]:
+        """The measurement as one under Gaussian noise, and one over that noise's standard deviation; 0 where it says nothing."""
+        noise = self.forward_model.noise
+        if isinstance(noise, GaussianNoise) or not isinstance(noise, MatchedNoise):
+            return self.y, denoised.new_tensor(1 / self.sigma_y)
+        clean = self.operator(denoised)
+        y, variance = noise.matched(clean, self._variances(denoised, covariance), self.y.expand_as(clean))
+        return y, variance.rsqrt()
+
+    def _variances(self, like: Tensor, covariance: ErrorCovariance) -> Tensor:
+        """The diagonal of A C A', as far as :data:`PROBES` tell, shaped as y."""
+        generator = torch.Generator().manual_seed(0)
+        shape = (PROBES, 1, *like.shape[1:])
+        signs = (torch.randint(0, 2, shape, generator=generator) * 2 - 1).to(like)
+        draws = [self.operator(covariance.root_times(sign.expand_as(like))).square() for sign in signs]
+        return torch.stack(draws).mean(dim=0)
+
+    def _filtered(self, guess: Tensor, misfit: Tensor, weight: Tensor, covariance: ErrorCovariance) -> Tensor:
+        """``guess + C A' W (W A C A' W + lam)^-1 misfit``, the misfit whitened by the weights W."""
 
         def pulled_back(v: Tensor) -> Tensor:
-            return covariance.times(self.operator.T(v))
+            return covariance.times(self.operator.T(weight * v))
 
         def matrix(v: Tensor) -> Tensor:
-            return self.operator(pulled_back(v)) + self.lam * self.sigma_y**2 * v
+            return weight * self.operator(pulled_back(v)) + self.lam * v
 
-        misfit = y - self.operator(guess)
         solution = conjugate_gradient(
             matrix, misfit, misfit.new_zeros(misfit.shape), steps=self.steps, tolerance=self.tolerance
         )

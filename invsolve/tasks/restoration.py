@@ -1,7 +1,8 @@
-"""What super-resolution, deblurring and denoising share: a linear measurement of a whole photograph, solved in one piece."""
+"""What the restorations share: a linear measurement of a whole photograph, solved in one piece."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from invsolve.errors import InputError
-from invsolve.forward_models import ForwardModel, GaussianNoise, Grayscale, Identity, LinearOperator
+from invsolve.forward_models import ForwardModel, GaussianNoise, Grayscale, Identity, LinearOperator, NoiseModel
 from invsolve.models.score_model import ScoreModel
 from invsolve.options import SolveOptions
 from invsolve.pictures import UnitPicture
@@ -30,36 +31,40 @@ class Measurement:
 
     Parameters
     ----------
-    y : (1, C, h, w), C = 3 of a colour picture and 1 of a grey one.
-    operator : A of pictures with C channels. Of a grey picture x has colours all the same, and y is the blur or whatever
+    y : (1, ...), what the operator gives; of super-resolution, deblurring and denoising a picture (1, C, h, w).
+    operator : A of pictures with C channels, 3 of a colour picture and 1 of a grey one. Of a grey picture x has colours all the same, and y is the blur or whatever
         it is of its Rec. 601 luma: the prior knows colour pictures.
-    noise : standard deviation in y.
+    noise : standard deviation in y, or another noise model that the rule takes.
     start : (1, C, H, W), a first guess of x.
     sigma_start : noise level above what the guess gets wrong.
     kept : rows and columns of x that are the result.
     repeated : of a grey picture every channel counts as measured instead, each under sqrt(3) times the noise: three times
         the same value, so the luma is as uncertain as it is. For an operator without channels of its own, the identity.
+    finish : what is done to the samples (n, C, H, W), a grey picture's of one channel, before the rest is cut off.
     """
 
     y: Tensor
     operator: LinearOperator
-    noise: float
+    noise: float | NoiseModel
     start: Tensor
     sigma_start: float
     kept: tuple[slice, slice] = (slice(None), slice(None))
     repeated: bool = False
+    finish: Callable[[Tensor], Tensor] = lambda samples: samples
 
     def solve(self, prior: ScoreModel, options: SolveOptions, progress: Progress) -> Posterior:
         """Sample x given y; samples (n, 1, C, H, W) of what is kept."""
         check_colour_prior(prior)
         prior.check_rgb()
-        grey = self.y.shape[1] == 1
+        grey = self.start.shape[1] == 1
         start = self.start.expand(-1, 3, -1, -1)
         prior.check_size(start)
         first = self.sigma_start if options.sigma_start is None else options.sigma_start
-        model, y = ForwardModel(self.operator, GaussianNoise(self.noise)), self.y
-        if grey and self.repeated:
-            model, y = ForwardModel(Identity(tuple(start.shape[1:])), GaussianNoise(3**0.5 * self.noise)), start
+        level = self.noise if isinstance(self.noise, int | float) else None
+        noise = GaussianNoise(self.noise) if isinstance(self.noise, int | float) else self.noise
+        model, y = ForwardModel(self.operator, noise), self.y
+        if grey and self.repeated and level is not None:
+            model, y = ForwardModel(Identity(tuple(start.shape[1:])), GaussianNoise(3**0.5 * level)), start
         elif grey:
             model = replace(model, operator=self.operator @ Grayscale(tuple(start.shape[1:])))
         pixels = start.shape[-2] * start.shape[-1]
@@ -73,13 +78,13 @@ class Measurement:
             turn=True,
             callback=lambda info: progress(info.step / info.steps),
         )
-        samples = solved.samples[..., self.kept[0], self.kept[1]]
+        samples = solved.samples[:, 0]
         if grey:
-            luma = Grayscale(tuple(samples.shape[2:]))
-            samples = torch.stack([luma(sample) for sample in samples])
+            samples = Grayscale(tuple(samples.shape[1:]))(samples)
+        samples = self.finish(samples)[:, None, :, self.kept[0], self.kept[1]]
         # Rounding is no Gaussian noise: where there is no other, chi-squared has nothing to judge. And a mean is nearer to
         # the measurement than the truth is.
-        judged = self.noise > ROUNDING and solved.settings["sampler"] != "posterior_mean"
+        judged = level is not None and level > ROUNDING and solved.settings["sampler"] != "posterior_mean"
         chi2 = solved.chi2 * (3 if grey and self.repeated else 1) if judged else torch.empty(0)
         return replace(solved, samples=samples, chi2=chi2)
 
