@@ -31,6 +31,7 @@ from invsolve.cli.models import models
 from invsolve.cli.mri import mri
 from invsolve.cli.sample import sample
 from invsolve.cli.simulate import simulate
+from invsolve.cli.solve import solve
 from invsolve.cli.superres import superres
 from invsolve.cli.train import train
 from invsolve.cli.verify import verify
@@ -93,6 +94,7 @@ app.command(epilog=EXIT_CODES)(deblur)
 app.command(epilog=EXIT_CODES)(denoise)
 app.command(epilog=EXIT_CODES)(ct)
 app.command(epilog=EXIT_CODES)(mri)
+app.command(epilog=EXIT_CODES)(solve)
 app.add_typer(simulate, name="simulate", epilog=EXIT_CODES)
 app.command(epilog=EXIT_CODES)(sample)
 app.command(epilog=EXIT_CODES)(generate)

@@ -10,7 +10,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -46,7 +46,7 @@ from invsolve.forward_models.region_means import RegionMeans
 from invsolve.forward_models.saturation import Saturation
 from invsolve.forward_models.stacked import Map
 from invsolve.forward_models.transmission import TransmissionNoise
-from invsolve.named import bind
+from invsolve.named import argument_types, bind, look_up
 
 LARGEST_BLUR = 1000.0
 """Pixels of a blur's standard deviation or motion."""
@@ -253,6 +253,23 @@ NOISES: dict[str, Callable[..., NoiseModel]] = {
     "salt_and_pepper": SaltAndPepperNoise,
 }
 """Noise models by name. Packages add theirs as entry points of the group ``invsolve.noises``."""
+
+
+def file_arguments(kind: str, name: str) -> dict[str, type]:
+    """The arguments of an operator or a noise (``kind``) that are given as files, with what is in them: Tensor or Geometry.
+
+    Raises
+    ------
+    UsageError : no such name.
+    """
+    known: Mapping[str, Callable[..., Any]] = OPERATORS if kind == "operator" else NOISES
+    types = argument_types(look_up(kind, name, known))
+    return {
+        argument: wanted
+        for argument, said in types.items()
+        for wanted in (Tensor, Geometry)
+        if wanted in (said, *get_args(said)) and argument != "return"
+    }
 
 
 def find_operator(

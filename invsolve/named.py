@@ -59,7 +59,7 @@ def bind(
     ------
     UsageError : no such name, no such argument, an argument missing, or one of another type than the function's.
     """
-    function = _find_bare(kind, name, known)
+    function = look_up(kind, name, known)
     if not callable(function):
         raise UsageError(
             f"the {kind} {name} is a {type(function).__name__}", hint="wanted something that can be called"
@@ -94,11 +94,11 @@ def find(kind: str, text: str, known: Mapping[str, Callable[..., Any]], argument
         keywords.
     """
     if not text.endswith(")"):
-        return _find_bare(kind, text, known)
+        return look_up(kind, text, known)
     example = {"rule": "moment_matching(tolerance=0.2, steps=6)"}.get(kind, "ancestral_corrected(step=0.5)")
     try:
         name, keywords = _parse(text)
-        function = _find_bare(kind, name, known)
+        function = look_up(kind, name, known)
         inspect.signature(function).bind(*[None] * arguments, **keywords)
         _check_values(function, keywords)
         if function is known.get(name):
@@ -113,7 +113,13 @@ def find(kind: str, text: str, known: Mapping[str, Callable[..., Any]], argument
     return partial(function, **keywords)
 
 
-def _find_bare(kind: str, name: str, known: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
+def look_up(kind: str, name: str, known: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
+    """A function by its bare name, as :func:`find`.
+
+    Raises
+    ------
+    UsageError : no such name, or an installed package that offers it cannot be imported.
+    """
     if name in known:
         return known[name]
     for entry in entry_points(group=group_of(kind), name=name):
@@ -149,12 +155,17 @@ def _parse(text: str) -> tuple[str, dict[str, Any]]:
     return call.func.id, keywords
 
 
+def argument_types(function: Callable[..., Any]) -> dict[str, Any]:
+    """The types that a function says its arguments have; empty where they cannot be told."""
+    try:
+        return get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    except (NameError, TypeError):  # names that only a type checker sees
+        return {}
+
+
 def _check_values(function: Callable[..., Any], keywords: Mapping[str, Any]) -> None:
     """Raise a ValueError for the first argument that is not of the type its function says; unsaid, any will do."""
-    try:
-        hints = get_type_hints(function.__init__ if inspect.isclass(function) else function)
-    except (NameError, TypeError):  # names that only a type checker sees
-        return
+    hints = argument_types(function)
     for name, value in keywords.items():
         if name not in hints:
             continue
