@@ -33,6 +33,7 @@ from invsolve.forward_models.catalogue import file_arguments
 from invsolve.forward_models.geometry import Geometry
 from invsolve.forward_models.operator import Shape
 from invsolve.forward_models.stacked import Map
+from invsolve.named import look_up
 from invsolve.pictures import channels_last, to_pixels
 from invsolve.tasks.measured import Measurement
 from invsolve.tasks.restoration import ROUNDING, planes
@@ -139,16 +140,22 @@ def make_named_noise(named: Named, base: Path) -> NoiseModel:
 
 
 def read_arguments(kind: str, named: Named, base: Path) -> dict[str, Any]:
-    """The arguments, with the content of files in the place of their names."""
-    arguments = dict(named.arguments)
-    for name, wanted in file_arguments(kind, named.type).items():
-        if name not in arguments:
+    """The arguments of a named operator or noise, with the content of files in the place of their names."""
+    known: dict[str, Any] = {**(OPERATORS if kind == "operator" else NOISES)}
+    return with_files(look_up(kind, named.type, known), f"{kind} {named.type}", named.arguments, base)
+
+
+def with_files(maker: Any, what: str, arguments: dict[str, Any], base: Path) -> dict[str, Any]:
+    """``arguments`` of ``maker``, with the content of files in the place of their names."""
+    read = dict(arguments)
+    for name, wanted in file_arguments(maker).items():
+        if name not in read:
             continue
-        if not isinstance(arguments[name], str):
-            raise UsageError(f"{kind} {named.type}: {name} is {arguments[name]!r}", hint="wanted the name of a file")
-        path = base / arguments[name]
-        arguments[name] = Geometry.read(path) if wanted is Geometry else read_tensor(path, f"{named.type}'s {name}")
-    return arguments
+        if not isinstance(read[name], str):
+            raise UsageError(f"{what}: {name} is {read[name]!r}", hint="wanted the name of a file")
+        path = base / read[name]
+        read[name] = Geometry.read(path) if wanted is Geometry else read_tensor(path, f"{what}'s {name}")
+    return read
 
 
 def read_tensor(path: Path, what: str) -> Tensor:

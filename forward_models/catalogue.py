@@ -46,7 +46,7 @@ from invsolve.forward_models.region_means import RegionMeans
 from invsolve.forward_models.saturation import Saturation
 from invsolve.forward_models.stacked import Map
 from invsolve.forward_models.transmission import TransmissionNoise
-from invsolve.named import argument_types, bind, look_up
+from invsolve.named import argument_types, bind
 
 LARGEST_BLUR = 1000.0
 """Pixels of a blur's standard deviation or motion."""
@@ -255,18 +255,11 @@ NOISES: dict[str, Callable[..., NoiseModel]] = {
 """Noise models by name. Packages add theirs as entry points of the group ``invsolve.noises``."""
 
 
-def file_arguments(kind: str, name: str) -> dict[str, type]:
-    """The arguments of an operator or a noise (``kind``) that are given as files, with what is in them: Tensor or Geometry.
-
-    Raises
-    ------
-    UsageError : no such name.
-    """
-    known: Mapping[str, Callable[..., Any]] = OPERATORS if kind == "operator" else NOISES
-    types = argument_types(look_up(kind, name, known))
+def file_arguments(function: Callable[..., Any]) -> dict[str, type]:
+    """The arguments of a maker that are given as files, with what is in them: Tensor or Geometry."""
     return {
         argument: wanted
-        for argument, said in types.items()
+        for argument, said in argument_types(function).items()
         for wanted in (Tensor, Geometry)
         if wanted in (said, *get_args(said)) and argument != "return"
     }

@@ -97,7 +97,7 @@ def find(kind: str, text: str, known: Mapping[str, Callable[..., Any]], argument
         return look_up(kind, text, known)
     example = {"rule": "moment_matching(tolerance=0.2, steps=6)"}.get(kind, "ancestral_corrected(step=0.5)")
     try:
-        name, keywords = _parse(text)
+        name, keywords = parse_call(text)
         function = look_up(kind, name, known)
         inspect.signature(function).bind(*[None] * arguments, **keywords)
         _check_values(function, keywords)
@@ -135,8 +135,13 @@ def look_up(kind: str, name: str, known: Mapping[str, Callable[..., Any]]) -> Ca
     raise UsageError(f"unknown {kind} {brief(name)}", hint=f"{nearest(name, names)}known {kind}s: {', '.join(names)}")
 
 
-def _parse(text: str) -> tuple[str, dict[str, Any]]:
-    """Name and keyword arguments of a call, of which nothing but literals is read."""
+def parse_call(text: str) -> tuple[str, dict[str, Any]]:
+    """Name and keyword arguments of a call, of which nothing but literals is read.
+
+    Raises
+    ------
+    ValueError, SyntaxError, RecursionError, MemoryError : no such call.
+    """
     if len(text) > LONGEST:
         raise ValueError(f"{len(text)} characters, at most {LONGEST} are read")
     with warnings.catch_warnings():
