@@ -151,7 +151,8 @@ def called(target: str, found: Any, shape: Shape, arguments: dict[str, Any]) -> 
     """``found`` called with what it takes: the shape once, or twice as :class:`LinearOperator` itself, or not at all."""
     signature = inspect.signature(found)
     noise = inspect.isclass(found) and is_noise(found)
-    for given in [()] if noise else [(shape,), (shape, shape), ()]:
+    twice = [(shape, shape)] if "output_shape" in signature.parameters else []
+    for given in [()] if noise else [(shape,), *twice, ()]:
         try:
             signature.bind(*given, **arguments)
         except TypeError:

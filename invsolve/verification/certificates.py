@@ -48,11 +48,16 @@ def certify_noise(noise: NoiseModel, seed: int = 0) -> list[Finding]:
     figures = [judge_noise(noise, clean, seed) for clean in (0.35, 0.65)]
     chance = 2 / math.sqrt(DRAWS)
     bias = max((abs(one.bias) for one in figures), key=_worst)
-    spread = max((abs(one.std_ratio - 1) for one in figures), key=_worst)
+    spread = max((abs(one.width_ratio - 1) for one in figures), key=_worst)
     how = f"annealed with langevin, {DRAWS} draws"
     return [
         Finding("posterior mean", bias, BIAS + chance, f"bias in posterior deviations, {how}"),
-        Finding("posterior spread", spread, SPREAD + chance / math.sqrt(2), f"standard deviation, {how}"),
+        Finding(
+            "posterior spread",
+            spread,
+            SPREAD + chance,
+            f"distance of the 10 and 90 % quantiles against the exact one, {how}",
+        ),
     ]
 
 
