@@ -99,7 +99,7 @@ def judged(target: str, shape: Shape, arguments: dict[str, Any], device: str) ->
             return [Finding("posterior", math.inf, 0.0, f"it raised {type(error).__name__}: {error}")]
 
     where = resolve_device(device)
-    with blame({target if ":" in target else f"{target}:": "code"}):
+    with blame({target: "code"}):
         made = make(target, shape, arguments)
     if isinstance(made, LinearOperator):
         if math.prod(made.input_shape) > MOST_VALUES:

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from invsolve.errors import UsageError, first_line
+from invsolve.errors import InvsolveError, SolveError, UsageError, first_line
 
 GROUP = "invsolve.commands"
 
@@ -20,9 +20,27 @@ class PluginCommand(TyperCommand):
         package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
         super().__init__(entry.name, help=f"From the package {package}.", rich_help_panel="Commands of other packages")
         self.entry, self.own_epilog = entry, epilog
+        self.loaded: Any = None
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        return load_command(self.entry, self.own_epilog).make_context(info_name, args, parent, **extra)
+        self.loaded = load_command(self.entry, self.own_epilog)
+        context = self.loaded.make_context(info_name, args, parent, **extra)
+        context.command = self  # so that it is run by the method below
+        return context
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it; what it raises is that package's error, not ours."""
+        try:
+            return self.loaded.invoke(ctx)
+        except (InvsolveError, typer.Exit, typer.Abort, OSError, MemoryError):
+            raise
+        except Exception as error:
+            if hasattr(error, "format_message"):  # a usage error
+                raise
+            raise SolveError(
+                f"the command {self.entry.name} of {self.entry.value} raised {type(error).__name__}: {first_line(error)}",
+                hint="it is no part of invsolve; tell its authors",
+            ) from error
 
 
 def plugin_names() -> list[str]:

@@ -126,7 +126,7 @@ def make_operator(named: Named, base: Path, shape: Shape, device: torch.device) 
     maker = find_operator(named.type, arguments, device)
     if named.type in OPERATORS:
         return maker(shape)
-    with blame({f"{named.type}:": "operator"}):
+    with blame({named.type: "operator"}):
         return maker(shape)
 
 
@@ -135,7 +135,7 @@ def make_named_noise(named: Named, base: Path) -> NoiseModel:
     arguments = read_arguments("noise", named, base)
     if named.type in NOISES:
         return make_noise(named.type, arguments)
-    with blame({f"{named.type}:": "noise"}):
+    with blame({named.type: "noise"}):
         return make_noise(named.type, arguments)
 
 
@@ -202,7 +202,7 @@ def simulated(
         if block.file in files:
             raise InputError(f"{block.file} is named twice", hint="give every measurement a file of its own")
         model = forward_model(problem, block, tuple(truth.shape[1:]), device)
-        with blame({f"{block.noise.type}:": "noise"} if block.noise.type not in NOISES else {}), torch.no_grad():
+        with blame({block.noise.type: "noise"} if block.noise.type not in NOISES else {}), torch.no_grad():
             y = model.simulate(truth.to(device), generator)[0].cpu()
         if block.file.suffix.lower() == ".npy":
             files[block.file] = npy_bytes(y.numpy())

@@ -112,6 +112,7 @@ def _simulate(file: ProblemFile, truth: Path, seed: int, force: bool, device: st
 def _solve(file: ProblemFile, truth: Path | None, force: bool, device: str) -> dict[str, Any]:
     """Solve, write and say; returns the report."""
     from invsolve.atomic import write_files
+    from invsolve.cli.own import blame
     from invsolve.cli.problem_parts import picture_shape, read_measurements, read_values, read_whole
     from invsolve.pretrained.loading import load_prior
     from invsolve.tasks.measured import measured_task, misfits
@@ -127,17 +128,37 @@ def _solve(file: ProblemFile, truth: Path | None, force: bool, device: str) -> d
     if x is not None and truth is not None and tuple(x.shape[1:]) != shape:
         raise InputError(f"--truth {truth} has shape {tuple(x.shape[1:])}, the picture {shape}", hint="give its truth")
     measurements = read_measurements(file, values, shape, prior.device)
-    task = measured_task(measurements, prior, shape, file.options, start=start)
+    try:
+        task = measured_task(measurements, prior, shape, file.options, start=start)
+    except UsageError as error:
+        raise InputError(f"{file.path}: {error.message}", hint=error.hint) from error
     paths = plan_paths(file, drawn=prior.channels in PICTURE_CHANNELS)
     check_writable(list(paths.values()), force=force)
     say(f"{file.path.name}: {about(measurements)}, a picture of {shape[2]} x {shape[1]}, on {prior.device}")
-    solved = solve_task(task, prior, common_of(file, task), input=str(file.path))
-    fits = misfits(measurements, solved.posterior.samples)
+    with blame(foreign(file)):
+        solved = solve_task(task, prior, common_of(file, task), input=str(file.path))
+        fits = misfits(measurements, solved.posterior.samples)
     scores = {} if x is None else score(task, solved, x)
     report = report_of(file, solved, fits, list(paths.values()), scores)
     write_files(encode(file, paths, solved, report), last=paths["report"])
     say_all(file, paths, solved, fits, scores)
     return report
+
+
+def foreign(file: ProblemFile) -> dict[str, str]:
+    """The names in a file that other packages offer, with what they are: to be blamed for what they raise."""
+    from invsolve.forward_models import NOISES, OPERATORS
+    from invsolve.options import AUTO
+    from invsolve.rules import RULES
+    from invsolve.samplers import SAMPLERS
+
+    known = {"operator": set(OPERATORS), "noise": set(NOISES), "rule": {*RULES, AUTO}, "sampler": {*SAMPLERS, AUTO}}
+    named = [(one.type, "operator") for block in file.blocks for one in block.operators]
+    named += [(block.noise.type, "noise") for block in file.blocks]
+    named += [(str(name).partition("(")[0], kind) for name, kind in (
+        (file.options.rule, "rule"), (file.options.sampler, "sampler"),
+    )]  # fmt: skip
+    return {name: kind for name, kind in named if name not in known[kind]}
 
 
 def check_names(file: ProblemFile) -> None:

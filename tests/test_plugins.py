@@ -211,6 +211,33 @@ def test_what_cannot_be_checked_is_told(own: None, monkeypatch: Patch, capfd: Ca
         assert message in capfd.readouterr().err, arguments
 
 
+def test_what_a_plug_in_raises_later_is_its_own_error(
+    tmp_path: Path, photo: np.ndarray, small_prior: Path, monkeypatch: Patch, capfd: Capture
+) -> None:
+    site, info = tmp_path / "site", tmp_path / "site" / "late-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: late\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[invsolve.commands]\nlate = late_package:command\n[invsolve.forward_models]\nlate = late_package:Late\n"
+    )
+    (site / "late_package.py").write_text(
+        "from invsolve.forward_models import Identity\n"
+        "def command() -> None:\n    raise KeyError('never')\n"
+        "class Late(Identity):\n    def _adjoint(self, y):\n        raise KeyError('later')\n"
+    )
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, "late") == int(ExitCode.FAILED)
+    assert "the command late of late_package:command raised KeyError: 'never'" in capfd.readouterr().err
+    assert call(monkeypatch, "late", "--views") == int(ExitCode.USAGE)
+    Image.fromarray(photo).save(tmp_path / "y.png")
+    (tmp_path / "p.toml").write_text(
+        f'[prior]\nname = "{small_prior}"\n[measurement]\nfile = "y.png"\noperator = {{type = "late"}}\n[solve]\nsteps = 2\n'
+    )
+    assert call(monkeypatch, "solve", "p.toml") == int(ExitCode.USAGE)
+    assert "your operator late raised KeyError: 'later'" in capfd.readouterr().err
+
+
 def test_shapes_and_arguments_are_read() -> None:
     assert parse_shape("3,8,9") == (3, 8, 9)
     assert parse_arguments("a=1, b='x', c=[1, 2]") == {"a": 1, "b": "x", "c": [1, 2]}

@@ -132,7 +132,7 @@ def measured_task(
         options=options,
         operator=seen,
         determined=lambda: float("nan") if seen is None else float(determined(seen, probes=2).mean()),
-        baselines=lambda: {"least squares" if start is None else "start": guess[0].permute(1, 2, 0).numpy()},
+        baselines=lambda: {_guessed(measurements, start): guess[0].permute(1, 2, 0).numpy()},
         work=float(shape[1] * shape[2]),
     )
 
@@ -182,6 +182,11 @@ def first_guess(measurements: Sequence[Measurement], shape: Shape, sigma_data: f
     first = measurements[0]
     alike = tuple(first.y.shape[1:]) == shape and isinstance(first.model.noise, GaussianNoise)
     return first.y.float() if alike else grey
+
+
+def _guessed(measurements: Sequence[Measurement], start: Tensor | None) -> str:
+    """What the first guess is called."""
+    return "start" if start is not None else "least squares" if _gaussian(measurements) else "without model"
 
 
 def misfits(measurements: Sequence[Measurement], samples: Tensor) -> list[Misfit]:
