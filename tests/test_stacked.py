@@ -29,6 +29,7 @@ from invsolve.forward_models import (
     stack_measurements,
 )
 from invsolve.models.gaussian import GaussianPrior
+from invsolve.solver import chi_squared
 
 SHAPE = (3, 4, 4)
 
@@ -211,3 +212,11 @@ def test_a_stack_of_one_picture_measured_twice_is_that_of_the_mean() -> None:
     y = torch.rand(1, *SHAPE)
     stacked, both = stack_measurements([(model, y), (model, y)])
     torch.testing.assert_close(stacked.linear.pinv(both), y / 2)
+
+
+def test_noise_of_values_that_say_nothing_is_no_misfit(gaussian: GaussianPrior) -> None:
+    model, y = stack_measurements(scribbled(gaussian))
+    exact = gaussian.posterior(model, y)
+    x = exact.sample(50, torch.Generator().manual_seed(1))[:, None]
+    assert float(y[:, 16:].square().sum()) > 0.0
+    assert float(chi_squared(model, x, y).mean()) == pytest.approx(1, abs=0.5)
