@@ -88,7 +88,8 @@ def judged(target: str, shape: Shape, arguments: dict[str, Any], device: str) ->
     from invsolve.forward_models import LinearOperator
     from invsolve.pretrained.loading import resolve_device
     from invsolve.verification.certificates import certify_noise, certify_operator, small_enough
-    from invsolve.verification.laws import Finding, check_map, check_noise, check_operator
+    from invsolve.verification.laws import Finding, check_map, check_operator
+    from invsolve.verification.noise_laws import check_noise
 
     def certified(certify: Callable[[Any], list[Finding]], made: Any) -> list[Finding]:
         try:

@@ -265,9 +265,7 @@ def encode(file: ProblemFile, paths: dict[str, Path], solved: Solved, report: di
             [drawn_picture(x[0]) for x in posterior.samples],
             posterior.seeds,
             drawn_picture(posterior.mean[0]),
-            std_picture(channels_last(posterior.std[0]))
-            if len(posterior.samples) > 1
-            else to_pixels(channels_last(posterior.mean[0])),
+            std_picture(channels_last(posterior.std[0])),
             solved.facts,
             bounds=bounds,
         )

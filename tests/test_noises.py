@@ -24,7 +24,7 @@ from invsolve.forward_models import (
     TransmissionNoise,
 )
 from invsolve.models.gaussian import GaussianPrior
-from invsolve.verification.laws import NOISE_LAWS
+from invsolve.verification.noise_laws import NOISE_LAWS
 
 NOISES: dict[str, tuple[NoiseModel, float]] = {  # with one measured value, off the prior's middle of 0.62
     "poisson": (PoissonNoise(40.0), 31.0),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from invsolve_ghosts import Ghost, StudentNoise
 
-from invsolve.verification.laws import NOISE_LAWS, OPERATOR_LAWS
+from invsolve.verification.laws import OPERATOR_LAWS
+from invsolve.verification.noise_laws import NOISE_LAWS
 
 
 @pytest.mark.parametrize("law", list(OPERATOR_LAWS))
