@@ -31,6 +31,7 @@ Capture = pytest.CaptureFixture[str]
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that the example was installed into, without the network."""
+    pytest.importorskip("pip")
     pytest.importorskip("setuptools", minversion="77")
     folder = tmp_path_factory.mktemp("plugin")
     shutil.copytree(EXAMPLE, folder / "source")  # building leaves files beside the source
