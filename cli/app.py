@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from invsolve._version import __version__
+from invsolve.cli.check import check
 from invsolve.cli.colorize import colorize
 from invsolve.cli.console import (
     Verbosity,
@@ -31,9 +32,11 @@ from invsolve.cli.interpolate import interpolate
 from invsolve.cli.likelihood import likelihood
 from invsolve.cli.models import models
 from invsolve.cli.mri import mri
+from invsolve.cli.plugins import plugin_command, plugin_names
 from invsolve.cli.sample import sample
 from invsolve.cli.simulate import simulate
 from invsolve.cli.simulate_mri import simulate_mri
+from invsolve.cli.solve import solve
 from invsolve.cli.stroke import stroke
 from invsolve.cli.superres import superres
 from invsolve.cli.train import train
@@ -55,7 +58,14 @@ class Stopped(Exception):
 
 
 class Program(TyperGroup):
-    """All commands; what they raise reaches :func:`run`."""
+    """All commands, those of installed plug-ins behind our own; what they raise reaches :func:`run`."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        own = super().list_commands(ctx)
+        return [*own, *(name for name in plugin_names() if name not in own)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return super().get_command(ctx, cmd_name) or plugin_command(cmd_name, EXIT_CODES)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -98,6 +108,7 @@ app.command(epilog=EXIT_CODES)(denoise)
 app.command(epilog=EXIT_CODES)(dejpeg)
 app.command(epilog=EXIT_CODES)(ct)
 app.command(epilog=EXIT_CODES)(mri)
+app.command(epilog=EXIT_CODES)(solve)
 simulate.command("mri")(simulate_mri)
 app.add_typer(simulate, name="simulate", epilog=EXIT_CODES)
 app.command(epilog=EXIT_CODES)(sample)
@@ -109,6 +120,7 @@ app.command(epilog=EXIT_CODES)(interpolate)
 app.command(epilog=EXIT_CODES)(train)
 app.add_typer(models, name="models", epilog=EXIT_CODES)
 app.command(epilog=EXIT_CODES)(verify)
+app.command(epilog=EXIT_CODES)(check)
 app.command(epilog=EXIT_CODES)(demo)
 
 

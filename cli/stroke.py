@@ -13,8 +13,9 @@ import typer
 
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, say
-from invsolve.cli.files import check_writable, read_mask, read_photo
+from invsolve.cli.files import check_writable, read_photo
 from invsolve.cli.limits import finite
+from invsolve.cli.masks import read_mask
 from invsolve.cli.sample import Batch, Count, FirstSeed, FreeSampler, GridOutput, check_room, grid_paths, make_grid
 from invsolve.options import AUTO
 from invsolve.pictures import Pixels

@@ -27,10 +27,11 @@ def say_uncertainty(summary: Summary, *, unit: str, factor: float = 1.0, interva
     """
     if summary.warning:
         say(f"warning: {summary.warning}")
-    line = f"the data determine {summary.determined:.1%} of the values, the prior filled in the rest"
-    if not math.isnan(summary.prior_share):
-        line += f"; {summary.prior_share:.1%} of the samples' variance is the prior's"
-    say(line)
+    if not math.isnan(summary.determined):
+        line = f"the data determine {summary.determined:.1%} of the values, the prior filled in the rest"
+        if not math.isnan(summary.prior_share):
+            line += f"; {summary.prior_share:.1%} of the samples' variance is the prior's"
+        say(line)
     if interval and summary.interval:
         say(f"interval: {interval_text(summary)}; mean width {factor * summary.width:.3g} {unit}")
     if text := psnr_text(summary):

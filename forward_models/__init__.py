@@ -3,6 +3,7 @@
 from invsolve.forward_models.bayer import Bayer
 from invsolve.forward_models.blur import Blur, gaussian_psf, motion_psf
 from invsolve.forward_models.blurred_decimation import BlurredDecimation
+from invsolve.forward_models.catalogue import NOISES, OPERATORS, find_operator, make_noise
 from invsolve.forward_models.channel_matrix import ChannelMatrix
 from invsolve.forward_models.classifier import CleanClassifier, NoiseConditionalClassifier, torchvision_classifier
 from invsolve.forward_models.coil_sensitivities import espirit, sensitivities_from_centre, smooth_phase
@@ -42,10 +43,13 @@ from invsolve.forward_models.quantization import Quantization
 from invsolve.forward_models.quantization_noise import QuantizationNoise
 from invsolve.forward_models.region_means import RegionMeans
 from invsolve.forward_models.saturation import Saturation
+from invsolve.forward_models.stacked import StackedNoise, compose, output_shape, quadratic, stack_measurements
 from invsolve.forward_models.text import TextSimilarity
 from invsolve.forward_models.transmission import TransmissionNoise
 
 __all__ = [
+    "NOISES",
+    "OPERATORS",
     "Adjoint",
     "AstraProjector",
     "Bayer",
@@ -87,25 +91,32 @@ __all__ = [
     "Scaled",
     "SparseProjector",
     "Stack",
+    "StackedNoise",
     "Sum",
     "TextSimilarity",
     "TransmissionNoise",
     "calibration_centre",
+    "compose",
     "conjugate_gradient",
     "equispaced_mask",
     "espirit",
     "even_angles",
     "even_subset",
+    "find_operator",
     "gaussian_psf",
     "low_frequencies",
+    "make_noise",
     "motion_psf",
+    "output_shape",
     "poisson_disc_mask",
     "power_iteration",
     "projector",
+    "quadratic",
     "radial_trajectory",
     "random_hadamard",
     "random_mask",
     "sensitivities_from_centre",
     "smooth_phase",
+    "stack_measurements",
     "torchvision_classifier",
 ]

@@ -7,7 +7,7 @@ import struct
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -88,6 +88,10 @@ class Posterior:
 
     def save(self, path: str | Path) -> None:
         """Write an ``.npz`` (arrays and a JSON header), whole or not at all."""
+        write_files({Path(path): self.write})
+
+    def write(self, file: IO[bytes]) -> None:
+        """What :meth:`save` saves, into an open file."""
         header = {
             "seeds": self.seeds, "settings": self.settings, "network_calls": self.network_calls,
             "diagnostics": self.diagnostics, "measured_values": self.measured_values,
@@ -97,7 +101,7 @@ class Posterior:
             "chi2": self.chi2.numpy(),
             "header": np.array(json.dumps(header)),
         }
-        write_files({Path(path): lambda file: np.savez_compressed(file, **arrays)})
+        np.savez_compressed(file, **arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> Posterior:

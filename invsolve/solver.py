@@ -233,13 +233,16 @@ def task_ladder(options: SolveOptions, sigma_min: float, sigma_max: float, dimen
 def chi_squared(forward_model: ForwardModel, samples: Tensor, y: Tensor) -> Tensor:
     """Mean squared misfit per measured value over the noise variance, (n, B).
 
-    Empty for exact measurements and for noise that is not Gaussian.
+    Values of y that say nothing of the picture, such as the noise of missing pixels, do not count. Empty for exact measurements
+    and for noise that is not Gaussian.
     """
     noise = forward_model.noise
     if not isinstance(noise, GaussianNoise) or noise.sigma == 0:
         return torch.empty(0)
     operator, values = forward_model.operator, measured_values(forward_model, y)
-    return torch.stack([((operator(x) - y) / noise.sigma).square().flatten(1).sum(dim=1) / values for x in samples])
+    counted = operator.informative.to(y) if isinstance(operator, LinearOperator) else 1.0
+    scale = counted / noise.sigma
+    return torch.stack([(scale * (operator(x) - y)).square().flatten(1).sum(dim=1) / values for x in samples])
 
 
 def measured_values(forward_model: ForwardModel, y: Tensor) -> int:

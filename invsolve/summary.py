@@ -29,8 +29,8 @@ class Summary(NamedTuple):
     """What a run's samples say about how sure they are, in the units of x."""
 
     samples: int
-    determined: float  # share of the values that the data determine
-    prior_share: float  # of the samples' variance, NaN for one sample
+    determined: float  # share of the values that the data determine, NaN of a measurement that is not linear
+    prior_share: float  # of the samples' variance, NaN for one sample and for such a measurement
     prior_std: Tensor | None  # (B, C, H, W): standard deviation of what the prior filled in
     interval: Interval | None
     width: float  # mean over what the data left open
@@ -43,7 +43,7 @@ class Summary(NamedTuple):
 
 def summarize(
     posterior: Posterior,
-    operator: LinearOperator,
+    operator: LinearOperator | None,
     determined: float,
     *,
     scaling: Scaling = NO_SCALING,
@@ -54,7 +54,7 @@ def summarize(
 
     Parameters
     ----------
-    operator : what the data see of a sample (C, H, W); its pseudo-inverse is asked for.
+    operator : what the data see of a sample (C, H, W); its pseudo-inverse is asked for. None where that is not linear.
     determined : share of the values that the data determine.
     scaling : its applied calibration scales the interval.
     most : samples to split into what was measured and what was not, where that is work; default all.
@@ -62,8 +62,9 @@ def summarize(
     """
     share, prior_std, interval, width = math.nan, None, None, math.nan
     if len(posterior.samples) > 1:
-        data_std, prior_std = split_std(operator, posterior.samples[:most], antithetic=posterior.antithetic)
-        share = prior_share(data_std, prior_std)
+        if operator is not None:
+            data_std, prior_std = split_std(operator, posterior.samples[:most], antithetic=posterior.antithetic)
+            share = prior_share(data_std, prior_std)
         found = scaling.applied
         interval = found.apply(posterior.samples) if found else attainable_interval(posterior.samples, LEVEL)
         widths = interval.high - interval.low

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def test_a_pickle_is_not_fetched(mirror: Any) -> None:
     assert not mirror.asked
 
 
-def test_a_file_of_another_library(mirror: Mirror, tmp_path: Path) -> None:
+def test_a_file_of_another_library(mirror: Any, tmp_path: Path) -> None:
     """Alone in its repository, and described by --config: here an NCSNv2."""
     torch.manual_seed(0)
     network = RefineNet(RefineNetConfig(8, 3, 4, "ncsnv2")).eval()

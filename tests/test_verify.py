@@ -23,7 +23,8 @@ from invsolve.rules import AnnealedLikelihood, MomentMatching, condition
 from invsolve.samplers import multistep
 from invsolve.verification.exactness import Law
 from invsolve.verification.figures import Figures, as_json, changes, load_figures, save_figures, worse
-from invsolve.verification.judge import adjoint_error, check_adjoint, judge_law, judge_samples, slice_picture, verify
+from invsolve.verification.judge import check_adjoint, judge_law, judge_samples, slice_picture, verify
+from invsolve.verification.laws import adjoint
 from invsolve.verification.problems import Problem, gaussian_problem, mixture_problem, problems
 
 SMALL = (3, 4, 4)
@@ -164,7 +165,7 @@ def test_a_factor_of_two_in_a_samplers_step_is_caught(problem: Problem) -> None:
 def test_a_wrong_sign_in_an_adjoint_is_caught() -> None:
     with pytest.raises(InputError, match="WrongSign"):
         check_adjoint(WrongSign())
-    assert adjoint_error(Grayscale(SMALL)) < 1e-12
+    assert adjoint(Grayscale(SMALL)).error < 1e-12
     figures = verify(gaussian_problem(WrongSign(), seed=1), rule="moment_matching", sampler="multistep", samples=400)
     assert not figures.calibrated
 

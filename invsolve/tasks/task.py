@@ -37,8 +37,9 @@ class Task:
     name : of the kind of problem, as reports and calibrations call it.
     run : draws the samples.
     options : how it is solved unless told otherwise.
-    operator : what the data see of a sample (C, H, W).
-    determined : gives the share of a sample's values that the data determine; some work, for a scan.
+    operator : what the data see of a sample (C, H, W); None where that is not linear.
+    determined : gives the share of a sample's values that the data determine, NaN where that has no meaning; some work, for
+        a scan.
     open_values : where they leave something open, broadcast to a sample; None everywhere.
     problem : figures by which measurements of this kind are alike or not, such as the noise.
     baselines : classical estimates by name, as slow as they are: made only when asked for.
@@ -48,7 +49,7 @@ class Task:
     name: str
     run: Run
     options: SolveOptions
-    operator: LinearOperator
+    operator: LinearOperator | None
     determined: Callable[[], float]
     open_values: Tensor | None = None
     problem: Mapping[str, float] = field(default_factory=dict)

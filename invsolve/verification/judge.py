@@ -32,6 +32,7 @@ from invsolve.samplers.sigmas import geometric
 from invsolve.samplers.twisted import resample, twisted, twisted_particles
 from invsolve.verification.exactness import Law, sampler_law, start_law
 from invsolve.verification.figures import Figures
+from invsolve.verification.laws import adjoint
 from invsolve.verification.problems import Problem
 from invsolve.verification.stein import Stein, kernel_stein_discrepancy, resolved, smoothed
 
@@ -266,22 +267,9 @@ def sliced_wasserstein(a: Tensor, b: Tensor, directions: Tensor) -> float:
     return float((p - q).square().mean().sqrt())
 
 
-def adjoint_error(operator: LinearOperator, dtype: torch.dtype = torch.float64) -> float:
-    """``|<A x, y> - <x, A' y>| / (|A x| |y|)``, the largest of eight random pairs."""
-    generator = torch.Generator().manual_seed(0)
-    worst = 0.0
-    for _ in range(8):
-        x = torch.randn((1, *operator.input_shape), generator=generator, dtype=dtype)
-        y = torch.randn((1, *operator.output_shape), generator=generator, dtype=dtype)
-        image = operator(x)
-        gap = float((image * y).sum() - (x * operator.T(y)).sum())
-        worst = max(worst, abs(gap) / max(float(image.norm() * y.norm()), 1e-300))
-    return worst
-
-
 def check_adjoint(operator: LinearOperator) -> None:
     """Raise where an operator's adjoint is not its adjoint: every rule would go a wrong way without a word."""
-    error = adjoint_error(operator)
+    error = adjoint(operator).error
     if error > ADJOINT_TOLERANCE:
         raise InputError(
             f"{operator!r}: |<Ax, y> - <x, A'y>| is {error:.1e} of |Ax||y|, wanted {ADJOINT_TOLERANCE:.0e} or less",
