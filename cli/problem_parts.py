@@ -13,7 +13,6 @@ from torch import Tensor
 from invsolve.cli.console import say
 from invsolve.cli.ct_files import ENDINGS, npy_bytes, read_array
 from invsolve.cli.files import check_memory, encode_picture, open_picture, read_picture
-from invsolve.cli.mri import read_numbers
 from invsolve.cli.own import blame
 from invsolve.cli.problem import Block, Named, ProblemFile
 from invsolve.errors import InputError, InvsolveError, UsageError
@@ -35,6 +34,7 @@ from invsolve.forward_models.operator import Shape
 from invsolve.forward_models.stacked import Map
 from invsolve.named import look_up
 from invsolve.pictures import channels_last, to_pixels
+from invsolve.tasks.kspace_files import read_numbers
 from invsolve.tasks.measured import Measurement
 from invsolve.tasks.restoration import ROUNDING, planes
 
