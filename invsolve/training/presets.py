@@ -109,7 +109,7 @@ PRESETS: dict[str, TrainingConfig] = {
     # Slices of even fewer heads, and half of every picture is air: as ct, 0 is black and 1 the brightest tissue.
     "mri": TrainingConfig(
         network=NetworkConfig(
-            channels=1, stem=2, widths=(64, 128, 224), encoder_blocks=(2, 2, 2), decoder_blocks=(2, 2), sigma_data=0.26
+            channels=1, stem=2, widths=(56, 112, 192), encoder_blocks=(2, 2, 2), decoder_blocks=(2, 2), sigma_data=0.26
         ),
         density=SigmaDensity(high=5.0),
         steps=9_000,
