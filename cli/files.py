@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
@@ -15,9 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from invsolve._version import __version__
+from invsolve.cli.formats import ENDINGS, Encoding, encode
 from invsolve.errors import InputError, OutputError, first_line
 from invsolve.files import regular_file
 from invsolve.pictures import Pixels
@@ -34,9 +34,6 @@ BYTES_PER_PIXEL = 64
 
 LONGEST_NAME = 255
 """Bytes of a file's name on any system in use."""
-
-JPEG_LIMIT = 65_500
-"""Pixels on a side that a JPEG file can have."""
 
 LONGEST_COMMAND = 4096
 """Characters of a command line that go into a file: longer ones do not fit a JPEG's comment."""
@@ -127,9 +124,7 @@ def read_picture(path: Path, what: str = "picture") -> Pixels:
     return read_photo(path, what).pixels
 
 
-def output_path(
-    given: Path | None, source: Path, task: str, endings: tuple[str, ...] = (".png", ".jpg", ".jpeg")
-) -> Path:
+def output_path(given: Path | None, source: Path, task: str, endings: tuple[str, ...] = ENDINGS) -> Path:
     """Where the result goes: as :func:`named_output`, by default ``<stem>.<task>`` with the first of the ``endings``
     beside the source."""
     name = f"{source.stem}.{task}{endings[0]}"
@@ -195,25 +190,6 @@ def provenance(**facts: Any) -> dict[str, Any]:
     return {"software": f"invsolve {__version__}", "command": command, **facts}
 
 
-def encode_picture(array: Pixels, path: Path, facts: dict[str, Any], icc_profile: bytes | None = None) -> bytes:
-    """PNG or JPEG bytes by the path's ending, with the provenance in a text chunk or comment."""
-    grey = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
-    buffer, image, text = io.BytesIO(), Image.fromarray(grey), json.dumps(facts)
-    if path.suffix.lower() == ".png":
-        info = PngImagePlugin.PngInfo()
-        info.add_itxt("invsolve", text)
-        image.save(buffer, "PNG", pnginfo=info, icc_profile=icc_profile)
-    else:
-        if image.mode in ("LA", "RGBA"):  # JPEG has no transparency
-            image = image.convert(image.mode[:-1])
-        image.save(buffer, "JPEG", quality=95, subsampling=0, comment=text.encode(), icc_profile=icc_profile)
-    return buffer.getvalue()
-
-
-def check_jpeg(path: Path, width: int, height: int) -> None:
-    """Raise OutputError where a JPEG file cannot hold so many pixels."""
-    if path.suffix.lower() != ".png" and max(width, height) > JPEG_LIMIT:
-        raise OutputError(
-            f"{path.name}: a JPEG has at most {JPEG_LIMIT} pixels on a side, the picture {max(width, height)}",
-            hint="name a .png file",
-        )
+def encode_picture(array: Pixels, path: Path, facts: dict[str, Any], encoding: Encoding | None = None) -> bytes:
+    """The bytes of a PNG, JPEG, TIFF or WebP file by the path's ending, with the provenance in it."""
+    return encode(array, path, json.dumps(facts), encoding or Encoding())

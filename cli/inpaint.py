@@ -132,5 +132,5 @@ def inpainting_job(photo: Photo, missing: npt.NDArray[np.bool_], noise: float, *
         facts=facts,
         finish=finish,
         opaque=missing,
-        jpeg_note="JPEG changes known pixels a little; name a .png file to keep them bit for bit",
+        keeps_pixels=noise == 0,
     )

@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
-from invsolve.cli.files import Photo, check_jpeg, check_writable, output_path, provenance, read_picture
+from invsolve.cli.files import Photo, check_writable, output_path, provenance, read_picture
+from invsolve.cli.formats import Encoding, check_format, format_of, is_lossy
 from invsolve.cli.results import (
     ResultPaths,
     check_diagnostics,
@@ -58,6 +59,7 @@ class Common:
     model: options.Model = "photos"
     patches: options.Patches = False
     output: options.Output = None
+    quality: options.Quality = None
     interval: options.Interval = False
     calibration: options.Calibration = None
     diagnostics: options.Diagnostics = None
@@ -85,10 +87,12 @@ class Common:
         Verbosity.level = -1 if self.quiet else self.verbose
 
 
-def with_common(defaults: Common, **others: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_common(
+    defaults: Common, *, without: tuple[str, ...] = (), **others: Any
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options of :class:`Common`, with these defaults; it gets them as the argument ``common``.
 
-    ``others`` are options that are declared otherwise for this command.
+    ``others`` are options that are declared otherwise for this command; those named in ``without`` it does not have.
     """
     hints = get_type_hints(Common, include_extras=True) | others
     shared = [
@@ -96,6 +100,7 @@ def with_common(defaults: Common, **others: Any) -> Callable[[Callable[..., None
             f.name, inspect.Parameter.KEYWORD_ONLY, default=getattr(defaults, f.name), annotation=hints[f.name]
         )
         for f in fields(Common)
+        if f.name not in without
     ]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -207,6 +212,7 @@ class PictureJob:
     opaque : pixels that are no longer transparent, where the file has transparency.
     keep_profile : whether the input's colour profile still describes the result.
     judge : scores of candidates against the truth, by name.
+    keeps_pixels : whether some pixels are the input's.
     """
 
     task: Task
@@ -216,7 +222,7 @@ class PictureJob:
     opaque: npt.NDArray[np.bool_] | None = None
     keep_profile: bool = True
     judge: Callable[[Pixels, Mapping[str, Pixels]], Scores] = score_pixels
-    jpeg_note: str = ""
+    keeps_pixels: bool = False
 
 
 def run_pictures(
@@ -228,7 +234,7 @@ def run_pictures(
     """
     check_interval(common.wants_interval, common.samples)
     paths = ResultPaths.plan(output_path(common.output, source, name), common.samples, interval=common.wants_interval)
-    check_jpeg(paths.result, photo.pixels.shape[1], photo.pixels.shape[0])
+    check_format(paths.result, photo.pixels.shape[1], photo.pixels.shape[0], common.quality)
     outputs = [*paths.all, *check_diagnostics(common.diagnostics, paths.all)]
     check_writable(outputs, force=common.force)
     with clean_stdout():
@@ -243,8 +249,9 @@ def run_pictures(
         write_pictures(paths, job, photo, common, solved, pictures, mean)
         say_results(paths, solved.seconds, solved.posterior.network_calls, sampler=solved.posterior.settings["sampler"])
         say_uncertainty(solved.summary, unit="of the range", interval=common.wants_interval)
-        if job.jpeg_note and paths.result.suffix.lower() != ".png":
-            say(job.jpeg_note)
+        if job.keeps_pixels and is_lossy(paths.result, common.quality):
+            kind = format_of(paths.result)
+            say(f"{kind} changes known pixels a little; name a .png file to keep them bit for bit")
         say(", ".join(f"{key} {value}" for key, value in solved.posterior.settings.items()), level=1)
         scores: Scores = {}
         if reference is not None:
@@ -287,7 +294,7 @@ def write_pictures(
         photo.with_alpha(mean, opaque=job.opaque),
         std_picture(channels_last(solved.posterior.std[0])),
         solved.facts,
-        photo.icc_profile if job.keep_profile else None,
+        Encoding(photo.icc_profile if job.keep_profile else None, None, common.quality),
         bounds,
     )
     if common.diagnostics is not None:
