@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -17,10 +18,12 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from invsolve._version import __version__
+from invsolve.cli.ct_files import quiet_tifffile
+from invsolve.cli.deep import WANTED, Deep, bits, is_tiff, read_deep, read_tiff
 from invsolve.cli.formats import ENDINGS, Encoding, encode
 from invsolve.errors import InputError, OutputError, first_line
 from invsolve.files import regular_file
-from invsolve.pictures import Pixels
+from invsolve.pictures import Pixels, full_range, to_pixels, to_unit
 
 Image.MAX_IMAGE_PIXELS = None  # large scans are legitimate; what they take in memory is checked where they are read
 
@@ -32,6 +35,9 @@ EIGHT_BIT = frozenset({"1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr"})
 BYTES_PER_PIXEL = 64
 """Memory that a picture takes as it is read, made real numbers, filled and written, in bytes per pixel."""
 
+LUMA = np.array((0.299, 0.587, 0.114), np.float32)
+"""Rec. 601 weights of red, green and blue: ``invsolve.colours`` has them too, but needs torch."""
+
 LONGEST_NAME = 255
 """Bytes of a file's name on any system in use."""
 
@@ -40,20 +46,38 @@ LONGEST_COMMAND = 4096
 
 
 def open_picture(path: Path, what: str = "picture") -> Image.Image:
-    """Read a whole picture, upright (EXIF orientation applied).
+    """Read a whole picture of 8 bits a channel, upright (EXIF orientation applied).
 
     Raises
     ------
     InputError : missing, empty, not a picture, truncated, deeper than 8 bits, or too large for the memory there is.
     """
+    content = _read(path, what)
+    if isinstance(content, Deep):
+        depth = 16 if content.pixels.dtype == np.uint16 else 8 * content.pixels.itemsize
+        raise InputError(
+            f"{path} has {depth} bits per channel", hint="convert it to an 8-bit grey or RGB picture first"
+        )
+    return content
+
+
+def _read(path: Path, what: str) -> Image.Image | Deep:
+    """A whole picture, upright, as Pillow has it or, where that would lose something, as an array."""
     regular_file(path, what)
+    check = functools.partial(check_memory, path)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), quiet_tifffile():
             warnings.simplefilter("ignore")  # damaged metadata does not matter, and anything else is an error below
-            with Image.open(path, formats=FORMATS) as image:
-                check_memory(path, *image.size)
-                # Pillow reads 16-bit colour as 8-bit without a word; only the decoder's raw mode still tells.
-                deep = any(";16" in str(tile) for tile in getattr(image, "tile", []))
+            try:
+                image = Image.open(path, formats=FORMATS)
+            except UnidentifiedImageError:
+                if is_tiff(path):
+                    return read_tiff(path, check)
+                raise
+            with image:
+                check(*image.size)
+                if bits(image) > 8:
+                    return read_deep(path, image, check)
                 image.load()
                 upright = ImageOps.exif_transpose(image)
     except InputError:
@@ -64,9 +88,8 @@ def open_picture(path: Path, what: str = "picture") -> Image.Image:
         raise InputError(
             f"{path} is damaged or truncated: {first_line(error)}", hint="copy it again from the original"
         ) from None
-    if deep or upright.mode not in EIGHT_BIT:
-        kind = "16 bits per channel" if deep else f"pixel mode {upright.mode}"
-        raise InputError(f"{path} has {kind}", hint="convert it to an 8-bit grey or RGB picture first")
+    if upright.mode not in EIGHT_BIT:
+        raise InputError(f"{path} has pixel mode {upright.mode}", hint=WANTED)
     return upright
 
 
@@ -95,28 +118,47 @@ def available_memory() -> float:
 
 
 class Photo(NamedTuple):
-    """A picture file's content."""
+    """A picture file's content; pixels and transparency of 8 or 16 bits, or floats in [0, 1]."""
 
     pixels: Pixels  # (H, W) for grey files, (H, W, 3) for all others
     alpha: Pixels | None  # (H, W) transparency, where the file has any
     icc_profile: bytes | None  # what the numbers mean as colours, where the file says so
 
+    @property
+    def unit(self) -> npt.NDArray[np.float32]:
+        """The pixels in [0, 1]."""
+        return to_unit(self.pixels)
+
     def with_alpha(self, pixels: Pixels, opaque: npt.NDArray[np.bool_] | None = None) -> Pixels:
         """``pixels`` (H, W[, 3]) with this file's transparency as last channel; none of it where ``opaque``."""
         if self.alpha is None:
             return pixels
-        return np.dstack([pixels, self.alpha if opaque is None else np.where(opaque, np.uint8(255), self.alpha)])
+        white = self.alpha.dtype.type(full_range(self.alpha.dtype))
+        return np.dstack([pixels, self.alpha if opaque is None else np.where(opaque, white, self.alpha)])
 
 
 def read_photo(path: Path, what: str = "picture") -> Photo:
     """Grey stays grey, everything else becomes RGB; transparency and colour profile are kept apart."""
-    image = open_picture(path, what)
+    image = _read(path, what)
+    if isinstance(image, Deep):
+        pixels = image.pixels
+        if pixels.ndim == 2 or pixels.shape[2] == 3:
+            return Photo(pixels, None, image.icc_profile)
+        colours = pixels[..., 0] if pixels.shape[2] == 2 else pixels[..., :3]
+        return Photo(np.ascontiguousarray(colours), np.ascontiguousarray(pixels[..., -1]), image.icc_profile)
     grey = image.mode in ("1", "L", "LA")
     icc_profile = image.info.get("icc_profile") if image.mode in ("L", "LA", "RGB", "RGBA", "P") else None
     if "transparency" in image.info:
         image = image.convert("LA" if grey else "RGBA")
     alpha = np.asarray(image.getchannel("A")) if image.mode in ("LA", "RGBA") else None
     return Photo(np.asarray(image.convert("L" if grey else "RGB")), alpha, icc_profile)
+
+
+def luma(pixels: Pixels) -> Pixels:
+    """(H, W) Rec. 601 grey of a file's pixels (H, W) or (H, W, 3), in their own grey levels."""
+    if pixels.dtype == np.uint8:
+        return np.asarray(Image.fromarray(pixels).convert("L"))
+    return pixels if pixels.ndim == 2 else to_pixels(to_unit(pixels) @ LUMA, pixels.dtype)
 
 
 def read_picture(path: Path, what: str = "picture") -> Pixels:

@@ -52,6 +52,19 @@ def is_lossy(path: Path, quality: int | None = None) -> bool:
     return format_of(path) == "JPEG" or (format_of(path) == "WebP" and quality is not None)
 
 
+def kept_type(path: Path, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The type in which a file of this name holds pixels of ``dtype``."""
+    if dtype.kind == "f" and format_of(path) == "PNG":
+        return np.dtype(np.uint16)
+    return dtype if format_of(path) in ("PNG", "TIFF") else np.dtype(np.uint8)
+
+
+def default_endings(dtype: np.dtype[Any]) -> tuple[str, ...]:
+    """All endings, first that of a result that has no name yet: a PNG, or a TIFF where a PNG cannot hold the pixels."""
+    first = ".png" if dtype.kind == "u" else ".tif"
+    return (first, *(ending for ending in ENDINGS if ending != first))
+
+
 def check_format(path: Path, width: int, height: int, quality: int | None = None) -> None:
     """Before the work: whether a file of this name can hold so many pixels, and has a quality, where one is asked for.
 
@@ -120,7 +133,7 @@ def _webp(array: Pixels, text: str, encoding: Encoding) -> bytes:
 
 def _png(array: Pixels, text: str, encoding: Encoding) -> bytes:
     if array.dtype != np.uint8:
-        return _deep_png(to_pixels(to_unit(array), np.uint16) if array.dtype.kind == "f" else array, text, encoding)
+        return _deep_png(array if array.dtype == np.uint16 else to_pixels(to_unit(array), np.uint16), text, encoding)
     buffer, info = io.BytesIO(), PngImagePlugin.PngInfo()
     info.add_itxt("invsolve", text)
     Image.fromarray(array).save(

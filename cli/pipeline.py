@@ -20,7 +20,7 @@ import numpy.typing as npt
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
 from invsolve.cli.files import Photo, check_writable, output_path, provenance, read_picture
-from invsolve.cli.formats import Encoding, check_format, format_of, is_lossy
+from invsolve.cli.formats import Encoding, check_format, default_endings, format_of, is_lossy, kept_type
 from invsolve.cli.results import (
     ResultPaths,
     check_diagnostics,
@@ -208,7 +208,7 @@ class PictureJob:
     task : what was measured.
     about : a line on it, for the start.
     facts : what its files' provenance says beside the common facts.
-    finish : from a result (H, W, C) of real numbers to grey levels.
+    finish : from a result (H, W, C) of real numbers to pixels; by default rounded to as many bits as the input has.
     opaque : pixels that are no longer transparent, where the file has transparency.
     keep_profile : whether the input's colour profile still describes the result.
     judge : scores of candidates against the truth, by name.
@@ -218,7 +218,7 @@ class PictureJob:
     task: Task
     about: str
     facts: dict[str, Any]
-    finish: Callable[[npt.NDArray[np.floating]], Pixels] = to_pixels
+    finish: Callable[[npt.NDArray[np.floating]], Pixels] | None = None
     opaque: npt.NDArray[np.bool_] | None = None
     keep_profile: bool = True
     judge: Callable[[Pixels, Mapping[str, Pixels]], Scores] = score_pixels
@@ -233,7 +233,8 @@ def run_pictures(
     ``make`` is called once all that can be checked without torch is checked.
     """
     check_interval(common.wants_interval, common.samples)
-    paths = ResultPaths.plan(output_path(common.output, source, name), common.samples, interval=common.wants_interval)
+    result = output_path(common.output, source, name, default_endings(photo.pixels.dtype))
+    paths = ResultPaths.plan(result, common.samples, interval=common.wants_interval)
     check_format(paths.result, photo.pixels.shape[1], photo.pixels.shape[0], common.quality)
     outputs = [*paths.all, *check_diagnostics(common.diagnostics, paths.all)]
     check_writable(outputs, force=common.force)
@@ -244,27 +245,40 @@ def run_pictures(
         prior = load_prior(common.model, common.device, patches=common.patches)
         say(f"{source.name}: {job.about}, on {prior.device}")
         solved = solve_task(job.task, prior, common, input=str(source), **job.facts)
-        pictures = [job.finish(channels_last(x[0])) for x in solved.posterior.samples]
-        mean = job.finish(channels_last(solved.posterior.mean[0]))
-        write_pictures(paths, job, photo, common, solved, pictures, mean)
+        finish = job.finish or functools.partial(to_pixels, dtype=photo.pixels.dtype)
+        pictures = [finish(channels_last(x[0])) for x in solved.posterior.samples]
+        mean = finish(channels_last(solved.posterior.mean[0]))
+        bounds = None
+        if common.wants_interval and solved.summary.interval:
+            ends = (solved.summary.interval.low, solved.summary.interval.high)
+            bounds = [finish(channels_last(end[0])) for end in ends]
+        write_pictures(paths, job, photo, common, solved, pictures, mean, bounds)
         say_results(paths, solved.seconds, solved.posterior.network_calls, sampler=solved.posterior.settings["sampler"])
         say_uncertainty(solved.summary, unit="of the range", interval=common.wants_interval)
-        if job.keeps_pixels and is_lossy(paths.result, common.quality):
-            kind = format_of(paths.result)
-            say(f"{kind} changes known pixels a little; name a .png file to keep them bit for bit")
+        say_loss(result, photo.pixels.dtype, common.quality, keeps_pixels=job.keeps_pixels)
         say(", ".join(f"{key} {value}" for key, value in solved.posterior.settings.items()), level=1)
         scores: Scores = {}
         if reference is not None:
-            scores = job.judge(reference, candidates(job.task, pictures, mean))
+            scores = job.judge(reference, candidates(job.task, pictures, mean, photo.pixels.dtype))
             say_scores(scores)
     if common.as_json:
         certainty = uncertainty_json(solved.summary)
         print_json(solved.facts, outputs, solved.seconds, solved.posterior.network_calls, scores, certainty)
 
 
-def candidates(task: Task, pictures: list[Pixels], mean: Pixels) -> dict[str, Pixels]:
-    """The classical estimates, one sample and the mean, by name."""
-    found = {name: to_pixels(picture) for name, picture in task.baselines().items()}
+def say_loss(path: Path, dtype: np.dtype[Any], quality: int | None, *, keeps_pixels: bool) -> None:
+    """A line where a file of this name holds less than the input did."""
+    kept, better = kept_type(path, dtype), default_endings(dtype)[0]
+    if kept != dtype:
+        say(f"{format_of(path)} has {8 * kept.itemsize} bits a channel, the input {8 * dtype.itemsize}: "
+            f"name a {better} file to keep them")  # fmt: skip
+    elif keeps_pixels and is_lossy(path, quality):
+        say(f"{format_of(path)} changes known pixels a little; name a {better} file to keep them bit for bit")
+
+
+def candidates(task: Task, pictures: list[Pixels], mean: Pixels, dtype: npt.DTypeLike) -> dict[str, Pixels]:
+    """The classical estimates, rounded to ``dtype`` as a file would be, one sample and the mean, by name."""
+    found = {name: to_pixels(picture, dtype) for name, picture in task.baselines().items()}
     found["invsolve sample"] = pictures[0]
     if len(pictures) > 1:
         found[f"mean of {len(pictures)}"] = mean
@@ -279,14 +293,11 @@ def write_pictures(
     solved: Solved,
     pictures: list[Pixels],
     mean: Pixels,
+    bounds: list[Pixels] | None,
 ) -> None:
     """Write samples, mean, standard deviation, bounds and the picture of the run: all or nothing."""
     from invsolve.atomic import write_files
 
-    summary, bounds = solved.summary, None
-    if common.wants_interval and summary.interval:
-        ends = (summary.interval.low, summary.interval.high)
-        bounds = [photo.with_alpha(job.finish(channels_last(end[0])), opaque=job.opaque) for end in ends]
     files = encode_results(
         paths,
         [photo.with_alpha(picture, opaque=job.opaque) for picture in pictures],
@@ -295,10 +306,10 @@ def write_pictures(
         std_picture(channels_last(solved.posterior.std[0])),
         solved.facts,
         Encoding(photo.icc_profile if job.keep_profile else None, None, common.quality),
-        bounds,
+        bounds and [photo.with_alpha(bound, opaque=job.opaque) for bound in bounds],
     )
     if common.diagnostics is not None:
-        files[common.diagnostics] = encode_trace(summary.diagnostics, common.diagnostics, solved.facts)
+        files[common.diagnostics] = encode_trace(solved.summary.diagnostics, common.diagnostics, solved.facts)
     write_files(files, last=paths.result)
 
 

@@ -6,6 +6,8 @@ import io
 import json
 import re
 import sys
+import tracemalloc
+import zlib
 from pathlib import Path
 from xml.sax.saxutils import unescape
 
@@ -13,12 +15,14 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageOps
 
 from invsolve.cli import formats
+from invsolve.cli.files import read_photo
 from invsolve.cli.formats import Encoding
 from invsolve.cli.main import main
-from invsolve.errors import ExitCode, OutputError, UsageError
+from invsolve.errors import ExitCode, InputError, OutputError, UsageError
+from invsolve.pictures import to_pixels
 
 Capture = pytest.CaptureFixture[str]
 Patch = pytest.MonkeyPatch
@@ -129,3 +133,189 @@ def test_quality_of_a_png_is_refused(tmp_path: Path, photo: np.ndarray, monkeypa
     Image.fromarray(photo).save(tmp_path / "photo.png")
     assert call(monkeypatch, *inpaint(tmp_path / "photo.png", tmp_path, "--quality", 50)) == ExitCode.USAGE
     assert "--quality 50, but PNG files lose nothing" in capfd.readouterr().err
+
+
+def deep_file(path: Path, pixels: np.ndarray, **options: object) -> None:
+    """16 bits or floats as other programs write them."""
+    if path.suffix == ".png":
+        order = {2: ..., 3: (..., [2, 1, 0])}[pixels.ndim] if pixels.shape[2:] != (4,) else (..., [2, 1, 0, 3])
+        path.write_bytes(cv2.imencode(".png", pixels[order])[1].tobytes())
+        return
+    laid = np.moveaxis(pixels, 2, 0) if options.get("planarconfig") == "separate" else pixels
+    tifffile.imwrite(path, laid, photometric="rgb" if pixels.shape[2:] in ((3,), (4,)) else "minisblack", **options)
+
+
+OPACITY = {"extrasamples": ["unassalpha"]}
+DEEP: dict[str, tuple[type, int, dict[str, object]]] = {
+    "grey.png": (np.uint16, 1, {}),
+    "rgb.png": (np.uint16, 3, {}),
+    "rgba.png": (np.uint16, 4, {}),
+    "grey.tif": (np.uint16, 1, {}),
+    "grey-big-endian.tif": (np.uint16, 1, {"byteorder": ">"}),
+    "rgb.tif": (np.uint16, 3, {}),
+    "rgb-big-endian.tif": (np.uint16, 3, {"byteorder": ">"}),
+    "rgb-deflate.tif": (np.uint16, 3, {"compression": "zlib", "byteorder": ">"}),
+    "rgb-predictor.tif": (np.uint16, 3, {"compression": "zlib"}),
+    "rgb-tiled.tif": (np.uint16, 3, {"tile": (16, 16)}),
+    "rgb-planes.tif": (np.uint16, 3, {"planarconfig": "separate"}),
+    "float-planes.tif": (np.float32, 3, {"planarconfig": "separate", "compression": "zlib", "rowsperstrip": 5}),
+    "rgba.tif": (np.uint16, 4, OPACITY),
+    "grey-opacity.tif": (np.uint16, 2, {"planarconfig": "contig", **OPACITY}),
+    "float-grey.tif": (np.float32, 1, {}),
+    "float-grey-big-endian.tif": (np.float32, 1, {"byteorder": ">"}),
+    "float-rgb.tif": (np.float32, 3, {}),
+    "float-deflate.tif": (np.float32, 3, {"compression": "zlib"}),
+    "float-rgba.tif": (np.float32, 4, OPACITY),
+    "half.tif": (np.float16, 3, {}),
+    "double-grey.tif": (np.float64, 1, {}),
+    "double.tif": (np.float64, 3, {"byteorder": ">"}),
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_deep_files_are_read_without_loss(name: str, tmp_path: Path) -> None:
+    dtype, channels, options = DEEP[name]
+    pixels = values(23, 17, channels, dtype)
+    deep_file(tmp_path / name, pixels, **options)
+    photo = read_photo(tmp_path / name)
+    assert photo.pixels.dtype == dtype and photo.pixels.dtype.isnative
+    np.testing.assert_array_equal(photo.with_alpha(photo.pixels), pixels)
+    if dtype == np.uint16:
+        np.testing.assert_array_equal(to_pixels(photo.unit, np.uint16), photo.pixels)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("ending", [".png", ".tif"])
+def test_what_is_written_deep_is_read_back(ending: str, channels: int, tmp_path: Path) -> None:
+    pixels, path = values(12, 9, channels, np.uint16), tmp_path / f"a{ending}"
+    path.write_bytes(formats.encode(pixels, path, FACTS, Encoding()))
+    photo = read_photo(path)
+    np.testing.assert_array_equal(photo.with_alpha(photo.pixels), pixels)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_deep_files_are_turned_upright(orientation: int, tmp_path: Path) -> None:
+    """As Pillow turns them: of 16 bits it does itself, of floats in colour we do."""
+    tag = [(274, "H", 1, orientation, True)]
+    for dtype in (np.uint16, np.float32):
+        pixels = values(7, 5, 3, dtype)
+        tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", extratags=tag)
+        exif = Image.Exif()
+        exif[274] = orientation
+        rows, columns = np.mgrid[:7, :5]
+        shown = Image.fromarray((5 * rows + columns).astype(np.uint8))
+        shown.info["exif"] = exif.tobytes()
+        wanted = pixels.reshape(35, 3)[np.asarray(ImageOps.exif_transpose(shown))]
+        np.testing.assert_array_equal(read_photo(tmp_path / "a.tif").pixels, wanted)
+
+
+def test_one_colour_of_a_deep_png_is_transparent(tmp_path: Path) -> None:
+    """The chunk tRNS names a grey level or a colour of 16 bits."""
+    for channels in (1, 3):
+        pixels = values(6, 5, channels, np.uint16)
+        pixels[2, 3] = pixels[0, 1]
+        key = np.atleast_1d(pixels[2, 3]).astype(">u2").tobytes()
+        data, at = formats.encode(pixels, Path("a.png"), FACTS, Encoding()), 33  # after the header
+        chunk = len(key).to_bytes(4, "big") + b"tRNS" + key + zlib.crc32(b"tRNS" + key).to_bytes(4, "big")
+        (tmp_path / "a.png").write_bytes(data[:at] + chunk + data[at:])
+        photo = read_photo(tmp_path / "a.png")
+        assert photo.alpha is not None
+        assert sorted(map(tuple, np.argwhere(photo.alpha == 0).tolist())) == [(0, 1), (2, 3)]
+        np.testing.assert_array_equal(photo.pixels, pixels)
+
+
+def bomb(path: Path) -> None:
+    """A float TIFF whose one strip unpacks to 64 MB instead of 300 bytes."""
+    tifffile.imwrite(path, np.zeros((5, 5, 3), np.float32), photometric="rgb", compression="zlib")
+    packed = zlib.compress(bytes(2**26), 9)
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        page = tiff.pages[0]
+        page.tags["StripByteCounts"].overwrite(len(packed))
+        page.tags["StripOffsets"].overwrite(path.stat().st_size)
+    path.write_bytes(path.read_bytes() + packed)
+
+
+def refused_deep(path: Path, kind: str) -> None:
+    floats = np.full((5, 5, 3), 0.5, np.float32)
+    if kind == "NaN":
+        floats[1, 1] = np.nan
+        tifffile.imwrite(path, floats, photometric="rgb")
+    elif kind == "cmyk":
+        tifffile.imwrite(path, np.zeros((5, 5, 4), np.uint16), photometric="separated")
+    elif kind == "premultiplied":
+        tifffile.imwrite(path, np.zeros((5, 5, 4), np.uint16), photometric="rgb", extrasamples=["assocalpha"])
+    elif kind == "ppm":
+        path.write_bytes(b"P6\n5 5\n65535\n" + bytes(150))
+    elif kind == "short":
+        tifffile.imwrite(path, floats, photometric="rgb")
+        path.write_bytes(path.read_bytes()[:-100])
+    elif kind == "huge":
+        tifffile.imwrite(path, floats, photometric="rgb")
+        with tifffile.TiffFile(path, mode="r+b") as tiff:
+            tiff.pages[0].tags["ImageWidth"].overwrite(2**31)
+            tiff.pages[0].tags["ImageLength"].overwrite(2**31 - 1)
+    else:
+        bomb(path)
+
+
+REFUSED = {
+    "NaN": "3 values that are NaN",
+    "cmyk": "colours SEPARATED",
+    "premultiplied": "opacity that darkens",
+    "ppm": "16 bits per channel",
+    "short": "damaged",
+    "huge": "GB of memory",
+    "bomb": "more pixels than it says",
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_deep_files_that_are_refused(kind: str, tmp_path: Path) -> None:
+    refused_deep(tmp_path / "a.tif", kind)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=REFUSED[kind]) as refused:
+            read_photo(tmp_path / "a.tif")
+        assert tracemalloc.get_traced_memory()[1] < 10e6
+    finally:
+        tracemalloc.stop()
+    assert refused.value.hint and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "out"), [("rgb.png", "out.png"), ("rgba.tif", "out.png"), ("grey.tif", "out.tif"), ("float-rgb.tif", None)]
+)
+def test_inpaint_keeps_deep_pixels(
+    name: str, out: str | None, tmp_path: Path, small_prior: Path, monkeypatch: Patch
+) -> None:
+    dtype, channels, options = DEEP[name]
+    pixels = values(16, 16, channels, dtype)
+    deep_file(tmp_path / name, pixels, **options)
+    result = tmp_path / (out or "float-rgb.inpaint.tif")
+    more = [] if out is None else ["-o", result]
+    assert call(monkeypatch, *inpaint(tmp_path / name, small_prior, *more, "--truth", tmp_path / name)) == 0
+    photo = read_photo(result)
+    found = photo.with_alpha(photo.pixels)
+    assert found.dtype == dtype
+    known = np.ones((16, 16), bool)
+    known[:2, :9] = False
+    np.testing.assert_array_equal(found[known], pixels[known])
+    filled = found[~known][..., :3] * (255 / (65535 if dtype == np.uint16 else 1))
+    assert np.abs(filled - np.rint(filled)).max() > 0.05  # not eight bits made wide
+
+
+@pytest.mark.parametrize(
+    "command", [["colorize"], ["superres", "-x", 2], ["deblur", "--sigma", 1], ["denoise", "--sigma", 0.1]]
+)
+def test_every_command_takes_sixteen_bits(
+    command: list[object], tmp_path: Path, small_prior: Path, monkeypatch: Patch, capfd: Capture
+) -> None:
+    deep_file(tmp_path / "a.png", values(16, 16, 3, np.uint16))
+    out = tmp_path / "out.png"
+    name, *options = command
+    arguments = [name, tmp_path / "a.png", *options, "--model", small_prior, "--steps", 2, "-f", "-o"]
+    assert call(monkeypatch, *arguments, out) == 0
+    assert read_photo(out).pixels.dtype == np.uint16
+    if name == "denoise":
+        assert call(monkeypatch, *arguments, tmp_path / "out.webp") == 0
+        assert "WebP has 8 bits a channel, the input 16: name a .png file" in capfd.readouterr().err
