@@ -33,6 +33,7 @@ class Deep(NamedTuple):
 
     pixels: Pixels  # (H, W) or (H, W, 2 to 4), uint16 or floats, upright; 2 and 4 channels have opacity as the last
     icc_profile: bytes | None
+    exif: bytes | None = None
 
 
 def is_tiff(path: Path) -> bool:

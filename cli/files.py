@@ -18,9 +18,11 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from invsolve._version import __version__
+from invsolve.cli.console import say
 from invsolve.cli.ct_files import quiet_tifffile
 from invsolve.cli.deep import WANTED, Deep, bits, is_tiff, read_deep, read_tiff
 from invsolve.cli.formats import ENDINGS, Encoding, encode
+from invsolve.cli.metadata import from_cmyk, read_exif
 from invsolve.errors import InputError, OutputError, first_line
 from invsolve.files import regular_file
 from invsolve.pictures import Pixels, full_range, to_pixels, to_unit
@@ -77,9 +79,11 @@ def _read(path: Path, what: str) -> Image.Image | Deep:
             with image:
                 check(*image.size)
                 if bits(image) > 8:
-                    return read_deep(path, image, check)
+                    return read_deep(path, image, check)._replace(exif=read_exif(image))
+                exif = read_exif(image)
                 image.load()
                 upright = ImageOps.exif_transpose(image)
+                upright.info["exif"] = exif
     except InputError:
         raise
     except UnidentifiedImageError:
@@ -123,6 +127,7 @@ class Photo(NamedTuple):
     pixels: Pixels  # (H, W) for grey files, (H, W, 3) for all others
     alpha: Pixels | None  # (H, W) transparency, where the file has any
     icc_profile: bytes | None  # what the numbers mean as colours, where the file says so
+    exif: bytes | None = None  # what else the file says, as from read_exif
 
     @property
     def unit(self) -> npt.NDArray[np.float32]:
@@ -143,15 +148,22 @@ def read_photo(path: Path, what: str = "picture") -> Photo:
     if isinstance(image, Deep):
         pixels = image.pixels
         if pixels.ndim == 2 or pixels.shape[2] == 3:
-            return Photo(pixels, None, image.icc_profile)
+            return Photo(pixels, None, image.icc_profile, image.exif)
         colours = pixels[..., 0] if pixels.shape[2] == 2 else pixels[..., :3]
-        return Photo(np.ascontiguousarray(colours), np.ascontiguousarray(pixels[..., -1]), image.icc_profile)
+        return Photo(
+            np.ascontiguousarray(colours), np.ascontiguousarray(pixels[..., -1]), image.icc_profile, image.exif
+        )
+    exif = image.info.get("exif")
+    if image.mode == "CMYK":
+        image, how = from_cmyk(image)
+        say(f"{path.name} is CMYK: turned into sRGB {how}")
+        return Photo(np.asarray(image), None, None, exif)
     grey = image.mode in ("1", "L", "LA")
     icc_profile = image.info.get("icc_profile") if image.mode in ("L", "LA", "RGB", "RGBA", "P") else None
     if "transparency" in image.info:
         image = image.convert("LA" if grey else "RGBA")
     alpha = np.asarray(image.getchannel("A")) if image.mode in ("LA", "RGBA") else None
-    return Photo(np.asarray(image.convert("L" if grey else "RGB")), alpha, icc_profile)
+    return Photo(np.asarray(image.convert("L" if grey else "RGB")), alpha, icc_profile, exif)
 
 
 def luma(pixels: Pixels) -> Pixels:

@@ -100,8 +100,12 @@ def encode(array: Pixels, path: Path, text: str, encoding: Encoding) -> bytes:
     """
     array = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
     check_format(path, array.shape[1], array.shape[0])
-    write = {"PNG": _png, "JPEG": _jpeg, "TIFF": _tiff, "WebP": _webp}[format_of(path)]
-    return write(array, text, encoding)
+    return encode_as(format_of(path), array, text, encoding)
+
+
+def encode_as(kind: str, array: Pixels, text: str, encoding: Encoding) -> bytes:
+    """As :func:`encode`, in one of the ``FORMATS``."""
+    return {"PNG": _png, "JPEG": _jpeg, "TIFF": _tiff, "WebP": _webp}[kind](array, text, encoding)
 
 
 def eight_bits(array: Pixels) -> Pixels:
@@ -169,11 +173,18 @@ def _tiff(array: Pixels, text: str, encoding: Encoding) -> bytes:
     buffer, exif = io.BytesIO(), Image.Exif()
     if encoding.exif:
         exif.load(encoding.exif)
+        for tag, value in exif.items():
+            if isinstance(value, str) and not value.isascii():  # Pillow reads Latin-1, and would write question marks
+                exif[tag] = value.encode("latin-1", "replace")
     if array.dtype != np.uint8:
         return _deep_tiff(array, text, encoding, exif)
     exif[XMP] = xmp_packet(text)
     Image.fromarray(array).save(
-        buffer, "TIFF", compression="tiff_adobe_deflate", exif=exif, icc_profile=encoding.icc_profile
+        buffer,
+        "TIFF",
+        compression=None if encoding.exif else "tiff_adobe_deflate",  # libtiff writes no EXIF blocks
+        exif=exif,
+        icc_profile=encoding.icc_profile,
     )
     return buffer.getvalue()
 
@@ -181,7 +192,7 @@ def _tiff(array: Pixels, text: str, encoding: Encoding) -> bytes:
 def _deep_tiff(array: Pixels, text: str, encoding: Encoding, exif: Image.Exif) -> bytes:
     """A TIFF of 16 bits or floats, which Pillow writes of grey only; of the EXIF those fields that are lines of text."""
     tags: list[tuple[int, Any, int, Any, bool]] = [
-        (tag, "s", 0, value, True) for tag, value in sorted(exif.items()) if isinstance(value, str)
+        (tag, "s", 0, value, True) for tag, value in sorted(exif.items()) if isinstance(value, str | bytes)
     ]
     packet = xmp_packet(text)
     channels = 1 if array.ndim == 2 else array.shape[2]

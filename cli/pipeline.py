@@ -21,6 +21,7 @@ from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
 from invsolve.cli.files import Photo, check_writable, output_path, provenance, read_picture
 from invsolve.cli.formats import Encoding, check_format, default_endings, format_of, is_lossy, kept_type
+from invsolve.cli.metadata import resized_exif
 from invsolve.cli.results import (
     ResultPaths,
     check_diagnostics,
@@ -305,7 +306,11 @@ def write_pictures(
         photo.with_alpha(mean, opaque=job.opaque),
         std_picture(channels_last(solved.posterior.std[0])),
         solved.facts,
-        Encoding(photo.icc_profile if job.keep_profile else None, None, common.quality),
+        Encoding(
+            photo.icc_profile if job.keep_profile else None,
+            resized_exif(photo.exif, photo.pixels.shape[1], photo.pixels.shape[0]),
+            common.quality,
+        ),
         bounds and [photo.with_alpha(bound, opaque=job.opaque) for bound in bounds],
     )
     if common.diagnostics is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import struct
 import sys
 import tracemalloc
 import zlib
@@ -17,7 +18,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageOps
 
-from invsolve.cli import formats
+from invsolve.cli import formats, metadata
 from invsolve.cli.files import read_photo
 from invsolve.cli.formats import Encoding
 from invsolve.cli.main import main
@@ -319,3 +320,99 @@ def test_every_command_takes_sixteen_bits(
     if name == "denoise":
         assert call(monkeypatch, *arguments, tmp_path / "out.webp") == 0
         assert "WebP has 8 bits a channel, the input 16: name a .png file" in capfd.readouterr().err
+
+
+def exif_with(**more: object) -> Image.Exif:
+    """What a camera writes."""
+    exif = Image.Exif()
+    exif.update({271: "Camera", 274: 6, 315: "Zo\xeb", 33432: "(c) somebody"})
+    exif[0x8769] = {36867: "2001:02:03 04:05:06", 37386: 50.0, 40962: 20, 40963: 16}
+    exif[0x8825] = {1: "N", 2: (50.0, 1.0, 2.0)}
+    return exif
+
+
+EXIF_FILES = ["a.jpg", "a.png", "a.webp", "a.tif"]
+
+
+@pytest.mark.parametrize("out", ["out.png", "out.jpg", "out.tif", "out.webp"])
+@pytest.mark.parametrize("name", EXIF_FILES)
+def test_exif_comes_back_upright(name: str, out: str, tmp_path: Path, photo: np.ndarray) -> None:
+    Image.fromarray(photo).save(tmp_path / name, exif=exif_with().tobytes())
+    read = read_photo(tmp_path / name)
+    assert read.pixels.shape == (photo.shape[1], photo.shape[0], 3)
+    exif = reopened(formats.encode(read.pixels, Path(out), FACTS, Encoding(exif=read.exif))).getexif()
+    assert exif.get(274, 1) == 1
+    assert (exif[271], exif[33432]) == ("Camera", "(c) somebody")
+    if name != "a.tif":  # Pillow, which wrote that file, has made a question mark of it
+        assert exif[315] == reopened((tmp_path / name).read_bytes()).getexif()[315]
+    assert exif.get_ifd(0x8769)[36867] == "2001:02:03 04:05:06"
+    assert exif.get_ifd(0x8825)[1] == "N"
+
+
+def test_exif_of_deep_pictures(tmp_path: Path) -> None:
+    pixels = values(6, 5, 3, np.uint16)
+    exif = exif_with().tobytes()
+    (tmp_path / "a.png").write_bytes(formats.encode(pixels, Path("a.png"), FACTS, Encoding(exif=exif)))
+    read = read_photo(tmp_path / "a.png")
+    np.testing.assert_array_equal(read.pixels, np.rot90(pixels, -1))
+    png = reopened(formats.encode(read.pixels, Path("a.png"), FACTS, Encoding(exif=read.exif))).getexif()
+    assert (png[271], png[274], png.get_ifd(0x8769)[36867]) == ("Camera", 1, "2001:02:03 04:05:06")
+    tif = reopened(formats.encode(read.pixels, Path("a.tif"), FACTS, Encoding(exif=read.exif))).getexif()
+    assert tif[271] == "Camera"
+
+
+def test_the_thumbnail_is_blanked_and_the_size_set() -> None:
+    """By hand: a directory with orientation and a block that states the width, then one with a thumbnail of 4 bytes."""
+    for order, start in (("<", b"II*\0"), (">", b"MM\0*")):
+        pack = lambda form, *numbers: struct.pack(order + form, *numbers)  # noqa: B023
+        first = pack("H", 2) + pack("HHIHH", 274, 3, 1, 6, 0) + pack("HHII", 0x8769, 4, 1, 38) + pack("I", 56)
+        block = pack("H", 1) + pack("HHII", 0xA002, 4, 1, 20) + pack("I", 0)
+        second = pack("H", 2) + pack("HHII", 0x201, 4, 1, 86) + pack("HHII", 0x202, 4, 1, 4) + pack("I", 0)
+        exif = start + pack("I", 8) + first + block + second + b"JPEG"
+        assert len(exif) == 90
+        changed = metadata.resized_exif(b"Exif\0\0" + metadata.upright_exif(exif), 80, 60)
+        read = Image.Exif()
+        read.load(changed)
+        assert read[274] == 1 and read.get_ifd(0x8769) == {0xA002: 80} and read.get_ifd(1) == {}
+        assert changed is not None and changed.endswith(bytes(4)) and len(changed) == 96
+
+
+def lab_profile() -> bytes:
+    """A colour profile of CMYK (ICC.1, lut8Type): paper is white, each ink takes its part of the lightness, no hue."""
+    grid = np.stack(np.meshgrid(*[[0, 1]] * 4, indexing="ij"), axis=-1).reshape(-1, 4)
+    light = np.clip(255 * (1 - grid @ (0.1, 0.2, 0.05, 0.65)), 0, 255)
+    table = np.stack([light, np.full(16, 128), np.full(16, 128)], axis=1).astype(np.uint8).tobytes()
+    ramp = bytes(range(256))
+    identity = struct.pack(">9i", *(65536 * value for value in (1, 0, 0, 0, 1, 0, 0, 0, 1)))
+    lut = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + identity + 4 * ramp + table + 3 * ramp
+    lut += bytes(-len(lut) % 4)
+    white = b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)
+    text = b"desc" + bytes(4) + struct.pack(">I", 5) + b"inks\0" + bytes(78)
+    text += bytes(-len(text) % 4)
+    at, entries, body = 128 + 4 + 12 * 3, b"", b""
+    for name, data in ((b"desc", text), (b"wtpt", white), (b"A2B0", lut)):
+        entries += name + struct.pack(">II", at + len(body), len(data))
+        body += data
+    header = struct.pack(">I4sI4s4s4s", at + len(body), bytes(4), 0x02400000, b"prtr", b"CMYK", b"Lab ")
+    header += struct.pack(">6H", 2001, 1, 1, 0, 0, 0) + b"acsp" + bytes(28) + struct.pack(">3i", 63190, 65536, 54061)
+    return header + bytes(128 - len(header)) + struct.pack(">I", 3) + entries + body
+
+
+@pytest.mark.parametrize("kind", ["profile", "none", "damaged"])
+def test_cmyk_becomes_srgb_and_says_how(kind: str, tmp_path: Path, capfd: Capture) -> None:
+    inks = Image.new("CMYK", (8, 8), (0, 0, 0, 128))
+    profile = {"profile": lab_profile(), "none": None, "damaged": b"no profile"}[kind]
+    inks.save(tmp_path / "a.tif", icc_profile=profile)
+    photo = read_photo(tmp_path / "a.tif")
+    said = capfd.readouterr().err
+    assert said == f"a.tif is CMYK: turned into sRGB {CMYK[kind]}\n"
+    assert photo.pixels.shape == (8, 8, 3) and photo.icc_profile is None
+    # Of the profile L* = 100 (1 - 0.65 * 128 / 255) = 67.4, which is the sRGB grey 164; by rule it is 255 - 128.
+    assert np.abs(photo.pixels.astype(int) - (164 if kind == "profile" else 127)).max() <= 1
+
+
+CMYK = {
+    "profile": "through its colour profile",
+    "none": "by rule, for it has no colour profile",
+    "damaged": "by rule, for its colour profile is damaged",
+}
