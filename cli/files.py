@@ -18,19 +18,17 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from invsolve._version import __version__
+from invsolve.cli.codecs import decoders, notes
 from invsolve.cli.console import say
 from invsolve.cli.ct_files import quiet_tifffile
 from invsolve.cli.deep import WANTED, Deep, bits, is_tiff, read_deep, read_tiff
 from invsolve.cli.formats import ENDINGS, Encoding, encode
 from invsolve.cli.metadata import from_cmyk, read_exif
-from invsolve.errors import InputError, OutputError, first_line
+from invsolve.errors import InputError, InvsolveError, OutputError, first_line
 from invsolve.files import regular_file
 from invsolve.pictures import Pixels, full_range, to_pixels, to_unit
 
 Image.MAX_IMAGE_PIXELS = None  # large scans are legitimate; what they take in memory is checked where they are read
-
-FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
-"""What Pillow may decode; it knows more, some by running other programs."""
 
 EIGHT_BIT = frozenset({"1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr"})
 
@@ -71,20 +69,22 @@ def _read(path: Path, what: str) -> Image.Image | Deep:
         with warnings.catch_warnings(), quiet_tifffile():
             warnings.simplefilter("ignore")  # damaged metadata does not matter, and anything else is an error below
             try:
-                image = Image.open(path, formats=FORMATS)
+                image = Image.open(path, formats=decoders(path))
             except UnidentifiedImageError:
                 if is_tiff(path):
                     return read_tiff(path, check)
                 raise
             with image:
                 check(*image.size)
+                for note in notes(path, image):
+                    say(note)
                 if bits(image) > 8:
                     return read_deep(path, image, check)._replace(exif=read_exif(image))
                 exif = read_exif(image)
                 image.load()
                 upright = ImageOps.exif_transpose(image)
                 upright.info["exif"] = exif
-    except InputError:
+    except InvsolveError:
         raise
     except UnidentifiedImageError:
         raise InputError(f"{path} is not a picture this program can read", hint="give a PNG or JPEG file") from None

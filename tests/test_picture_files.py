@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
-from invsolve.cli import formats, metadata
+from invsolve.cli import codecs, formats, metadata
 from invsolve.cli.files import read_photo
 from invsolve.cli.formats import Encoding
 from invsolve.cli.main import main
@@ -416,3 +416,140 @@ CMYK = {
     "none": "by rule, for it has no colour profile",
     "damaged": "by rule, for its colour profile is damaged",
 }
+
+
+def save_odd(path: Path, kind: str, grey: np.ndarray, rgb: np.ndarray) -> np.ndarray:
+    """A file of an odd kind; returns the pixels, with opacity where it has any, that are to be read."""
+    clear = np.where(np.arange(grey.size).reshape(grey.shape) % 3 == 0, 0, 255).astype(np.uint8)
+    image = Image.fromarray(rgb)
+    if kind == "palette.png":
+        image = image.quantize(16)
+        image.save(path)
+        return np.asarray(image.convert("RGB"))
+    if kind == "palette with opacity.png":
+        image = image.quantize(4)
+        image.save(path, transparency=bytes([0, 128, 255, 255]))
+        return np.asarray(Image.open(path).convert("RGBA"))
+    if kind in ("one bit.png", "one bit.tif"):
+        Image.fromarray(grey > 127).save(path)
+        return np.where(grey > 127, 255, 0).astype(np.uint8)
+    if kind == "grey with opacity.png":
+        Image.fromarray(np.dstack([grey, clear])).save(path)
+        return np.dstack([grey, clear])
+    if kind in ("rgba.webp", "rgba.tif"):
+        Image.fromarray(np.dstack([rgb, clear])).save(
+            path, **({"lossless": True, "exact": True} if "webp" in kind else {})
+        )
+        return np.dstack([rgb, clear])
+    if kind == "key colour.png":
+        image.save(path, transparency=tuple(map(int, rgb[0, 0])))
+        return np.dstack([rgb, np.where((rgb == rgb[0, 0]).all(axis=2), 0, 255).astype(np.uint8)])
+    if kind == "lzw.tif":
+        image.save(path, compression="tiff_lzw")
+    elif kind in ("pages.tif", "frames.gif", "frames.png", "frames.webp"):
+        if kind == "frames.gif":
+            image = image.quantize(64)
+            rgb = np.asarray(image.convert("RGB"))
+        more = {"lossless": True} if "webp" in kind else {}
+        image.save(path, save_all=True, append_images=[Image.new("RGB", image.size, "red")], **more)
+    elif kind == "lossless.jp2":
+        image.save(path, irreversible=False)
+    elif kind == "lossless.avif":
+        image.save(path, quality=100, subsampling="4:4:4")
+        return np.asarray(Image.open(path))
+    else:
+        image.save(path)
+    return rgb
+
+
+ODD = {
+    "palette.png": "",
+    "palette with opacity.png": "",
+    "one bit.png": "",
+    "one bit.tif": "",
+    "grey with opacity.png": "",
+    "key colour.png": "",
+    "rgba.webp": "",
+    "rgba.tif": "",
+    "lzw.tif": "",
+    "plain.bmp": "",
+    "plain.ppm": "",
+    "pages.tif": "has several pages: the first is taken",
+    "frames.gif": "has several frames: the first is taken",
+    "frames.png": "has several frames: the first is taken",
+    "frames.webp": "has several frames: the first is taken",
+    "lossless.jp2": "",
+    "lossless.avif": "",
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_files_are_read_as_they_are_and_come_back(
+    kind: str, tmp_path: Path, photo: np.ndarray, capfd: Capture
+) -> None:
+    if kind.endswith("avif") and not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    wanted = save_odd(tmp_path / kind, kind, photo[..., 0], photo)
+    read = read_photo(tmp_path / kind)
+    assert capfd.readouterr().err == (f"{kind} {ODD[kind]}\n" if ODD[kind] else "")
+    found = read.with_alpha(read.pixels)
+    np.testing.assert_array_equal(found, wanted)
+    for ending in (".png", ".tif", ".webp"):
+        path = tmp_path / f"again{ending}"
+        path.write_bytes(formats.encode(found, path, FACTS, Encoding(read.icc_profile, read.exif)))
+        again = read_photo(path)
+        both = again.with_alpha(again.pixels)
+        grey_as_colour = ending == ".webp" and read.pixels.ndim == 2  # WebP has no grey
+        np.testing.assert_array_equal(
+            both[..., [0, -1] if both.ndim > 2 and both.shape[2] == 4 else 0] if grey_as_colour else both, found
+        )
+
+
+def test_depth_that_is_lost_is_said(tmp_path: Path) -> None:
+    """Of AVIF by the flags in its configuration, of JPEG 2000 by its first marker."""
+    for name, content, depth in (
+        ("AVIF", b"av1C\x81\x08\x0c\x00", 8),
+        ("AVIF", b"av1C\x81\x08\x4c\x00", 10),
+        ("AVIF", b"av1C\x81\x48\x6c\x00", 12),
+        ("AVIF", b"av1C", 8),
+        ("JPEG2000", b"\xff\x4f\xff\x51" + bytes(38) + b"\x07\0", 8),
+        ("JPEG2000", b"\xff\x4f\xff\x51" + bytes(38) + b"\x0f\0", 16),
+    ):
+        image = Image.new("RGB", (4, 4))
+        image.format = name
+        (tmp_path / "a").write_bytes(b"before" + content)
+        assert codecs.stated_bits(tmp_path / "a", image) == depth
+    Image.fromarray(values(5, 5, 1, np.uint16)).save(tmp_path / "a.jp2")
+    with Image.open(tmp_path / "a.jp2") as real:
+        assert codecs.stated_bits(tmp_path / "a.jp2", real) == 16
+    with pytest.raises(InputError, match="pixel mode I;16"):
+        read_photo(tmp_path / "a.jp2")
+
+
+def test_heic_files_are_read(tmp_path: Path, photo: np.ndarray, small_prior: Path, monkeypatch: Patch) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    heif.from_pillow(Image.fromarray(photo)).save(tmp_path / "a.heic", quality=100)
+    read = read_photo(tmp_path / "a.heic")
+    assert np.abs(read.pixels.astype(int) - photo).mean() < 5
+    assert call(monkeypatch, *inpaint(tmp_path / "a.heic", small_prior)) == 0
+    with Image.open(tmp_path / "a.inpaint.png") as image:
+        np.testing.assert_array_equal(np.asarray(image)[2:], read.pixels[2:])
+
+
+def test_a_heic_file_without_what_reads_it_is_one_line(tmp_path: Path, monkeypatch: Patch, capfd: Capture) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x1cftypheic\0\0\0\0mif1heicmiaf" + bytes(99))
+    assert call(monkeypatch, "denoise", tmp_path / "a.heic") == ExitCode.MODEL
+    error, hint = capfd.readouterr().err.splitlines()
+    assert error.endswith("a.heic is a HEIC file") and hint == "hint: pip install 'invsolve[heic]' for what reads them"
+
+
+@pytest.mark.parametrize("brand", ["heic", "avif"])
+def test_a_damaged_file_of_that_kind_is_one_line(brand: str, tmp_path: Path) -> None:
+    pytest.importorskip("pillow_heif")
+    (tmp_path / "a").write_bytes(
+        b"\0\0\0\x1cftyp" + brand.encode() + b"\0\0\0\0mif1" + brand.encode() + b"miaf" + bytes(99)
+    )
+    with pytest.raises(InputError, match="damaged|not a picture") as refused:
+        read_photo(tmp_path / "a")
+    assert "\n" not in str(refused.value)
