@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
+from invsolve.cli.console import say
 from invsolve.cli.files import Photo, luma, read_photo
 from invsolve.cli.pipeline import Common, PictureJob, Scores, read_truth, run_pictures, score_pixels, with_common
 from invsolve.options import COLORIZATION, HINTED_COLORIZATION
@@ -64,6 +65,7 @@ def colorize(
     common.set_verbosity()
     photo = read_photo(picture)
     grey = luma(photo.pixels)
+    say_tone(picture, photo)
     steering = Steering()
     if hints is not None:
         steering = steering._replace(hints=with_opacity(read_photo(hints, "picture of hints")))
@@ -76,6 +78,14 @@ def colorize(
     run_pictures(
         "colorize", picture, photo, common, truth, lambda: colorization_job(grey, common.model, steering, **facts)
     )
+
+
+def say_tone(path: Path, photo: Photo) -> None:
+    """A line where a picture is not grey, but toned."""
+    from invsolve.tasks.tints import is_toned
+
+    if photo.pixels.ndim == 3 and is_toned(photo.unit):
+        say(f"{path.name} is toned, as sepia is: taken as its grey, and coloured anew")
 
 
 class Steering(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tifffile
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from invsolve.errors import InputError
 from invsolve.pictures import Pixels
@@ -42,14 +42,13 @@ def is_tiff(path: Path) -> bool:
         return file.read(4) in TIFF_STARTS
 
 
-def raw_mode(image: Image.Image) -> str:
+def raw_mode(image: ImageFile.ImageFile) -> str:
     """How the pixels lie in the file, as Pillow calls it: it reads 16-bit colour as 8-bit, and only this still tells."""
-    tiles = getattr(image, "tile", [])
-    arguments = tiles[0][3] if tiles else ""
+    arguments = image.tile[0][3] if image.tile else ""
     return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
 
 
-def bits(image: Image.Image) -> int:
+def bits(image: ImageFile.ImageFile) -> int:
     """Bits of a channel in a file that was opened and not yet read."""
     if image.format == "TIFF":
         stated = image.tag_v2.get(BITS_PER_SAMPLE, (1,))  # type: ignore[attr-defined]
@@ -61,7 +60,7 @@ def bits(image: Image.Image) -> int:
     return 16 if ";16" in raw_mode(image) or image.mode.startswith("I") else 32 if image.mode == "F" else 8
 
 
-def read_deep(path: Path, image: Image.Image, check_size: CheckSize) -> Deep:
+def read_deep(path: Path, image: ImageFile.ImageFile, check_size: CheckSize) -> Deep:
     """The pixels of a file that has more than 8 bits.
 
     Parameters
@@ -101,14 +100,15 @@ def _read_as(path: Path, like: Image.Image, raw: str) -> Image.Image:
     gives both, whatever its compression.
     """
     with Image.open(path, formats=(str(like.format),)) as image:
-        image.tile = [
-            tile._replace(args=(raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw)
-            if hasattr(tile, "_replace")
-            else (*tile[:3], (raw, *tile[3][1:]) if isinstance(tile[3], tuple) else raw)
-            for tile in image.tile
-        ]
+        image.tile = [_with_raw_mode(tile, raw) for tile in image.tile]
         image.load()
         return ImageOps.exif_transpose(image)
+
+
+def _with_raw_mode(tile: Any, raw: str) -> Any:
+    """A tile as Pillow describes it (decoder, place, offset, arguments), whose bytes are taken as ``raw``."""
+    arguments = (raw, *tile[3][1:]) if isinstance(tile[3], tuple) else raw
+    return tile._replace(args=arguments) if hasattr(tile, "_replace") else (*tile[:3], arguments)
 
 
 def _joined(high: Pixels, low: Pixels) -> Pixels:

@@ -24,10 +24,12 @@ from invsolve.cli.formats import Encoding
 from invsolve.cli.main import main
 from invsolve.errors import ExitCode, InputError, OutputError, UsageError
 from invsolve.pictures import to_pixels
+from invsolve.tasks.tints import is_toned
 
 Capture = pytest.CaptureFixture[str]
 Patch = pytest.MonkeyPatch
 
+ROOT = Path(__file__).resolve().parents[1]
 FACTS = '{"command": "invsolve inpaint <a> & \\"b\\""}'
 
 
@@ -553,3 +555,36 @@ def test_a_damaged_file_of_that_kind_is_one_line(brand: str, tmp_path: Path) -> 
     with pytest.raises(InputError, match="damaged|not a picture") as refused:
         read_photo(tmp_path / "a")
     assert "\n" not in str(refused.value)
+
+
+def toned(grey: np.ndarray, kind: str) -> np.ndarray:
+    """(H, W, 3) in 8 bits, of grey in [0, 1]."""
+    if kind == "sepia":
+        rgb = grey[..., None] * (1.07, 0.98, 0.8) + (0.05, 0.03, 0)
+    elif kind == "blue shadows, warm lights":
+        rgb = np.stack([grey**1.2, grey, 0.15 + 0.75 * grey], axis=-1)
+    else:
+        rgb = np.repeat(grey[..., None], 3, axis=2)
+    return to_pixels(rgb)
+
+
+@pytest.mark.parametrize("kind", ["sepia", "blue shadows, warm lights", "grey", "colours"])
+@pytest.mark.parametrize("quality", [None, 60])
+def test_a_toned_picture_is_told_from_one_in_colours(kind: str, quality: int | None) -> None:
+    astronaut = np.asarray(Image.open(ROOT / "examples" / "astronaut.png").convert("RGB"))
+    pixels = astronaut if kind == "colours" else toned(astronaut.mean(axis=2) / 255, kind)
+    if quality:
+        stored = formats.encode(pixels, Path("a.jpg"), FACTS, Encoding(quality=quality))
+        pixels = np.asarray(reopened(stored))
+    assert is_toned(pixels / 255) == (kind not in ("grey", "colours"))
+
+
+def test_colorize_says_that_a_picture_is_toned(
+    tmp_path: Path, photo: np.ndarray, small_prior: Path, monkeypatch: Patch, capfd: Capture
+) -> None:
+    Image.fromarray(toned(photo[..., 0] / 255, "sepia")).save(tmp_path / "old.png")
+    Image.fromarray(photo).save(tmp_path / "new.png")
+    for name, expected in (("old.png", True), ("new.png", False)):
+        assert call(monkeypatch, "colorize", tmp_path / name, "--model", small_prior, "--steps", 2) == 0
+        line = f"{name} is toned, as sepia is: taken as its grey, and coloured anew"
+        assert (line in capfd.readouterr().err.splitlines()) == expected
