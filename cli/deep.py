@@ -20,9 +20,11 @@ TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 WANTED = "convert it to 8 or 16 bits, grey or RGB, in a PNG or TIFF file"
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2  # values of the TIFF tag PhotometricInterpretation
-BITS_PER_SAMPLE, PHOTOMETRIC, ORIENTATION, ICC_PROFILE = 258, 262, 274, 34675  # TIFF tags
+BITS_PER_SAMPLE, PHOTOMETRIC, ORIENTATION, PLANES, ICC_PROFILE = 258, 262, 274, 284, 34675  # TIFF tags
+SEPARATE = 2  # a value of PLANES, the tag PlanarConfiguration: one colour after the other
 ASSOCIATED, UNASSOCIATED = 1, 2  # values of ExtraSamples: opacity that has darkened the colours, and that has not
 DEFLATE = (8, 32946)
+FLOATING_POINT = 3  # a value of the tag Predictor
 
 CheckSize = Callable[[int, int], None]
 """Raises where a picture of this width and height is too large."""
@@ -72,6 +74,8 @@ def read_deep(path: Path, image: ImageFile.ImageFile, check_size: CheckSize) -> 
     InputError : of another kind than 16-bit grey or RGB and floats.
     """
     raw, kind = raw_mode(image), image.format
+    if kind == "TIFF" and image.tag_v2.get(PLANES) == SEPARATE:  # type: ignore[attr-defined]
+        return read_tiff(path, check_size)  # Pillow takes two bytes of such a plane for two pixels
     if kind == "PNG" and raw == "LA;16B":
         four = np.asarray(_read_as(path, image, "RGBA"))  # the four bytes of grey and opacity, each a channel
         return Deep(_joined(four[..., 0::2], four[..., 1::2]), image.info.get("icc_profile"))
@@ -167,6 +171,10 @@ def _check_segments(path: Path, page: Any) -> None:
     if int(page.compression) not in DEFLATE:
         raise InputError(
             f"{path} is compressed by {page.compression.name}", hint="save it uncompressed or with Deflate"
+        )
+    if int(page.predictor) == FLOATING_POINT:
+        raise InputError(
+            f"{path} is compressed with a predictor of floats", hint="save it without one, or uncompressed"
         )
     said = math.prod(page.chunks) * page.dtype.itemsize
     with path.open("rb") as file:

@@ -158,9 +158,10 @@ DEEP: dict[str, tuple[type, int, dict[str, object]]] = {
     "rgb.tif": (np.uint16, 3, {}),
     "rgb-big-endian.tif": (np.uint16, 3, {"byteorder": ">"}),
     "rgb-deflate.tif": (np.uint16, 3, {"compression": "zlib", "byteorder": ">"}),
-    "rgb-predictor.tif": (np.uint16, 3, {"compression": "zlib"}),
+    "rgb-predictor.tif": (np.uint16, 3, {"compression": "zlib", "predictor": 2}),
     "rgb-tiled.tif": (np.uint16, 3, {"tile": (16, 16)}),
     "rgb-planes.tif": (np.uint16, 3, {"planarconfig": "separate"}),
+    "rgb-planes-deflate.tif": (np.uint16, 3, {"planarconfig": "separate", "compression": "zlib", "predictor": 2}),
     "float-planes.tif": (np.float32, 3, {"planarconfig": "separate", "compression": "zlib", "rowsperstrip": 5}),
     "rgba.tif": (np.uint16, 4, OPACITY),
     "grey-opacity.tif": (np.uint16, 2, {"planarconfig": "contig", **OPACITY}),
@@ -249,6 +250,10 @@ def refused_deep(path: Path, kind: str) -> None:
         tifffile.imwrite(path, np.zeros((5, 5, 4), np.uint16), photometric="rgb", extrasamples=["assocalpha"])
     elif kind == "ppm":
         path.write_bytes(b"P6\n5 5\n65535\n" + bytes(150))
+    elif kind == "predictor":
+        other = [(65000, "H", 1, 3, True)]  # a tag of no meaning, which becomes Predictor
+        tifffile.imwrite(path, floats, photometric="rgb", compression="zlib", extratags=other)
+        path.write_bytes(path.read_bytes().replace(struct.pack("<HHI", 65000, 3, 1), struct.pack("<HHI", 317, 3, 1)))
     elif kind == "short":
         tifffile.imwrite(path, floats, photometric="rgb")
         path.write_bytes(path.read_bytes()[:-100])
@@ -266,6 +271,7 @@ REFUSED = {
     "cmyk": "colours SEPARATED",
     "premultiplied": "opacity that darkens",
     "ppm": "16 bits per channel",
+    "predictor": "predictor of floats",
     "short": "damaged",
     "huge": "GB of memory",
     "bomb": "more pixels than it says",
