@@ -22,6 +22,7 @@ from invsolve.cli import codecs, formats, metadata
 from invsolve.cli.files import read_photo
 from invsolve.cli.formats import Encoding
 from invsolve.cli.main import main
+from invsolve.cli.masks import read_mask
 from invsolve.errors import ExitCode, InputError, OutputError, UsageError
 from invsolve.pictures import to_pixels
 from invsolve.tasks.tints import is_toned
@@ -594,3 +595,17 @@ def test_colorize_says_that_a_picture_is_toned(
         assert call(monkeypatch, "colorize", tmp_path / name, "--model", small_prior, "--steps", 2) == 0
         line = f"{name} is toned, as sepia is: taken as its grey, and coloured anew"
         assert (line in capfd.readouterr().err.splitlines()) == expected
+
+
+def test_masks_and_simulations_take_sixteen_bits(tmp_path: Path, monkeypatch: Patch, capfd: Capture) -> None:
+    deep_file(tmp_path / "a.png", values(16, 16, 3, np.uint16))
+    soft = np.zeros((16, 16), np.uint16)
+    soft[3], soft[4] = 32767, 32768
+    deep_file(tmp_path / "soft.png", soft)
+    assert np.flatnonzero(read_mask(tmp_path / "soft.png").any(axis=1)).tolist() == [4]
+    assert np.flatnonzero(read_mask(tmp_path / "soft.png", threshold=0).any(axis=1)).tolist() == [3, 4]
+    for name, result in (("inpaint", "damaged"), ("colorize", "grey"), ("superres", "small"), ("denoise", "noisy")):
+        assert call(monkeypatch, "simulate", name, tmp_path / "a.png") == 0, capfd.readouterr().err
+        assert (tmp_path / f"a.{result}.png").is_file()
+    whole, grey = read_photo(tmp_path / "a.png"), read_photo(tmp_path / "a.grey.png")
+    assert np.abs(grey.unit - whole.unit @ np.float32((0.299, 0.587, 0.114))).max() <= 0.51 / 65535
