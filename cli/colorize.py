@@ -10,12 +10,12 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import typer
-from PIL import Image
 
-from invsolve.cli.files import Photo, read_photo
+from invsolve.cli.console import say
+from invsolve.cli.files import Photo, luma, read_photo
 from invsolve.cli.pipeline import Common, PictureJob, Scores, read_truth, run_pictures, score_pixels, with_common
 from invsolve.options import COLORIZATION, HINTED_COLORIZATION
-from invsolve.pictures import Pixels
+from invsolve.pictures import Pixels, full_range, to_unit
 
 
 @with_common(Common.of(COLORIZATION, model="thumbnails"))
@@ -23,7 +23,9 @@ def colorize(
     picture: Annotated[
         Path,
         typer.Argument(
-            metavar="PICTURE", help="PNG or JPEG; of a colour picture only the grey is used.", show_default=False
+            metavar="PICTURE",
+            help="PNG, JPEG, TIFF, ...; of a colour picture only the grey is used.",
+            show_default=False,
         ),
     ],
     hints: Annotated[
@@ -62,7 +64,8 @@ def colorize(
     """
     common.set_verbosity()
     photo = read_photo(picture)
-    grey = np.asarray(Image.fromarray(photo.pixels).convert("L"))
+    grey = luma(photo.pixels)
+    say_tone(picture, photo)
     steering = Steering()
     if hints is not None:
         steering = steering._replace(hints=with_opacity(read_photo(hints, "picture of hints")))
@@ -77,6 +80,14 @@ def colorize(
     )
 
 
+def say_tone(path: Path, photo: Photo) -> None:
+    """A line where a picture is not grey, but toned."""
+    from invsolve.tasks.tints import is_toned
+
+    if photo.pixels.ndim == 3 and is_toned(photo.unit):
+        say(f"{path.name} is toned, as sepia is: taken as its grey, and coloured anew")
+
+
 class Steering(NamedTuple):
     """What colours are wanted, as far as somebody said."""
 
@@ -85,9 +96,9 @@ class Steering(NamedTuple):
 
 
 def in_colour(pixels: Pixels) -> npt.NDArray[np.float32]:
-    """(H, W) or (H, W, 3) grey levels as (H, W, 3) in [0, 1]."""
+    """A file's pixels (H, W) or (H, W, 3) as (H, W, 3) in [0, 1]."""
     rgb = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
-    return np.asarray(rgb, np.float32) / np.float32(255)
+    return to_unit(rgb)
 
 
 def with_opacity(photo: Photo) -> npt.NDArray[np.float32]:
@@ -95,8 +106,7 @@ def with_opacity(photo: Photo) -> npt.NDArray[np.float32]:
     colours = in_colour(photo.pixels)
     if photo.alpha is None:
         return colours
-    opacity: npt.NDArray[np.float32] = np.asarray(photo.alpha, np.float32) / np.float32(255)
-    return np.concatenate([colours, opacity[..., None]], axis=2)
+    return np.concatenate([colours, to_unit(photo.alpha)[..., None]], axis=2)
 
 
 def steered(common: Common, context: typer.Context | None) -> Common:
@@ -122,9 +132,7 @@ def colorization_job(grey: Pixels, model: str, steering: Steering, **facts: str)
     own, general = (find_prior(name) / "colour-table.json" for name in (model, "photos"))
     table = ColourTable.load(own if own.is_file() else general)
     return PictureJob(
-        task=colorization_task(
-            grey.astype(np.float32) / 255, table, hints=steering.hints, reference=steering.reference
-        ),
+        task=colorization_task(to_unit(grey), table, hints=steering.hints, reference=steering.reference),
         about=f"{grey.shape[1]} x {grey.shape[0]} pixels" + "".join(f", {what} {name}" for what, name in facts.items()),
         facts=dict(facts),
         keep_profile=False,
@@ -136,8 +144,9 @@ def judge_colours(truth: Pixels, candidates: Mapping[str, Pixels]) -> Scores:
     """PSNR and SSIM, the colour difference CIEDE2000 and the mean chroma, which is the truth's too."""
     from invsolve.evaluation.metrics import ciede2000, mean_chroma
 
-    scores = score_pixels(truth, candidates)
+    scores, true = score_pixels(truth, candidates), truth / full_range(truth.dtype)
     for name, candidate in candidates.items():
-        scores[name]["ciede2000"] = ciede2000(truth / 255, candidate / 255)
-        scores[name]["chroma"] = mean_chroma(candidate / 255)
-    return scores | {"truth": {"chroma": mean_chroma(truth / 255)}}
+        unit = candidate / full_range(candidate.dtype)
+        scores[name]["ciede2000"] = ciede2000(true, unit)
+        scores[name]["chroma"] = mean_chroma(unit)
+    return scores | {"truth": {"chroma": mean_chroma(true)}}

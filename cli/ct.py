@@ -48,7 +48,7 @@ Output = Annotated[
 ]
 
 
-@with_common(Common.of(RECONSTRUCTION, model="ct"), truth=Truth, output=Output)
+@with_common(Common.of(RECONSTRUCTION, model="ct"), truth=Truth, output=Output, without=("quality",))
 def ct(
     sinogram: Annotated[
         Path,

@@ -42,7 +42,7 @@ def read_array(path: Path, what: str) -> Array:
     if path.suffix.lower() not in ENDINGS:
         raise InputError(f"{path} is not a {what} this program can read", hint=f"give {', '.join(ENDINGS)}")
     try:
-        with _without_warnings():
+        with quiet_tifffile():
             array = _read(path, what)
     except InputError:
         raise
@@ -65,7 +65,7 @@ def read_array(path: Path, what: str) -> Array:
 
 
 @contextmanager
-def _without_warnings() -> Iterator[None]:
+def quiet_tifffile() -> Iterator[None]:
     """Keep what libraries warn and log of a damaged file off the terminal: the error says it."""
     log = logging.getLogger("tifffile")
     before = log.disabled

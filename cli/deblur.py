@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 from invsolve.cli.files import Photo, read_photo
@@ -18,7 +17,7 @@ from invsolve.options import DEBLURRING
 @with_common(Common.of(DEBLURRING, model="photos"))
 def deblur(
     picture: Annotated[
-        Path, typer.Argument(metavar="PICTURE", help="PNG or JPEG, grey or RGB, any size.", show_default=False)
+        Path, typer.Argument(metavar="PICTURE", help="PNG, JPEG, TIFF, ..., grey or RGB, any size.", show_default=False)
     ],
     psf: PSF = None,
     sigma: Sigma = None,
@@ -60,7 +59,7 @@ def deblur_job(photo: Photo, spread: Spread, noise: float | None) -> PictureJob:
     """The task, and what was asked for."""
     from invsolve.tasks.deblurring import deblurring_task
 
-    task = deblurring_task(photo.pixels.astype(np.float32) / 255, spread.psf, noise=noise)
+    task = deblurring_task(photo.unit, spread.psf, noise=noise)
     level = f"noise {task.problem['noise']:.4f}{' (estimated)' if noise is None else ''}"
     return PictureJob(
         task=task,

@@ -10,6 +10,7 @@ import typer
 
 from invsolve.cli.console import say
 from invsolve.cli.files import Photo, read_photo
+from invsolve.cli.formats import eight_bits
 from invsolve.cli.pipeline import Common, PictureJob, read_truth, run_pictures, with_common
 from invsolve.errors import UsageError
 from invsolve.options import DEJPEG
@@ -27,7 +28,7 @@ class Sampling(StrEnum):
     quarter = "4:2:0"
 
 
-@with_common(Common.of(DEJPEG, model="photos"))
+@with_common(Common.of(DEJPEG, model="photos"), without=("quality",))
 def dejpeg(
     picture: Annotated[
         Path, typer.Argument(metavar="PICTURE", help="JPEG, grey or RGB, any size.", show_default=False)
@@ -67,6 +68,7 @@ def dejpeg(
             "--sampling without --quality", hint="a JPEG says itself how it was stored; leave --sampling out"
         )
     photo = read_photo(picture)
+    photo = photo._replace(pixels=eight_bits(photo.pixels))
     reference = read_truth(common.truth, photo.pixels.shape, "picture before compression", "give the same picture")
     run_pictures("dejpeg", picture, photo, common, reference, lambda: dejpeg_job(picture, photo, quality, sampling))
 

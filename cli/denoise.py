@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 from invsolve.cli.files import Photo, read_photo
@@ -33,7 +32,7 @@ Sampler = Annotated[
 @with_common(Common.of(DENOISING, model="photos"), rule=Rule, sampler=Sampler)
 def denoise(
     picture: Annotated[
-        Path, typer.Argument(metavar="PICTURE", help="PNG or JPEG, grey or RGB, any size.", show_default=False)
+        Path, typer.Argument(metavar="PICTURE", help="PNG, JPEG, TIFF, ..., grey or RGB, any size.", show_default=False)
     ],
     sigma: Annotated[
         float | None,
@@ -71,7 +70,7 @@ def denoise_job(photo: Photo, sigma: float | None) -> PictureJob:
     """The task, and what was asked for."""
     from invsolve.tasks.denoising import denoising_task
 
-    task = denoising_task(photo.pixels.astype(np.float32) / 255, noise=sigma)
+    task = denoising_task(photo.unit, noise=sigma)
     level = f"noise {task.problem['noise']:.4f}{' (estimated)' if sigma is None else ''}"
     return PictureJob(
         task=task,

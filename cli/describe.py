@@ -96,7 +96,7 @@ def describe(
 
         prior = load_prior(model, device)
         check_colour_prior(prior)
-        check_room(prior, given, samples, batch)
+        check_room(prior, given, samples, batch, paths[0])
         guide = load_text_model(text_model, prior.device)
         similarity = guide.similarity(sentence)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import functools
 import json
 import math
 import os
@@ -15,51 +15,76 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from invsolve._version import __version__
-from invsolve.errors import InputError, OutputError, first_line
+from invsolve.cli.codecs import decoders, notes
+from invsolve.cli.console import say
+from invsolve.cli.ct_files import quiet_tifffile
+from invsolve.cli.deep import WANTED, Deep, bits, is_tiff, read_deep, read_tiff
+from invsolve.cli.formats import ENDINGS, Encoding, encode
+from invsolve.cli.metadata import from_cmyk, read_exif
+from invsolve.errors import InputError, InvsolveError, OutputError, first_line
 from invsolve.files import regular_file
-from invsolve.pictures import Pixels
+from invsolve.pictures import Pixels, full_range, to_pixels, to_unit
 
 Image.MAX_IMAGE_PIXELS = None  # large scans are legitimate; what they take in memory is checked where they are read
-
-FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
-"""What Pillow may decode; it knows more, some by running other programs."""
 
 EIGHT_BIT = frozenset({"1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr"})
 
 BYTES_PER_PIXEL = 64
 """Memory that a picture takes as it is read, made real numbers, filled and written, in bytes per pixel."""
 
+LUMA = np.array((0.299, 0.587, 0.114), np.float32)
+"""Rec. 601 weights of red, green and blue: ``invsolve.colours`` has them too, but needs torch."""
+
 LONGEST_NAME = 255
 """Bytes of a file's name on any system in use."""
-
-JPEG_LIMIT = 65_500
-"""Pixels on a side that a JPEG file can have."""
 
 LONGEST_COMMAND = 4096
 """Characters of a command line that go into a file: longer ones do not fit a JPEG's comment."""
 
 
 def open_picture(path: Path, what: str = "picture") -> Image.Image:
-    """Read a whole picture, upright (EXIF orientation applied).
+    """Read a whole picture of 8 bits a channel, upright (EXIF orientation applied).
 
     Raises
     ------
     InputError : missing, empty, not a picture, truncated, deeper than 8 bits, or too large for the memory there is.
     """
+    content = _read(path, what)
+    if isinstance(content, Deep):
+        depth = 16 if content.pixels.dtype == np.uint16 else 8 * content.pixels.itemsize
+        raise InputError(
+            f"{path} has {depth} bits per channel", hint="convert it to an 8-bit grey or RGB picture first"
+        )
+    return content
+
+
+def _read(path: Path, what: str) -> Image.Image | Deep:
+    """A whole picture, upright, as Pillow has it or, where that would lose something, as an array."""
     regular_file(path, what)
+    check = functools.partial(check_memory, path)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), quiet_tifffile():
             warnings.simplefilter("ignore")  # damaged metadata does not matter, and anything else is an error below
-            with Image.open(path, formats=FORMATS) as image:
-                check_memory(path, *image.size)
-                # Pillow reads 16-bit colour as 8-bit without a word; only the decoder's raw mode still tells.
-                deep = any(";16" in str(tile) for tile in getattr(image, "tile", []))
+            try:
+                image = Image.open(path, formats=decoders(path))
+            except UnidentifiedImageError:
+                if is_tiff(path):
+                    return read_tiff(path, check)
+                raise
+            with image:
+                check(*image.size)
+                for note in notes(path, image):
+                    say(note)
+                if bits(image) > 8:
+                    return read_deep(path, image, check)._replace(exif=read_exif(image))
+                exif = read_exif(image)
                 image.load()
                 upright = ImageOps.exif_transpose(image)
-    except InputError:
+                upright.info["exif"] = exif
+    except InvsolveError:
         raise
     except UnidentifiedImageError:
         raise InputError(f"{path} is not a picture this program can read", hint="give a PNG or JPEG file") from None
@@ -67,9 +92,8 @@ def open_picture(path: Path, what: str = "picture") -> Image.Image:
         raise InputError(
             f"{path} is damaged or truncated: {first_line(error)}", hint="copy it again from the original"
         ) from None
-    if deep or upright.mode not in EIGHT_BIT:
-        kind = "16 bits per channel" if deep else f"pixel mode {upright.mode}"
-        raise InputError(f"{path} has {kind}", hint="convert it to an 8-bit grey or RGB picture first")
+    if upright.mode not in EIGHT_BIT:
+        raise InputError(f"{path} has pixel mode {upright.mode}", hint=WANTED)
     return upright
 
 
@@ -98,28 +122,55 @@ def available_memory() -> float:
 
 
 class Photo(NamedTuple):
-    """A picture file's content."""
+    """A picture file's content; pixels and transparency of 8 or 16 bits, or floats in [0, 1]."""
 
     pixels: Pixels  # (H, W) for grey files, (H, W, 3) for all others
     alpha: Pixels | None  # (H, W) transparency, where the file has any
     icc_profile: bytes | None  # what the numbers mean as colours, where the file says so
+    exif: bytes | None = None  # what else the file says, as from read_exif
+
+    @property
+    def unit(self) -> npt.NDArray[np.float32]:
+        """The pixels in [0, 1]."""
+        return to_unit(self.pixels)
 
     def with_alpha(self, pixels: Pixels, opaque: npt.NDArray[np.bool_] | None = None) -> Pixels:
         """``pixels`` (H, W[, 3]) with this file's transparency as last channel; none of it where ``opaque``."""
         if self.alpha is None:
             return pixels
-        return np.dstack([pixels, self.alpha if opaque is None else np.where(opaque, np.uint8(255), self.alpha)])
+        white = self.alpha.dtype.type(full_range(self.alpha.dtype))
+        return np.dstack([pixels, self.alpha if opaque is None else np.where(opaque, white, self.alpha)])
 
 
 def read_photo(path: Path, what: str = "picture") -> Photo:
     """Grey stays grey, everything else becomes RGB; transparency and colour profile are kept apart."""
-    image = open_picture(path, what)
+    image = _read(path, what)
+    if isinstance(image, Deep):
+        pixels = image.pixels
+        if pixels.ndim == 2 or pixels.shape[2] == 3:
+            return Photo(pixels, None, image.icc_profile, image.exif)
+        colours = pixels[..., 0] if pixels.shape[2] == 2 else pixels[..., :3]
+        return Photo(
+            np.ascontiguousarray(colours), np.ascontiguousarray(pixels[..., -1]), image.icc_profile, image.exif
+        )
+    exif = image.info.get("exif")
+    if image.mode == "CMYK":
+        image, how = from_cmyk(image)
+        say(f"{path.name} is CMYK: turned into sRGB {how}")
+        return Photo(np.asarray(image), None, None, exif)
     grey = image.mode in ("1", "L", "LA")
     icc_profile = image.info.get("icc_profile") if image.mode in ("L", "LA", "RGB", "RGBA", "P") else None
     if "transparency" in image.info:
         image = image.convert("LA" if grey else "RGBA")
     alpha = np.asarray(image.getchannel("A")) if image.mode in ("LA", "RGBA") else None
-    return Photo(np.asarray(image.convert("L" if grey else "RGB")), alpha, icc_profile)
+    return Photo(np.asarray(image.convert("L" if grey else "RGB")), alpha, icc_profile, exif)
+
+
+def luma(pixels: Pixels) -> Pixels:
+    """(H, W) Rec. 601 grey of a file's pixels (H, W) or (H, W, 3), in their own grey levels."""
+    if pixels.dtype == np.uint8:
+        return np.asarray(Image.fromarray(pixels).convert("L"))
+    return pixels if pixels.ndim == 2 else to_pixels(to_unit(pixels) @ LUMA, pixels.dtype)
 
 
 def read_picture(path: Path, what: str = "picture") -> Pixels:
@@ -127,9 +178,7 @@ def read_picture(path: Path, what: str = "picture") -> Pixels:
     return read_photo(path, what).pixels
 
 
-def output_path(
-    given: Path | None, source: Path, task: str, endings: tuple[str, ...] = (".png", ".jpg", ".jpeg")
-) -> Path:
+def output_path(given: Path | None, source: Path, task: str, endings: tuple[str, ...] = ENDINGS) -> Path:
     """Where the result goes: as :func:`named_output`, by default ``<stem>.<task>`` with the first of the ``endings``
     beside the source."""
     name = f"{source.stem}.{task}{endings[0]}"
@@ -195,25 +244,6 @@ def provenance(**facts: Any) -> dict[str, Any]:
     return {"software": f"invsolve {__version__}", "command": command, **facts}
 
 
-def encode_picture(array: Pixels, path: Path, facts: dict[str, Any], icc_profile: bytes | None = None) -> bytes:
-    """PNG or JPEG bytes by the path's ending, with the provenance in a text chunk or comment."""
-    grey = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
-    buffer, image, text = io.BytesIO(), Image.fromarray(grey), json.dumps(facts)
-    if path.suffix.lower() == ".png":
-        info = PngImagePlugin.PngInfo()
-        info.add_itxt("invsolve", text)
-        image.save(buffer, "PNG", pnginfo=info, icc_profile=icc_profile)
-    else:
-        if image.mode in ("LA", "RGBA"):  # JPEG has no transparency
-            image = image.convert(image.mode[:-1])
-        image.save(buffer, "JPEG", quality=95, subsampling=0, comment=text.encode(), icc_profile=icc_profile)
-    return buffer.getvalue()
-
-
-def check_jpeg(path: Path, width: int, height: int) -> None:
-    """Raise OutputError where a JPEG file cannot hold so many pixels."""
-    if path.suffix.lower() != ".png" and max(width, height) > JPEG_LIMIT:
-        raise OutputError(
-            f"{path.name}: a JPEG has at most {JPEG_LIMIT} pixels on a side, the picture {max(width, height)}",
-            hint="name a .png file",
-        )
+def encode_picture(array: Pixels, path: Path, facts: dict[str, Any], encoding: Encoding | None = None) -> bytes:
+    """The bytes of a PNG, JPEG, TIFF or WebP file by the path's ending, with the provenance in it."""
+    return encode(array, path, json.dumps(facts), encoding or Encoding())

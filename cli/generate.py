@@ -95,7 +95,7 @@ def generate(
         from invsolve.tasks import generation
 
         prior = load_prior(model, device)
-        check_room(prior, given, samples, batch)
+        check_room(prior, given, samples, batch, paths[0])
         facts: dict[str, Any] = {
             "task": "generate", "model": prior.card.name, "model_sha256": prior.card.sha256, "device": str(prior.device),
         }  # fmt: skip

@@ -12,6 +12,7 @@ import typer
 from invsolve.atomic import write_files
 from invsolve.cli.console import clean_stdout, say
 from invsolve.cli.files import Photo, check_writable, encode_picture, output_path, provenance, read_photo
+from invsolve.cli.formats import eight_bits
 from invsolve.cli.masks import Boxes, Grow, InvertMask, MaskColour, MaskFile, MaskSources, MaskThreshold, grown
 from invsolve.cli.options import Fit
 from invsolve.cli.pipeline import Common, PictureJob, read_truth, run_pictures, with_common
@@ -25,7 +26,7 @@ RED = np.array([255, 0, 0], dtype=np.uint8)
 @with_common(Common.of(INPAINTING, model="photos"))
 def inpaint(
     picture: Annotated[
-        Path, typer.Argument(metavar="PICTURE", help="PNG or JPEG, grey or RGB, any size.", show_default=False)
+        Path, typer.Argument(metavar="PICTURE", help="PNG, JPEG, TIFF, ..., grey or RGB, any size.", show_default=False)
     ],
     mask: MaskFile = None,
     invert_mask: InvertMask = False,
@@ -106,12 +107,13 @@ def propose_scratches(path: Path, photo: Photo, common: Common, grow: int | None
     with clean_stdout():
         from invsolve.tasks.scratches import find_scratches
 
-        found = grown(find_scratches(photo.pixels / np.float32(255)), grow or 0)
+        found = grown(find_scratches(photo.unit), grow or 0)
     if not found.any():
         raise SolveError(
             f"no scratch was found in {path}", hint="paint a mask, or mark the damage with --mask-color or --box"
         )
-    colours = photo.pixels if photo.pixels.ndim == 3 else np.repeat(photo.pixels[..., None], 3, axis=2)
+    levels = eight_bits(photo.pixels)
+    colours = levels if levels.ndim == 3 else np.repeat(levels[..., None], 3, axis=2)
     pale = (128 + colours // 2).astype(np.uint8)
     facts = provenance(task="scratches", input=str(path))
     pictures = {mask: found.astype(np.uint8) * 255, shown: np.where(found[..., None], RED, pale)}
@@ -131,16 +133,16 @@ def inpainting_job(
     squares: Literal["crop", "resize"] | None = "crop" if fit is Fit.crop else "resize" if fit is Fit.resize else None
 
     def finish(image: npt.NDArray[np.floating]) -> Pixels:
-        rounded = to_pixels(image).reshape(pixels.shape)
+        rounded = to_pixels(image, pixels.dtype).reshape(pixels.shape)
         if noise == 0:
             rounded[~missing] = pixels[~missing]
         return rounded
 
     return PictureJob(
-        task=inpainting_task(pixels.astype(np.float32) / 255, missing, noise=noise, fit=squares),
+        task=inpainting_task(photo.unit, missing, noise=noise, fit=squares),
         about=f"{missing.mean():.1%} of {pixels.shape[1]} x {pixels.shape[0]} pixels missing",
         facts=facts if fit is None else {**facts, "fit": str(fit)},
         finish=finish,
         opaque=missing,
-        jpeg_note="JPEG changes known pixels a little; name a .png file to keep them bit for bit",
+        keeps_pixels=noise == 0,
     )

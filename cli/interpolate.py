@@ -12,8 +12,10 @@ from invsolve.atomic import write_files
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, say
 from invsolve.cli.files import check_writable, encode_picture, open_picture, output_path, provenance
+from invsolve.cli.formats import check_format
 from invsolve.cli.likelihood import as_known
 from invsolve.cli.limits import check_memory, finite
+from invsolve.cli.sample import GAP
 from invsolve.errors import InputError
 from invsolve.pictures import channels_last, to_pixels
 
@@ -91,6 +93,7 @@ def interpolate(
             hint="ask for fewer or smaller pictures: all are followed at once",
         )
         a, b = (torch.from_numpy(x).to(prior.device) for x in arrays)
+        check_format(path, count * (arrays[0].shape[2] + GAP) + GAP, arrays[0].shape[1] + 2 * GAP)
         started = time.perf_counter()
         way = morph(prior, a, b, count, temperature=temperature, rtol=tolerance, atol=tolerance).float().cpu()
         sheet = to_pixels(channels_last(grid(way.clamp(0, 1), columns=count)))

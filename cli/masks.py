@@ -13,8 +13,10 @@ import typer
 from PIL import ImageColor
 from scipy import ndimage
 
-from invsolve.cli.files import Photo, open_picture
+from invsolve.cli.files import Photo, luma, read_photo
+from invsolve.cli.formats import eight_bits
 from invsolve.errors import InputError, UsageError
+from invsolve.pictures import full_range
 
 Missing = npt.NDArray[np.bool_]
 
@@ -136,8 +138,10 @@ class MaskSources:
 
 def read_mask(path: Path, *, invert: bool = False, threshold: float = 0.5) -> Missing:
     """(H, W), True where missing: at least ``threshold`` as bright as white, or darker than that with ``invert``."""
-    grey = np.asarray(open_picture(path, "mask").convert("L"))
-    bright = grey >= max(1, math.ceil(255 * threshold))
+    grey = luma(read_photo(path, "mask").pixels)
+    white = full_range(grey.dtype)
+    least = max(1, math.ceil(white * threshold)) if white > 1 else max(1 / 255, threshold)
+    bright = grey >= least
     return ~bright if invert else bright
 
 
@@ -147,7 +151,8 @@ def transparent(photo: Photo, threshold: float) -> Missing:
         raise InputError(
             "--mask alpha, but the picture has no transparency", hint="erase the damage to transparent, or give a mask"
         )
-    return photo.alpha <= 255 * (1 - threshold) if threshold else photo.alpha < 255
+    opaque = full_range(photo.alpha.dtype)
+    return photo.alpha <= opaque * (1 - threshold) if threshold else photo.alpha < opaque
 
 
 def painted(photo: Photo, colour: str) -> Missing:
@@ -156,7 +161,8 @@ def painted(photo: Photo, colour: str) -> Missing:
         wanted = np.array(ImageColor.getrgb(colour)[:3], dtype=np.int16)
     except ValueError:
         raise UsageError(f"--mask-color {colour!r}", hint="wanted a colour such as '#ff00ff' or magenta") from None
-    pixels = photo.pixels if photo.pixels.ndim == 3 else photo.pixels[..., None]
+    levels = eight_bits(photo.pixels)
+    pixels = levels if levels.ndim == 3 else levels[..., None]
     found = (np.abs(pixels.astype(np.int16) - wanted) <= COLOUR_TOLERANCE).all(axis=2)
     if not found.any():
         raise InputError(f"no pixel of the picture is {colour}", hint="paint the damage in exactly that colour")

@@ -94,7 +94,18 @@ Truth = Annotated[
 ]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="Result file (.png, .jpg) or folder.", rich_help_panel=_OUTPUT),
+    typer.Option("--output", "-o", help="Result file (.png, .jpg, .tif, .webp) or folder.", rich_help_panel=_OUTPUT),
+]
+Quality = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=100,
+        metavar="N",
+        show_default=False,
+        help="Of a .jpg (95 where not given) or a .webp, which loses nothing where not given.",
+        rich_help_panel=_OUTPUT,
+    ),
 ]
 Interval = Annotated[
     bool,

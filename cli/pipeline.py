@@ -19,7 +19,9 @@ import numpy.typing as npt
 
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
-from invsolve.cli.files import Photo, check_jpeg, check_writable, output_path, provenance, read_picture
+from invsolve.cli.files import Photo, check_writable, output_path, provenance, read_picture
+from invsolve.cli.formats import Encoding, check_format, default_endings, format_of, is_lossy, kept_type
+from invsolve.cli.metadata import resized_exif
 from invsolve.cli.results import (
     ResultPaths,
     check_diagnostics,
@@ -59,6 +61,7 @@ class Common:
     fit: options.Fitting = None
     patches: options.Patches = False
     output: options.Output = None
+    quality: options.Quality = None
     interval: options.Interval = False
     calibration: options.Calibration = None
     diagnostics: options.Diagnostics = None
@@ -102,10 +105,12 @@ class Common:
         return fit is options.Fit.tile
 
 
-def with_common(defaults: Common, **others: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_common(
+    defaults: Common, *, without: tuple[str, ...] = (), **others: Any
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options of :class:`Common`, with these defaults; it gets them as the argument ``common``.
 
-    ``others`` are options that are declared otherwise for this command.
+    ``others`` are options that are declared otherwise for this command; those named in ``without`` it does not have.
     """
     hints = get_type_hints(Common, include_extras=True) | others
     shared = [
@@ -113,6 +118,7 @@ def with_common(defaults: Common, **others: Any) -> Callable[[Callable[..., None
             f.name, inspect.Parameter.KEYWORD_ONLY, default=getattr(defaults, f.name), annotation=hints[f.name]
         )
         for f in fields(Common)
+        if f.name not in without
     ]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -220,22 +226,22 @@ class PictureJob:
     task : what was measured.
     about : a line on it, for the start.
     facts : what its files' provenance says beside the common facts.
-    finish : from a result (H, W, C) of real numbers to grey levels.
+    finish : from a result (H, W, C) of real numbers to pixels; by default rounded to as many bits as the input has.
     opaque : pixels that are no longer transparent, where the file has transparency.
     keep_profile : whether the input's colour profile still describes the result.
     judge : scores of candidates against the truth, by name.
-    jpeg_note : what is to be said of a result that is written as a JPEG.
+    keeps_pixels : whether some pixels are the input's.
     check : of the first result as it is written, a line on how it fits the measurement, and the same as figures.
     """
 
     task: Task
     about: str
     facts: dict[str, Any]
-    finish: Callable[[npt.NDArray[np.floating]], Pixels] = to_pixels
+    finish: Callable[[npt.NDArray[np.floating]], Pixels] | None = None
     opaque: npt.NDArray[np.bool_] | None = None
     keep_profile: bool = True
     judge: Callable[[Pixels, Mapping[str, Pixels]], Scores] = score_pixels
-    jpeg_note: str = ""
+    keeps_pixels: bool = False
     check: Callable[[Pixels], tuple[str, dict[str, float]]] | None = None
 
 
@@ -255,8 +261,9 @@ def run_pictures(
     """
     patches = common.in_patches(name, squares)
     check_interval(common.wants_interval, common.samples)
-    paths = ResultPaths.plan(output_path(common.output, source, name), common.samples, interval=common.wants_interval)
-    check_jpeg(paths.result, photo.pixels.shape[1], photo.pixels.shape[0])
+    result = output_path(common.output, source, name, default_endings(photo.pixels.dtype))
+    paths = ResultPaths.plan(result, common.samples, interval=common.wants_interval)
+    check_format(paths.result, photo.pixels.shape[1], photo.pixels.shape[0], common.quality)
     outputs = [*paths.all, *check_diagnostics(common.diagnostics, paths.all)]
     check_writable(outputs, force=common.force)
     with clean_stdout():
@@ -266,30 +273,44 @@ def run_pictures(
         prior = load_prior(common.model, common.device, patches=patches)
         say(f"{source.name}: {job.about}, on {prior.device}")
         solved = solve_task(job.task, prior, common, input=str(source), **job.facts)
-        pictures = [job.finish(channels_last(x[0])) for x in solved.posterior.samples]
-        mean = job.finish(channels_last(solved.posterior.mean[0]))
+        finish = job.finish or functools.partial(to_pixels, dtype=photo.pixels.dtype)
+        pictures = [finish(channels_last(x[0])) for x in solved.posterior.samples]
+        mean = finish(channels_last(solved.posterior.mean[0]))
+        bounds = None
+        if common.wants_interval and solved.summary.interval:
+            ends = (solved.summary.interval.low, solved.summary.interval.high)
+            bounds = [finish(channels_last(end[0])) for end in ends]
         fit, figures = job.check(pictures[0]) if job.check else ("", {})
         solved.facts.update(figures)
-        write_pictures(paths, job, photo, common, solved, pictures, mean)
+        write_pictures(paths, job, photo, common, solved, pictures, mean, bounds)
         say_results(paths, solved.seconds, solved.posterior.network_calls, sampler=solved.posterior.settings["sampler"])
         if fit:
             say(fit)
         say_uncertainty(solved.summary, unit="of the range", interval=common.wants_interval)
-        if job.jpeg_note and paths.result.suffix.lower() != ".png":
-            say(job.jpeg_note)
+        say_loss(result, photo.pixels.dtype, common.quality, keeps_pixels=job.keeps_pixels)
         say(", ".join(f"{key} {value}" for key, value in solved.posterior.settings.items()), level=1)
         scores: Scores = {}
         if reference is not None:
-            scores = job.judge(reference, candidates(job.task, pictures, mean))
+            scores = job.judge(reference, candidates(job.task, pictures, mean, photo.pixels.dtype))
             say_scores(scores)
     if common.as_json:
         certainty = uncertainty_json(solved.summary)
         print_json(solved.facts, outputs, solved.seconds, solved.posterior.network_calls, scores, certainty)
 
 
-def candidates(task: Task, pictures: list[Pixels], mean: Pixels) -> dict[str, Pixels]:
-    """The classical estimates, one sample and the mean, by name."""
-    found = {name: to_pixels(picture) for name, picture in task.baselines().items()}
+def say_loss(path: Path, dtype: np.dtype[Any], quality: int | None, *, keeps_pixels: bool) -> None:
+    """A line where a file of this name holds less than the input did."""
+    kept, better = kept_type(path, dtype), default_endings(dtype)[0]
+    if kept != dtype:
+        say(f"{format_of(path)} has {8 * kept.itemsize} bits a channel, the input {8 * dtype.itemsize}: "
+            f"name a {better} file to keep them")  # fmt: skip
+    elif keeps_pixels and is_lossy(path, quality):
+        say(f"{format_of(path)} changes known pixels a little; name a {better} file to keep them bit for bit")
+
+
+def candidates(task: Task, pictures: list[Pixels], mean: Pixels, dtype: npt.DTypeLike) -> dict[str, Pixels]:
+    """The classical estimates, rounded to ``dtype`` as a file would be, one sample and the mean, by name."""
+    found = {name: to_pixels(picture, dtype) for name, picture in task.baselines().items()}
     found["invsolve sample"] = pictures[0]
     if len(pictures) > 1:
         found[f"mean of {len(pictures)}"] = mean
@@ -304,14 +325,11 @@ def write_pictures(
     solved: Solved,
     pictures: list[Pixels],
     mean: Pixels,
+    bounds: list[Pixels] | None,
 ) -> None:
     """Write samples, mean, standard deviation, bounds and the picture of the run: all or nothing."""
     from invsolve.atomic import write_files
 
-    summary, bounds = solved.summary, None
-    if common.wants_interval and summary.interval:
-        ends = (summary.interval.low, summary.interval.high)
-        bounds = [photo.with_alpha(job.finish(channels_last(end[0])), opaque=job.opaque) for end in ends]
     files = encode_results(
         paths,
         [photo.with_alpha(picture, opaque=job.opaque) for picture in pictures],
@@ -319,11 +337,15 @@ def write_pictures(
         photo.with_alpha(mean, opaque=job.opaque),
         std_picture(channels_last(solved.posterior.std[0])),
         solved.facts,
-        photo.icc_profile if job.keep_profile else None,
-        bounds,
+        Encoding(
+            photo.icc_profile if job.keep_profile else None,
+            resized_exif(photo.exif, photo.pixels.shape[1], photo.pixels.shape[0]),
+            common.quality,
+        ),
+        bounds and [photo.with_alpha(bound, opaque=job.opaque) for bound in bounds],
     )
     if common.diagnostics is not None:
-        files[common.diagnostics] = encode_trace(summary.diagnostics, common.diagnostics, solved.facts)
+        files[common.diagnostics] = encode_trace(solved.summary.diagnostics, common.diagnostics, solved.facts)
     write_files(files, last=paths.result)
 
 

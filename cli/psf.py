@@ -8,12 +8,12 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import typer
-from PIL import Image
 
 from invsolve.cli.ct_files import ENDINGS, read_array
-from invsolve.cli.files import read_picture
+from invsolve.cli.files import luma, read_picture
 from invsolve.cli.limits import finite
 from invsolve.errors import InputError, UsageError
+from invsolve.pictures import to_unit
 
 LARGEST_BLUR = 1000.0
 """Pixels of the standard deviation or the motion."""
@@ -92,11 +92,7 @@ def _length_and_angle(text: str) -> tuple[float, float]:
 
 
 def _read(path: Path) -> npt.NDArray[np.floating]:
-    if path.suffix.lower() in ENDINGS:
-        array = read_array(path, "PSF")
-    else:
-        pixels = read_picture(path, "PSF")
-        array = np.asarray(Image.fromarray(pixels).convert("L"), np.float32)
+    array = read_array(path, "PSF") if path.suffix.lower() in ENDINGS else to_unit(luma(read_picture(path, "PSF")))
     if array.ndim != 2:
         raise InputError(f"{path} has {array.ndim} dimensions, shape {array.shape}", hint="wanted one PSF (H, W)")
     if array.min() < 0 or not array.any():

@@ -15,11 +15,14 @@ import numpy.typing as npt
 
 from invsolve.cli.console import say
 from invsolve.cli.files import encode_picture
+from invsolve.cli.formats import Encoding
 from invsolve.errors import OutputError
 from invsolve.pictures import Pixels, to_pixels
 
 STD_WHITE = 0.25
 """Standard deviation drawn as white in the std map, in units of the full grey range."""
+
+PLAIN = Encoding()
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def encode_results(
     mean: Pixels,
     std: Pixels,
     facts: dict[str, Any],
-    icc_profile: bytes | None = None,
+    encoding: Encoding = PLAIN,
     bounds: list[Pixels] | None = None,
 ) -> dict[Path, bytes]:
     """The whole set as files; ``samples`` (H, W[, 2, 3 or 4]) in order of their ``seeds``.
@@ -83,19 +86,20 @@ def encode_results(
     ``bounds`` are the interval's lower and upper picture.
     """
     files: dict[Path, bytes] = {}
+    plain = Encoding(quality=encoding.quality)
     for number, (path, picture) in enumerate(zip([paths.result, *paths.samples], samples, strict=True)):
         own: dict[str, Any] = {"seed": seeds[number]}
         if number > 0 and seeds[number] == seeds[number - 1]:
             own["noise"] = "that of the seed with the opposite sign"
-        files[path] = encode_picture(picture, path, facts | own, icc_profile)
+        files[path] = encode_picture(picture, path, facts | own, encoding)
     if paths.mean and paths.std:
-        files[paths.mean] = encode_picture(mean, paths.mean, {**facts, "content": "mean of the samples"}, icc_profile)
+        files[paths.mean] = encode_picture(mean, paths.mean, {**facts, "content": "mean of the samples"}, encoding)
         content = f"standard deviation, white = {STD_WHITE}"
-        files[paths.std] = encode_picture(std, paths.std, {**facts, "content": content})
+        files[paths.std] = encode_picture(std, paths.std, {**facts, "content": content}, plain)
     if paths.low and paths.high and bounds:
         for path, picture, side in zip((paths.low, paths.high), bounds, ("lower", "upper"), strict=True):
             content = f"{side} bound of each pixel's interval"
-            files[path] = encode_picture(picture, path, {**facts, "content": content}, icc_profile)
+            files[path] = encode_picture(picture, path, {**facts, "content": content}, encoding)
     return files
 
 

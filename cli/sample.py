@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 import time
@@ -17,6 +18,7 @@ from invsolve.atomic import write_files
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
 from invsolve.cli.files import check_writable, encode_picture, named_output, provenance
+from invsolve.cli.formats import ENDINGS, Encoding, check_format
 from invsolve.cli.limits import LARGEST_SEED, MOST_SAMPLES, check_memory
 from invsolve.errors import UsageError
 from invsolve.options import AUTO
@@ -49,10 +51,15 @@ BYTES_PER_VALUE = 32
 BYTES_IN_PROGRESS = 48
 """Of a picture that is being made: the state, its noise and a step's predictions."""
 
+GAP = 2
+"""Pixels between the pictures of a grid."""
+
 Batch = Annotated[int, typer.Option(min=1, max=MOST_SAMPLES, help="Pictures made at once.", rich_help_panel="Run")]
 GridOutput = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="The grid's file (.png) or folder.", rich_help_panel="Output"),
+    typer.Option(
+        "--output", "-o", help="The grid's file (.png, .jpg, .tif, .webp) or folder.", rich_help_panel="Output"
+    ),
 ]
 
 
@@ -90,7 +97,7 @@ def sample(
 
         prior = load_prior(model, device)
         wanted = given or (None if prior.size or prior.frame else (64, 64))
-        check_room(prior, wanted, samples, batch)
+        check_room(prior, wanted, samples, batch, paths[0])
 
         def run(callback: Callable[[Any], None]) -> Any:
             return draw(
@@ -111,7 +118,7 @@ def make_grid(
     *,
     finish: Callable[[Pixels], Pixels] = lambda picture: picture,
     figures: Callable[[list[Pixels]], dict[str, float]] = lambda pictures: {},
-    icc_profile: bytes | None = None,
+    encoding: Encoding | None = None,
     **facts: Any,
 ) -> dict[str, Any]:
     """Draw, write grid and pictures, and say so; returns the facts for JSON.
@@ -122,7 +129,7 @@ def make_grid(
     paths : of the grid, and of each picture.
     finish : what is done to each picture's grey levels (H, W, C).
     figures : what is to be said of all pictures; among the facts.
-    icc_profile : what the numbers mean as colours.
+    encoding : how the pictures are written.
     facts : for the provenance.
     """
     import torch
@@ -138,9 +145,9 @@ def make_grid(
     facts = provenance(**facts, seed=posterior.seeds[0], **posterior.settings, **figures(pictures))
     unit = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 255
     sheet = to_pixels(channels_last(grid(unit)))
-    files = {paths[0]: encode_picture(sheet, paths[0], facts, icc_profile)}
+    files = {paths[0]: encode_picture(sheet, paths[0], facts, encoding)}
     for path, picture, seed in zip(paths[1:], pictures, posterior.seeds, strict=True):
-        files[path] = encode_picture(picture, path, {**facts, "seed": seed}, icc_profile)
+        files[path] = encode_picture(picture, path, {**facts, "seed": seed}, encoding)
     write_files(files)
     say(f"wrote {paths[0]} and {len(pictures)} pictures beside it ({seconds:.1f} s, {posterior.network_calls} calls)")
     say(", ".join(f"{name} {value}" for name, value in posterior.settings.items()), level=1)
@@ -154,15 +161,18 @@ def make_grid(
 
 
 def grid_paths(given: Path | None, default: str, count: int) -> list[Path]:
-    """The grid's file, and one for each picture: ``<stem>.sample-<j>.png``."""
-    path = Path(default) if given is None else named_output(given, default, (".png",))
-    return [path, *(path.with_name(f"{path.stem}.sample-{j}.png") for j in range(count))]
+    """The grid's file, and one for each picture: ``<stem>.sample-<j>.png``, or with the grid's ending."""
+    path = Path(default) if given is None else named_output(given, default, ENDINGS)
+    return [path, *(path.with_name(f"{path.stem}.sample-{j}{path.suffix}") for j in range(count))]
 
 
-def check_room(prior: Any, size: tuple[int, int] | None, samples: int, batch: int) -> None:
-    """Raise a UsageError where ``samples`` pictures of a size (height, width), or the prior's own, exceed the memory."""
+def check_room(prior: Any, size: tuple[int, int] | None, samples: int, batch: int, path: Path) -> None:
+    """Raise a UsageError where ``samples`` pictures of a size (height, width), or the prior's own, exceed the memory, and an
+    OutputError where their grid exceeds what a file of the name ``path`` can hold."""
     side = prior.size or prior.frame or 64
     height, width = size or (side, side)
+    columns = math.ceil(math.sqrt(samples))
+    check_format(path, columns * (width + GAP) + GAP, columns * (height + GAP) + GAP)
     values = prior.channels * height * width
     check_memory(
         values * (BYTES_PER_VALUE * samples + BYTES_IN_PROGRESS * min(samples, batch)),

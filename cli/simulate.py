@@ -9,7 +9,6 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from PIL import Image
 
 from invsolve.atomic import write_files
 from invsolve.cli import options
@@ -17,17 +16,19 @@ from invsolve.cli.console import Verbosity, clean_stdout, say
 from invsolve.cli.ct_files import ENDINGS, npy_bytes, read_array
 from invsolve.cli.dejpeg import Sampling
 from invsolve.cli.files import (
-    check_jpeg,
     check_writable,
     encode_picture,
+    luma,
     named_output,
     provenance,
     read_photo,
     read_picture,
 )
+from invsolve.cli.formats import Encoding, check_format, eight_bits
 from invsolve.cli.psf import PSF, Motion, Sigma, read_spread
 from invsolve.cli.superres import Factor, Kernel, Reduction
 from invsolve.errors import InputError, UsageError
+from invsolve.pictures import full_range, to_pixels, to_unit
 
 simulate = typer.Typer(
     no_args_is_help=True,
@@ -114,9 +115,8 @@ def read_slice(path: Path) -> np.ndarray:
             return 2000 * array - 1000
         return array
     pixels = read_picture(path, "slice")
-    grey = pixels if pixels.ndim == 2 else np.asarray(Image.fromarray(pixels).convert("L"))
     say(f"{path.name} is a picture: black taken as -1000 HU, white as 1000 HU")
-    return 2000 * (grey.astype(np.float32) / 255) - 1000
+    return 2000 * to_unit(luma(pixels)) - 1000
 
 
 @simulate.command("inpaint")
@@ -137,7 +137,6 @@ def simulate_inpaint(
     Example: invsolve simulate inpaint photo.png --pixels 0.5
     """
     from invsolve.cli.demo import scratches
-    from invsolve.pictures import to_pixels
 
     Verbosity.level = -1 if quiet else 0
     photo = read_photo(picture)
@@ -147,7 +146,7 @@ def simulate_inpaint(
     rng = np.random.default_rng(seed)
     height, width = photo.pixels.shape[:2]
     missing = rng.random((height, width)) < pixels if pixels is not None else scratches(height, width, rng, share=lines)
-    unit = photo.pixels / 255.0 + noise * rng.standard_normal(photo.pixels.shape)
+    unit = photo.pixels / full_range(photo.pixels.dtype) + noise * rng.standard_normal(photo.pixels.shape)
     holes = to_pixels(np.where(missing[..., None] if unit.ndim == 3 else missing, 1.0, unit))
     facts = provenance(task="simulate inpaint", input=str(picture), seed=seed, noise=noise)
     white = missing.astype(np.uint8) * 255
@@ -172,8 +171,8 @@ def simulate_colorize(
     photo = read_photo(picture)
     grey = results_folder(output, picture) / f"{picture.stem}.grey.png"
     check_writable([grey], force=force)
-    luma = np.asarray(Image.fromarray(photo.pixels).convert("L"))
-    write_files({grey: encode_picture(luma, grey, provenance(task="simulate colorize", input=str(picture)))})
+    levels = luma(photo.pixels)
+    write_files({grey: encode_picture(levels, grey, provenance(task="simulate colorize", input=str(picture)))})
     say(f"wrote {grey}")
     say(f"now: invsolve colorize {grey} --truth {picture}")
 
@@ -191,8 +190,6 @@ def simulate_superres(
 
     Example: invsolve simulate superres photo.png -x 4
     """
-    from invsolve.pictures import to_pixels
-
     Verbosity.level = -1 if quiet else 0
     pixels = read_photo(picture).pixels
     height, width = (side - side % factor for side in pixels.shape[:2])
@@ -207,7 +204,7 @@ def simulate_superres(
         from invsolve.forward_models import Downsample
         from invsolve.tasks.restoration import planes
 
-        x = planes(cut / 255)
+        x = planes(cut / full_range(cut.dtype))
         reduced = Downsample(tuple(x.shape[1:]), factor, kernel.value)(x)[0].permute(1, 2, 0).numpy()
     facts = provenance(task="simulate superres", input=str(picture), factor=factor, kernel=kernel.value)
     files = {small: encode_picture(to_pixels(reduced), small, facts), truth: encode_picture(cut, truth, facts)}
@@ -233,8 +230,6 @@ def simulate_deblur(
 
     Example: invsolve simulate deblur photo.png --sigma 1.6
     """
-    from invsolve.pictures import to_pixels
-
     Verbosity.level = -1 if quiet else 0
     pixels = read_photo(picture).pixels
     blurred = results_folder(output, picture) / f"{picture.stem}.blurred.png"
@@ -247,7 +242,7 @@ def simulate_deblur(
         from invsolve.tasks.restoration import check_psf, planes
 
         taps = torch.from_numpy(check_psf(spread.psf, pixels.shape))
-        x = planes(pixels / 255)
+        x = planes(pixels / full_range(pixels.dtype))
         soft = Blur(taps, tuple(x.shape[1:]), "reflect")(x)[0].permute(1, 2, 0).numpy()
     noisy = soft + noise * np.random.default_rng(seed).standard_normal(soft.shape)
     facts = provenance(task="simulate deblur", input=str(picture), blur=spread.name, seed=seed, noise=noise)
@@ -269,13 +264,11 @@ def simulate_denoise(
 
     Example: invsolve simulate denoise photo.png --sigma 0.1
     """
-    from invsolve.pictures import to_pixels
-
     Verbosity.level = -1 if quiet else 0
     pixels = read_photo(picture).pixels
     noisy = results_folder(output, picture) / f"{picture.stem}.noisy.png"
     check_writable([noisy], force=force)
-    values = pixels / 255 + sigma * np.random.default_rng(seed).standard_normal(pixels.shape)
+    values = pixels / full_range(pixels.dtype) + sigma * np.random.default_rng(seed).standard_normal(pixels.shape)
     facts = provenance(task="simulate denoise", input=str(picture), seed=seed, noise=sigma)
     write_files({noisy: encode_picture(to_pixels(values), noisy, facts)})
     say(f"wrote {noisy}: noise {sigma:g}, cut off at black and white")
@@ -303,14 +296,16 @@ def simulate_dejpeg(
     photo = read_photo(picture)
     name = f"{picture.stem}.q{quality}.jpg"
     path = picture.with_name(name) if output is None else named_output(output, name, (".jpg", ".jpeg"))
-    check_jpeg(path, photo.pixels.shape[1], photo.pixels.shape[0])
+    check_format(path, photo.pixels.shape[1], photo.pixels.shape[0])
     check_writable([path], force=force)
     with clean_stdout():
         from invsolve.tasks.dejpeg import compressed
 
         facts = provenance(task="simulate dejpeg", input=str(picture), quality=quality, sampling=sampling.value)
         comment = json.dumps(facts).encode()
-        data = compressed(photo.pixels, quality, sampling.value, comment=comment, icc_profile=photo.icc_profile)
+        data = compressed(
+            eight_bits(photo.pixels), quality, sampling.value, comment=comment, icc_profile=photo.icc_profile
+        )
     write_files({path: data})
     say(f"wrote {path}: quality {quality}, {len(data)} bytes")
     say(f"now: invsolve dejpeg {path} --truth {picture}")
@@ -343,7 +338,9 @@ def simulate_stroke(
         from invsolve.tasks.stroke import painted
 
         facts = provenance(task="simulate stroke", input=str(picture), colours=colours, brush=brush)
-        data = encode_picture(painted(photo.pixels, colours, brush), path, facts, photo.icc_profile)
+        data = encode_picture(
+            painted(eight_bits(photo.pixels), colours, brush), path, facts, Encoding(photo.icc_profile)
+        )
     write_files({path: data})
     say(f"wrote {path}: {colours} colours")
     say(f"now: invsolve stroke {path}")

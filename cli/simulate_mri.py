@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
-from PIL import Image
 
 from invsolve.atomic import write_files
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, say
 from invsolve.cli.ct_files import ENDINGS, Array, npy_bytes, read_array
-from invsolve.cli.files import check_writable, read_picture
+from invsolve.cli.files import check_writable, luma, read_picture
 from invsolve.cli.simulate import Folder, results_folder
 from invsolve.errors import InputError
+from invsolve.pictures import to_unit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,8 +103,7 @@ def read_magnitude(path: Path) -> Array:
         array: Array = np.asarray(read_array(path, "slice"), dtype=np.float32)
     else:
         pixels = read_picture(path, "slice")
-        grey = pixels if pixels.ndim == 2 else np.asarray(Image.fromarray(pixels).convert("L"))
-        array = grey.astype(np.float32) / 255
+        array = to_unit(luma(pixels))
     if array.ndim != 2:
         raise InputError(f"{path} has {array.ndim} dimensions, shape {array.shape}", hint="wanted one slice (H, W)")
     if array.min() < 0 or array.max() <= 0:

@@ -14,6 +14,7 @@ import typer
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, say
 from invsolve.cli.files import check_writable, read_photo
+from invsolve.cli.formats import Encoding, eight_bits
 from invsolve.cli.limits import finite
 from invsolve.cli.masks import read_mask
 from invsolve.cli.sample import Batch, Count, FirstSeed, FreeSampler, GridOutput, check_room, grid_paths, make_grid
@@ -67,7 +68,8 @@ def stroke(
     """  # fmt: skip
     Verbosity.level = -1 if quiet else verbose
     photo = read_photo(painting, "painting")
-    pixels = photo.pixels if photo.pixels.ndim == 3 else np.repeat(photo.pixels[..., None], 3, axis=2)
+    painted = eight_bits(photo.pixels)
+    pixels = painted if painted.ndim == 3 else np.repeat(painted[..., None], 3, axis=2)
     edited = None if mask is None else read_mask(mask, invert=invert_mask)
     default = painting.with_name(f"{painting.stem}.stroke.png")
     paths = grid_paths(default if output is None else output, default.name, samples)
@@ -81,7 +83,7 @@ def stroke(
         sigma = task.strength_sigma(prior, strength)
         if edited is not None:
             check_missing(edited, pixels.shape)
-        check_room(prior, (pixels.shape[0], pixels.shape[1]), samples, batch)
+        check_room(prior, (pixels.shape[0], pixels.shape[1]), samples, batch, paths[0])
         say(f"{painting.name}: strength {strength:g} is noise of {sigma:.3g}, on {prior.device}")
 
         def run(callback: Callable[[Any], None]) -> Any:
@@ -97,7 +99,7 @@ def stroke(
             return {"distance": float(task.distances(pixels, pictures).mean())}
 
         facts = make_grid(
-            run, paths, finish=held, figures=figures, icc_profile=photo.icc_profile, task="stroke", input=str(painting),
+            run, paths, finish=held, figures=figures, encoding=Encoding(photo.icc_profile), task="stroke", input=str(painting),
             mask=str(mask) if mask else None, model=prior.card.name, model_sha256=prior.card.sha256,
             device=str(prior.device),
         )  # fmt: skip

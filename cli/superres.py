@@ -13,6 +13,7 @@ from PIL import Image
 from invsolve.cli.files import Photo, check_memory, read_photo
 from invsolve.cli.pipeline import Common, PictureJob, read_truth, run_pictures, with_common
 from invsolve.options import SUPERRESOLUTION
+from invsolve.pictures import to_pixels, to_unit
 
 
 class Kernel(StrEnum):
@@ -39,7 +40,7 @@ Reduction = Annotated[
 @with_common(Common.of(SUPERRESOLUTION, model="photos"))
 def superres(
     picture: Annotated[
-        Path, typer.Argument(metavar="PICTURE", help="PNG or JPEG, grey or RGB, any size.", show_default=False)
+        Path, typer.Argument(metavar="PICTURE", help="PNG, JPEG, TIFF, ..., grey or RGB, any size.", show_default=False)
     ],
     factor: Factor = 4,
     kernel: Reduction = Kernel.bicubic,
@@ -83,11 +84,13 @@ def enlarged_photo(photo: Photo, factor: int) -> Photo:
     """A picture file's content as large as the result; the transparency is that which is written."""
     size = (photo.pixels.shape[1] * factor, photo.pixels.shape[0] * factor)
 
-    def resized(pixels: np.ndarray) -> np.ndarray:
-        return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
-
-    alpha = None if photo.alpha is None else resized(photo.alpha)
-    return Photo(resized(photo.pixels), alpha, photo.icc_profile)
+    alpha = photo.alpha
+    if alpha is not None:
+        plane = Image.fromarray(alpha if alpha.dtype == np.uint8 else to_unit(alpha))
+        large = np.asarray(plane.resize(size, Image.Resampling.BICUBIC))
+        alpha = large if alpha.dtype == np.uint8 else to_pixels(large, alpha.dtype)
+    pixels = photo.pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+    return photo._replace(pixels=pixels, alpha=alpha)
 
 
 def superres_job(photo: Photo, factor: int, kernel: Kernel, noise: float) -> PictureJob:
@@ -96,7 +99,7 @@ def superres_job(photo: Photo, factor: int, kernel: Kernel, noise: float) -> Pic
 
     height, width = photo.pixels.shape[:2]
     return PictureJob(
-        task=superresolution_task(photo.pixels.astype(np.float32) / 255, factor, kernel=kernel.value, noise=noise),
+        task=superresolution_task(photo.unit, factor, kernel=kernel.value, noise=noise),
         about=f"{width} x {height} pixels to {width * factor} x {height * factor} ({kernel.value})",
         facts={"factor": factor, "kernel": kernel.value},
     )

@@ -12,8 +12,8 @@ from invsolve.errors import InputError
 UnitPicture = npt.NDArray[np.floating]
 """(H, W) grey or (H, W, 3) RGB in [0, 1]."""
 
-Pixels = npt.NDArray[np.uint8]
-"""The same in grey levels, 0 to 255."""
+Pixels = npt.NDArray[Any]
+"""The same as a file holds it: grey levels, uint8 (0 to 255) or uint16 (0 to 65535), or floats in [0, 1]."""
 
 Missing = npt.NDArray[np.bool_]
 """(H, W), True where a pixel is missing."""
@@ -89,9 +89,24 @@ def check_missing(missing: Any, shape: tuple[int, ...]) -> Missing:
     return marked
 
 
-def to_pixels(picture: npt.NDArray[np.floating]) -> Pixels:
-    """Clip to [0, 1] and round to 8 bits; each value moves by at most half a level, and so does the luma of RGB."""
-    return np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+def full_range(dtype: npt.DTypeLike) -> int:
+    """White, in the numbers of a file: 255 or 65535 of grey levels, 1 of floats."""
+    kind = np.dtype(dtype)
+    return int(np.iinfo(kind).max) if kind.kind == "u" else 1
+
+
+def to_pixels(picture: npt.NDArray[np.floating], dtype: npt.DTypeLike = np.uint8) -> Pixels:
+    """Clip to [0, 1] and round to grey levels of ``dtype``; each value moves by at most half a level, and so does the luma of
+    RGB. Floats are only clipped."""
+    clipped = np.clip(picture, 0, 1)
+    if np.dtype(dtype).kind == "f":
+        return clipped.astype(dtype)
+    return np.rint(clipped * full_range(dtype)).astype(dtype)
+
+
+def to_unit(pixels: Pixels) -> npt.NDArray[np.float32]:
+    """A file's numbers as float32 in [0, 1]; :func:`to_pixels` gives back grey levels as they were."""
+    return pixels.astype(np.float32) / np.float32(full_range(pixels.dtype))
 
 
 def channels_last(image: Any) -> npt.NDArray[np.floating]:

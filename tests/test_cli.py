@@ -10,9 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from typer.testing import CliRunner
@@ -199,10 +199,8 @@ def damage(folder: Path, photo: np.ndarray, small_prior: Path) -> None:
     Image.fromarray(np.full(photo.shape[:2], 255, np.uint8)).save(folder / "white.png")
     Image.fromarray(np.zeros(photo.shape[:2], np.uint8)).save(folder / "nothing.png")
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(folder / "small.png")
-    Image.fromarray(np.zeros(photo.shape[:2], np.uint16)).save(folder / "deep.png")
-    (folder / "deep-colour.png").write_bytes(
-        cv2.imencode(".png", np.zeros((*photo.shape[:2], 3), np.uint16))[1].tobytes()
-    )
+    tifffile.imwrite(folder / "bright.tif", np.full(photo.shape, 255, np.float32), photometric="rgb")
+    tifffile.imwrite(folder / "signed.tif", np.zeros(photo.shape, np.int32), photometric="rgb")
     (folder / "zero.npz").write_bytes(b"")
     np.savez(folder / "photo.npz", images=np.zeros((4, 30, 40, 3), np.uint8))
     wrong = folder / "wrong-prior"
@@ -222,8 +220,8 @@ BAD = {
     "picture of zero bytes": (["inpaint", "empty.png", "--mask", "mask.png"], ExitCode.BAD_INPUT, "0 bytes"),
     "not a picture": (["colorize", "text.png"], ExitCode.BAD_INPUT, "not a picture"),
     "a folder": (["colorize", "."], ExitCode.BAD_INPUT, "is a folder"),
-    "16 bits": (["colorize", "deep.png"], ExitCode.BAD_INPUT, "8-bit"),
-    "16 bits in colour": (["colorize", "deep-colour.png"], ExitCode.BAD_INPUT, "8-bit"),
+    "floats beyond white": (["colorize", "bright.tif"], ExitCode.BAD_INPUT, "scale them to [0, 1]"),
+    "whole numbers of 32 bits": (["colorize", "signed.tif"], ExitCode.BAD_INPUT, "int32"),
     "demo over a file": (["demo", "photo.png"], ExitCode.OUTPUT, "photo.png"),
     "training data of zero bytes": (["train", "zero.npz", "-o", "."], ExitCode.BAD_INPUT, "cannot read"),
     "mask missing": (["inpaint", "photo.png", "--mask", "absent.png"], ExitCode.BAD_INPUT, "mask"),

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from invsolve.cli import files, pipeline
+from invsolve.cli import files, formats, pipeline
 from invsolve.cli.main import main
 from invsolve.errors import ExitCode, InputError, OutputError
 from invsolve.pretrained.loading import load_prior
@@ -139,9 +139,9 @@ def test_a_name_that_is_too_long_is_found_before_the_work(
 
 
 def test_a_jpeg_has_a_largest_side(folder: Path) -> None:
-    files.check_jpeg(Path("a.png"), 70_000, 1)
+    formats.check_format(Path("a.png"), 70_000, 1)
     with pytest.raises(OutputError, match="65500 pixels on a side, the picture 70000"):
-        files.check_jpeg(Path("a.jpg"), 1, 70_000)
+        formats.check_format(Path("a.jpg"), 1, 70_000)
 
 
 @pytest.mark.parametrize("ending", [".png", ".jpg"])
@@ -197,7 +197,7 @@ def test_every_command_makes_the_folder_that_it_is_given(tmp_path: Path) -> None
     assert grid_paths(out, "sample.png", 1) == [out / "sample.png", out / "sample.sample-0.png"]
     for refused in (
         lambda: plan_paths(out / "x.jpg", Path("s.npy"), "fbp", 1),
-        lambda: grid_paths(out / "x.jpg", "s.png", 1),
+        lambda: grid_paths(out / "x.txt", "s.png", 1),
     ):
         with pytest.raises(OutputError, match="does not end in"):
             refused()

@@ -314,13 +314,13 @@ def test_the_command_refuses_files_that_are_no_hints(tmp_path: Path, photo: np.n
     Image.fromarray(photo).convert("L").save(tmp_path / "grey.png")
     Image.new("RGBA", (40, 48)).save(tmp_path / "clear.png")
     Image.new("RGBA", (41, 48), (255, 0, 0, 255)).save(tmp_path / "large.png")
-    Image.fromarray(np.zeros((48, 40), np.uint16)).save(tmp_path / "deep.png")
+    Image.fromarray(np.zeros((48, 40), np.int32)).save(tmp_path / "deep.tif")
     (tmp_path / "text.png").write_text("red")
     (tmp_path / "empty.png").write_bytes(b"")
     for option, name, message in (
         ("--hints", "clear.png", "no stroke"),
         ("--hints", "large.png", "41 x 48 pixels, the picture 40 x 48"),
-        ("--hints", "deep.png", "8-bit"),
+        ("--hints", "deep.tif", "8 or 16 bits"),
         ("--hints", "text.png", "not a picture"),
         ("--hints", "empty.png", "empty"),
         ("--hints", "none.png", "no such file"),

@@ -7,6 +7,8 @@ import numpy.typing as npt
 from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from invsolve.pictures import Pixels, full_range
+
 Array = npt.NDArray[np.floating]
 
 
@@ -47,7 +49,7 @@ def mean_chroma(picture: Array) -> float:
     return float(np.hypot(lab[..., 1], lab[..., 2]).mean())
 
 
-def score(truth: npt.NDArray[np.uint8], estimate: npt.NDArray[np.uint8]) -> dict[str, float]:
-    """PSNR in dB and SSIM of 8-bit pictures over the whole picture."""
-    a, b = truth / 255.0, estimate.reshape(truth.shape) / 255.0
+def score(truth: Pixels, estimate: Pixels) -> dict[str, float]:
+    """PSNR in dB and SSIM over the whole picture, of grey levels (8 or 16 bits) or floats in [0, 1], each as its type says."""
+    a, b = truth / full_range(truth.dtype), estimate.reshape(truth.shape) / full_range(estimate.dtype)
     return {"psnr": psnr(a, b, data_range=1.0), "ssim": ssim(a, b, data_range=1.0)}
