@@ -48,7 +48,7 @@ class Stranger(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """The last hidden layer, (B, 512)."""
-        h = self.body(255 * x)  # it was trained on grey levels
+        h = self.body((255 * x).to(self.hidden[0].weight.dtype))  # it was trained on grey levels
         for layer in self.hidden[:-1]:
             h = layer(h).relu()
         return h

@@ -208,7 +208,7 @@ BAD: dict[str, tuple[list[str], ExitCode, str]] = {
     "prior of scans": ([SENTENCE, "--text-model", "CLIP", "--model", "ct"], ExitCode.MODEL, "1 channel"),
     "prior of colours": ([SENTENCE, "--text-model", "CLIP", "--model", "thumbnails"], ExitCode.MODEL, "colorize"),
     "size": ([SENTENCE, "--text-model", "CLIP", "--size", "16"], ExitCode.USAGE, "--size"),
-    "output": ([SENTENCE, "--text-model", "CLIP", "-o", "x.jpg"], ExitCode.OUTPUT, ".png"),
+    "output": ([SENTENCE, "--text-model", "CLIP", "-o", "x.txt"], ExitCode.OUTPUT, ".png"),
     "result exists": (["kept", "--text-model", "CLIP"], ExitCode.OUTPUT, "--force"),
     "sampler": ([SENTENCE, "--text-model", "CLIP", "--sampler", "magic"], ExitCode.USAGE, "known samplers"),
     "split sampler": ([SENTENCE, "--text-model", "CLIP", "--sampler", "daps"], ExitCode.USAGE, "daps"),

@@ -189,7 +189,7 @@ BAD = {
     "stroke painting.png --model cifar10": (ExitCode.BAD_INPUT, "32 x 32 only"),
     "stroke painting.png --sampler magic": (ExitCode.USAGE, "known samplers"),
     "stroke painting.png --sampler ode_adaptive --mask mask.png": (ExitCode.USAGE, "ode_adaptive"),
-    "stroke painting.png -o x.jpg": (ExitCode.OUTPUT, ".png"),
+    "stroke painting.png -o x.txt": (ExitCode.OUTPUT, ".png"),
     "stroke painting.png --samples 0": (ExitCode.USAGE, "samples"),
     "stroke kept.png": (ExitCode.OUTPUT, "--force"),
     "simulate stroke absent.png": (ExitCode.BAD_INPUT, "no such file"),

@@ -55,7 +55,7 @@ def check_ct_prior(prior: Any) -> None:
     """:func:`invsolve.tasks.task.check_prior` for single-channel slices; a ModelError for a prior of greys that are no CT
     numbers."""
     check_prior(prior, 1, "a CT slice has 1: use --model ct")
-    if prior.facts.hounsfield is False:
+    if prior.hounsfield is False:
         raise ModelError(
             "this prior knows greys, and no Hounsfield units",
             hint="if it knows CT slices, import it again with --window LOW,HIGH: the Hounsfield units at -1 and at 1",

@@ -132,6 +132,10 @@ class ScoreModel:
         return self.facts.colours
 
     @property
+    def hounsfield(self) -> bool | None:
+        return self.facts.hounsfield
+
+    @property
     def orientations(self) -> Orientations:
         return self.facts.orientations
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from invsolve.errors import UsageError
-from invsolve.forward_models import CleanClassifier, ForwardModel, LinearOperator
+from invsolve.forward_models import CleanClassifier, ForwardModel, GaussianNoise, LinearOperator, NoiseModel
 from invsolve.models.score_model import DerivedModel, Noise, Prediction, ScoreModel, Sigma
 
 RELATIVE_FLOOR = 1e-3
@@ -25,13 +25,18 @@ class ConditionedModel(DerivedModel):
     """
 
     any_noise = False
-    """Whether the rule takes noise that is not Gaussian; where it does not, such noise is refused from the start."""
+    """Whether the rule takes noise of every kind; other noise than it takes is refused from the start."""
 
     def __init__(self, prior: ScoreModel, forward_model: ForwardModel, y: Tensor) -> None:
         super().__init__(prior)
         self.prior, self.forward_model, self.y = prior, forward_model, y
-        if not self.any_noise:
-            _ = self.sigma_y
+        if not self.takes(forward_model.noise):
+            _ = self.sigma_y  # says what is wanted
+
+    @classmethod
+    def takes(cls, noise: NoiseModel) -> bool:
+        """Whether the rule works with this noise as it is."""
+        return cls.any_noise or isinstance(noise, GaussianNoise)
 
     @cached_property
     def sigma_y(self) -> float:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from invsolve.errors import UsageError
-from invsolve.forward_models import ForwardModel, GaussianNoise, MatchedNoise
+from invsolve.forward_models import ForwardModel, GaussianNoise, MatchedNoise, NoiseModel
 from invsolve.forward_models.conjugate_gradient import conjugate_gradient
 from invsolve.models.score_model import ErrorCovariance, Noise, Prediction, ScoreModel, Sigma, per_image
 from invsolve.rules.conditioned import ConditionedModel
@@ -39,8 +39,6 @@ class Wiener(ConditionedModel):
     tolerance : relative residual at which an image stops.
     """
 
-    any_noise = True
-
     def __init__(
         self,
         prior: ScoreModel,
@@ -55,9 +53,11 @@ class Wiener(ConditionedModel):
         if steps < 1:
             raise UsageError(f"wiener with {steps} steps", hint="wanted at least 1: with none y is not looked at")
         super().__init__(prior, forward_model, y)
-        if not isinstance(forward_model.noise, MatchedNoise):
-            _ = self.sigma_y
         self.operator, self.lam, self.steps, self.tolerance = forward_model.linear, lam, steps, tolerance
+
+    @classmethod
+    def takes(cls, noise: NoiseModel) -> bool:
+        return isinstance(noise, GaussianNoise | MatchedNoise)
 
     def denoise(self, x: Tensor, sigma: Sigma) -> Tensor:
         denoised = self.prior.denoise(x, sigma)
