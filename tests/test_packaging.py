@@ -84,7 +84,7 @@ def test_the_prior_of_colours_knows_whole_pictures_luma_first() -> None:
 
 
 def test_weights_stay_small() -> None:
-    assert sum(path.stat().st_size for path in SHIPPED.glob(f"*/{WEIGHTS}")) <= 44_000_000
+    assert sum(path.stat().st_size for path in SHIPPED.glob(f"*/{WEIGHTS}")) < 50_000_000
 
 
 def test_readme_is_short() -> None:

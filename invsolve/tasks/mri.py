@@ -59,6 +59,9 @@ TV_WEIGHT_PER_VARIANCE = 6.0
 """What noise of variance 1, in those units, adds to that weight."""
 
 
+TOLERANCE = 1e-4
+"""Of the conjugate gradients of several coils: at 1e-3 and 1e-5 one sample of a slice had the same 36.50 dB."""
+
 NORMAL_MEDIAN = 0.6745
 """Of the absolute value of a normal variable of standard deviation 1."""
 
@@ -128,7 +131,9 @@ def _operator(
     if maps is None and len(k) > 1:
         maps = sensitivities_from_centre(k, mask, share)
     angle = smooth_phase(k, mask, maps, share) if phase is None else phase
-    return Mri(mask, maps) @ Phase(angle), maps
+    operator = Mri(mask, maps) @ Phase(angle)
+    operator.tolerance = TOLERANCE
+    return operator, maps
 
 
 def _mask(measured: Any, kspace: Tensor) -> Tensor:
