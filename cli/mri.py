@@ -118,7 +118,8 @@ def mri(
         task = mri_task(values, measured, maps, noise=noise)
         prior = load_prior(common.model, common.device, patches=patches)
         which = f", slice {scan.slice} of {scan.slices}" if scan.slices > 1 else ""
-        about = f"{task.problem['acceleration']:.1f} times fewer values, {task.problem['coils']:.0f} coils"
+        coils = int(task.problem["coils"])
+        about = f"{task.problem['acceleration']:.1f} times fewer values, {coils} coil{'s' * (coils > 1)}"
         how = " (estimated)" if noise is None else ""
         say(f"{kspace.name}{which}: {values.shape[-1]} x {values.shape[-2]}, {about}, on {prior.device}")
         say(f"noise {task.problem['noise']:.3g}{how}, in the units of k-space")

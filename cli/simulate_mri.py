@@ -76,7 +76,9 @@ def simulate_mri(
         scan = mri_simulation.simulate_mri(magnitude, measured, coils=coils, noise=deviation, seed=seed)
     arrays = {kspace: scan.kspace, mask: measured.numpy(), truth: magnitude}
     write_files({path: npy_bytes(array) for path, array in arrays.items()})
-    say(f"wrote {kspace}, {mask}, {truth}: {1 / float(measured.float().mean()):.1f} times fewer values, {coils} coils")
+    say(
+        f"wrote {kspace}, {mask}, {truth}: {1 / float(measured.float().mean()):.1f} times fewer values, {coils} coil{'s' * (coils > 1)}"
+    )
     say(f"now: invsolve mri {kspace} --mask {mask} --noise {deviation:.4g} --truth {truth}")
 
 

@@ -27,6 +27,7 @@ MOST_VALUES = 2**28
 MOST_READOUTS = 2**22
 """In one ISMRMRD file."""
 
+NPY_SIGNATURE = b"\x93NUMPY"
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 EXTRA = "pip install 'invsolve[mri]'"
 
@@ -91,12 +92,15 @@ def read_numbers(path: str | Path, what: str) -> Array:
     InputError : missing, damaged, or not numbers.
     """
     file = regular_file(path, what)
+    with file.open("rb") as opened:
+        if opened.read(len(NPY_SIGNATURE)) != NPY_SIGNATURE:
+            raise InputError(f"{file} is no .npy file", hint=f"save the {what} with numpy.save")
     try:
         with file.open("rb") as opened:
             array = np.load(opened, allow_pickle=False)
     except Exception as error:  # noqa: BLE001 - a damaged file fails in numpy's many ways, which all mean the same
         raise InputError(
-            f"{file} is no .npy file: {first_line(error)}", hint=f"save the {what} with numpy.save"
+            f"{file} is damaged: {first_line(error)}", hint=f"save the {what} with numpy.save again"
         ) from None
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "cfiub" or array.size == 0:
         raise InputError(f"{file} holds no numbers", hint=f"wanted one array, the {what}")
