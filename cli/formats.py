@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
-from xml.sax.saxutils import escape
 
 import numpy as np
 import tifffile
@@ -211,6 +211,6 @@ def xmp_packet(text: str) -> bytes:
         '<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
         '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
         '<rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:description><rdf:Alt>'
-        f'<rdf:li xml:lang="x-default">{escape(text)}</rdf:li></rdf:Alt></dc:description></rdf:Description>'
+        f'<rdf:li xml:lang="x-default">{escape(text, quote=False)}</rdf:li></rdf:Alt></dc:description></rdf:Description>'
         '</rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
     ).encode()

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import typer
 from PIL import ImageColor
-from scipy import ndimage
 
 from invsolve.cli.files import Photo, luma, read_photo
 from invsolve.cli.formats import eight_bits
@@ -188,4 +187,6 @@ def grown(missing: Missing, pixels: int) -> Missing:
     """All pixels at most ``pixels`` away from a missing one."""
     if not pixels or not missing.any():
         return missing
+    from scipy import ndimage  # takes as long to load as all commands together
+
     return ndimage.distance_transform_edt(~missing) <= pixels
