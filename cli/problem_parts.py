@@ -12,7 +12,7 @@ from torch import Tensor
 
 from invsolve.cli.console import say
 from invsolve.cli.ct_files import ENDINGS, npy_bytes, read_array
-from invsolve.cli.files import check_memory, encode_picture, open_picture, read_picture
+from invsolve.cli.files import check_memory, encode_picture, luma, read_picture
 from invsolve.cli.own import blame
 from invsolve.cli.problem import Block, Named, ProblemFile
 from invsolve.errors import InputError, InvsolveError, UsageError
@@ -33,7 +33,7 @@ from invsolve.forward_models.geometry import Geometry
 from invsolve.forward_models.operator import Shape
 from invsolve.forward_models.stacked import Map
 from invsolve.named import look_up
-from invsolve.pictures import channels_last, to_pixels
+from invsolve.pictures import channels_last, to_pixels, to_unit
 from invsolve.tasks.kspace_files import read_numbers
 from invsolve.tasks.measured import Measurement
 from invsolve.tasks.restoration import ROUNDING, planes
@@ -62,7 +62,8 @@ def read_values(path: Path, what: str = "measurement") -> Values:
         return Values(array, rounded=False)
     if path.suffix.lower() in ENDINGS:
         return Values(read_array(path, what), rounded=False)
-    return Values(planes(read_picture(path, what) / np.float32(255))[0].numpy(), rounded=True)
+    pixels = read_picture(path, what)
+    return Values(planes(to_unit(pixels))[0].numpy(), rounded=pixels.dtype == np.uint8)
 
 
 def picture_shape(problem: ProblemFile, prior: ScoreModel, values: list[Values]) -> Shape:
@@ -165,8 +166,7 @@ def read_tensor(path: Path, what: str) -> Tensor:
         return torch.from_numpy(array if array.dtype.kind == "c" else array.astype(np.float32))
     if path.suffix.lower() in ENDINGS:
         return torch.from_numpy(read_array(path, what).astype(np.float32))
-    grey = np.asarray(open_picture(path, what).convert("L"))
-    return torch.from_numpy(grey / np.float32(255))
+    return torch.from_numpy(to_unit(luma(read_picture(path, what))))
 
 
 def read_whole(path: Path, channels: int, what: str) -> Tensor:

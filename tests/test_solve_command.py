@@ -252,6 +252,17 @@ def test_the_grey_of_a_colour_truth_is_its_luma(folder: Path, photo: np.ndarray)
         read_whole(folder / "truth.png", 2, "truth")
 
 
+def test_a_picture_of_16_bits_counts_from_0_to_1(tmp_path: Path) -> None:
+    from invsolve.cli.problem_parts import read_tensor, read_values
+
+    levels = np.random.default_rng(0).integers(0, 65536, (6, 7)).astype(np.uint16)
+    Image.fromarray(levels).save(tmp_path / "deep.png")
+    found = read_values(tmp_path / "deep.png")
+    np.testing.assert_allclose(found.array, levels[None] / 65535, atol=1e-6)
+    assert not found.rounded  # to 8 bits
+    np.testing.assert_allclose(read_tensor(tmp_path / "deep.png", "mask").numpy(), levels / 65535, atol=1e-6)
+
+
 # -- the documentation ----------------------------------------------------------------------------------------------------
 @documented
 def test_the_page_names_every_key_operator_and_noise() -> None:
