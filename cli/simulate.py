@@ -13,7 +13,7 @@ import typer
 from invsolve.atomic import write_files
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, say
-from invsolve.cli.ct_files import ENDINGS, npy_bytes, read_array
+from invsolve.cli.ct_files import ENDINGS, Array, npy_bytes, read_array
 from invsolve.cli.dejpeg import Sampling
 from invsolve.cli.files import (
     check_writable,
@@ -104,19 +104,31 @@ def simulate_ct(
     say(f"now: invsolve ct {paths[0]} --geometry {paths[1]}{units} --truth {paths[2]}")
 
 
-def read_slice(path: Path) -> np.ndarray:
+def read_slice(path: Path) -> Array:
     """(H, W) in HU: numbers as they are (n, where all lie in -0.5 to 4), grey pictures as n."""
-    if path.suffix.lower() in ENDINGS:
-        array = read_array(path, "slice")
-        if array.ndim != 2:
-            raise InputError(f"{path} has {array.ndim} dimensions, shape {array.shape}", hint="wanted one slice (H, W)")
-        if array.min() >= -0.5 and array.max() <= 4:
-            say(f"{path.name} looks like n, not HU: taken as HU = 2000 n - 1000")
-            return 2000 * array - 1000
+    array, is_picture = read_plane(path)
+    if is_picture:
+        say(f"{path.name} is a picture: black taken as -1000 HU, white as 1000 HU")
+    elif array.min() >= -0.5 and array.max() <= 4:
+        say(f"{path.name} looks like n, not HU: taken as HU = 2000 n - 1000")
+    else:
         return array
-    pixels = read_picture(path, "slice")
-    say(f"{path.name} is a picture: black taken as -1000 HU, white as 1000 HU")
-    return 2000 * to_unit(luma(pixels)) - 1000
+    return 2000 * array - 1000
+
+
+def read_plane(path: Path) -> tuple[Array, bool]:
+    """One slice (H, W), and whether its file is a picture: an array's numbers as they are, a picture's grey from 0 to 1.
+
+    Raises
+    ------
+    InputError : no such file, or an array that is not one slice.
+    """
+    if path.suffix.lower() not in ENDINGS:
+        return to_unit(luma(read_picture(path, "slice"))), True
+    array = read_array(path, "slice")
+    if array.ndim != 2:
+        raise InputError(f"{path} has {array.ndim} dimensions, shape {array.shape}", hint="wanted one slice (H, W)")
+    return array, False
 
 
 @simulate.command("inpaint")

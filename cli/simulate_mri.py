@@ -12,11 +12,10 @@ import typer
 from invsolve.atomic import write_files
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, say
-from invsolve.cli.ct_files import ENDINGS, Array, npy_bytes, read_array
-from invsolve.cli.files import check_writable, luma, read_picture
-from invsolve.cli.simulate import Folder, results_folder
+from invsolve.cli.ct_files import Array, npy_bytes
+from invsolve.cli.files import check_writable
+from invsolve.cli.simulate import Folder, read_plane, results_folder
 from invsolve.errors import InputError
-from invsolve.pictures import to_unit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,13 +100,7 @@ def read_magnitude(path: Path) -> Array:
     ------
     InputError : not one slice, below 0, or 0 everywhere.
     """
-    if path.suffix.lower() in ENDINGS:
-        array: Array = np.asarray(read_array(path, "slice"), dtype=np.float32)
-    else:
-        pixels = read_picture(path, "slice")
-        array = to_unit(luma(pixels))
-    if array.ndim != 2:
-        raise InputError(f"{path} has {array.ndim} dimensions, shape {array.shape}", hint="wanted one slice (H, W)")
+    array = np.asarray(read_plane(path)[0], dtype=np.float32)
     if array.min() < 0 or array.max() <= 0:
         raise InputError(
             f"{path} goes from {array.min():g} to {array.max():g}", hint="wanted magnitudes: from 0, and not all 0"
