@@ -37,11 +37,11 @@ from invsolve.models.foreign import Predicts, chain_prior, chain_sigmas, edm_pri
 from invsolve.models.score_model import FunctionPrior
 from invsolve.models.sde import ve
 from invsolve.pretrained.foreign import (
-    EVERY_FOREIGN,
     Ask,
     Window,
     check_null_class,
     check_window,
+    known_fields,
     usable_classes,
 )
 from invsolve.typed import brief, first_misfit
@@ -152,13 +152,8 @@ class DiffusersConfig:
             "scheduler": dict[str, Any],
             "sigma_data": float,
         }
-        wrong = first_misfit(fields, kinds | EVERY_FOREIGN)
-        if wrong or not kinds.keys() <= fields.keys():
-            raise ValueError(f"foreign: {wrong or f'wanted the fields {sorted(kinds)}'}")
-        known = {name: value for name, value in fields.items() if name != "library"}
-        if known.get("window") is not None:
-            known["window"] = tuple(known["window"])
-        config = cls(**known)
+        known = known_fields(fields, kinds)
+        config = cls(**{name: value for name, value in known.items() if name != "library"})
         config.check()
         return config
 

@@ -13,7 +13,7 @@ more belong to any of them:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from invsolve.errors import InputError, ModelError, UsageError
 from invsolve.models.network import pad_to_multiple
 from invsolve.models.score_model import FunctionPrior
+from invsolve.typed import first_misfit
 
 Ask = Callable[[Tensor, Tensor], Tensor]
 """What a network says to u (B, C, H, W) and a label (B,); variances that it may predict are left out."""
@@ -35,6 +36,22 @@ WIDEST_WINDOW = 1e5
 
 EVERY_FOREIGN: dict[str, Any] = {"window": tuple[float, float] | None, "null_class": int | None}
 """Fields that a card may have for networks of any library."""
+
+
+def known_fields(fields: Mapping[str, Any], kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """A card's ``foreign``, which must have the fields ``kinds`` of these types and may have :data:`EVERY_FOREIGN`.
+
+    Raises
+    ------
+    ValueError : a field is absent, unknown or of another type.
+    """
+    wrong = first_misfit(fields, {**kinds, **EVERY_FOREIGN})
+    if wrong or not kinds.keys() <= fields.keys():
+        raise ValueError(f"foreign: {wrong or f'wanted the fields {sorted(kinds)}'}")
+    known = dict(fields)
+    if known.get("window") is not None:
+        known["window"] = tuple(known["window"])
+    return known
 
 
 class ForeignConfig(Protocol):

@@ -16,15 +16,14 @@ from invsolve.models.unet import UNet, UNetConfig
 from invsolve.pretrained import diffusers_unet, edm, guided_diffusion, ncsnv2, score_sde
 from invsolve.pretrained.diffusers_unet import DiffusersConfig
 from invsolve.pretrained.foreign import (
-    EVERY_FOREIGN,
     Ask,
     ForeignConfig,
     Window,
     check_null_class,
     check_window,
+    known_fields,
     usable_classes,
 )
-from invsolve.typed import first_misfit
 
 
 class Change(Protocol):
@@ -79,14 +78,9 @@ class PublishedNetwork:
         """
         names = tuple(LIBRARIES)
         kinds = {"library": Literal[names], "network": dict[str, Any], "process": dict[str, Any], "sigma_data": float}
-        wrong = first_misfit(fields, kinds | EVERY_FOREIGN)
-        if wrong or not kinds.keys() <= fields.keys():
-            raise ValueError(f"foreign: {wrong or f'wanted the fields {sorted(kinds)}'}")
-        architecture = LIBRARIES[fields["library"]].architecture
-        known = {**fields, "network": architecture.from_dict(fields["network"])}
-        if known.get("window") is not None:
-            known["window"] = tuple(known["window"])
-        config = cls(**known)
+        known = known_fields(fields, kinds)
+        architecture = LIBRARIES[known["library"]].architecture
+        config = cls(**{**known, "network": architecture.from_dict(known["network"])})
         config.check()
         return config
 
