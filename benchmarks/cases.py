@@ -12,11 +12,11 @@ from PIL import Image
 from invsolve.cli.demo import scratches
 from invsolve.evaluation.metrics import ciede2000, mean_chroma, score
 from invsolve.forward_models import Blur, Downsample
-from invsolve.pictures import Missing, Pixels, channels_last, to_pixels
+from invsolve.pictures import Missing, Pixels, channels_last, to_pixels, to_unit
 from invsolve.tasks.baselines import ColourTable
 from invsolve.tasks.colorization import colorization_task
 from invsolve.tasks.deblurring import deblurring_task
-from invsolve.tasks.dejpeg import compressed, decode, dejpeg_task, unit_of
+from invsolve.tasks.dejpeg import compressed, decode, dejpeg_task
 from invsolve.tasks.denoising import denoising_task
 from invsolve.tasks.inpainting import inpainting_task
 from invsolve.tasks.jpeg_file import read_jpeg
@@ -168,7 +168,7 @@ def denoising_case(name: str, truth: Pixels, noise: float, index: int) -> Case:
 def dejpeg_case(name: str, truth: Pixels, quality: int) -> Case:
     """A picture compressed as JPEG, 4:2:0."""
     data = compressed(truth, quality)
-    return Case(name, dejpeg_task(read_jpeg(data), unit_of(decode(data)[0])), truth)
+    return Case(name, dejpeg_task(read_jpeg(data), to_unit(decode(data)[0])), truth)
 
 
 def bm3d(noisy: Array, noise: float) -> dict[str, Array]:

@@ -90,7 +90,7 @@ def dejpeg_job(picture: Path, photo: Photo, quality: int | None, sampling: Sampl
                 f"warning: quality {quality} changes the picture by {change:.1f} grey levels: it was hardly compressed so, "
                 "or its blocks do not begin in its upper left corner any more"
             )
-    task = jpeg.dejpeg_task(file, jpeg.unit_of(photo.pixels), orientation=orientation)
+    task = jpeg.dejpeg_task(file, photo.unit, orientation=orientation)
 
     def consistency(result: Pixels) -> tuple[str, dict[str, float]]:
         inside = jpeg.share_inside(file, result, orientation=orientation)

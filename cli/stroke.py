@@ -19,7 +19,7 @@ from invsolve.cli.limits import finite
 from invsolve.cli.masks import read_mask
 from invsolve.cli.sample import Batch, Count, FirstSeed, FreeSampler, GridOutput, check_room, grid_paths, make_grid
 from invsolve.options import AUTO
-from invsolve.pictures import Pixels
+from invsolve.pictures import Pixels, to_unit
 
 
 def stroke(
@@ -88,7 +88,7 @@ def stroke(
 
         def run(callback: Callable[[Any], None]) -> Any:
             return task.stroke(
-                pixels.astype(np.float32) / 255, prior, strength=strength, edited=edited, samples=samples, seed=seed,
+                to_unit(pixels), prior, strength=strength, edited=edited, samples=samples, seed=seed,
                 steps=steps, schedule=schedule, sampler=sampler, batch=batch, callback=callback,
             )  # fmt: skip
 

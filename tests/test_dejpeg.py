@@ -14,6 +14,7 @@ from scipy.fft import idctn
 from invsolve.errors import InputError
 from invsolve.forward_models import ForwardModel, Grayscale, JpegCoefficients, QuantizationNoise
 from invsolve.models.gaussian import smooth_gaussian_prior
+from invsolve.pictures import to_unit
 from invsolve.pretrained import load_prior
 from invsolve.rules import condition
 from invsolve.tasks.dejpeg import (
@@ -25,7 +26,6 @@ from invsolve.tasks.dejpeg import (
     dejpeg_task,
     recompression_error,
     share_inside,
-    unit_of,
 )
 from invsolve.tasks.jpeg_file import ZIGZAG, read_jpeg
 
@@ -225,7 +225,7 @@ def test_samples_fit_the_file_and_improve_on_it(photo: np.ndarray) -> None:
     found = dejpeg(data, load_prior("photos", "cpu"), steps=8, samples=2)
     assert found.samples.shape == (2, 1, 3, 24, 40)
     mean = found.mean[0].permute(1, 2, 0).numpy()
-    assert np.square(mean - truth / 255).mean() < 0.9 * np.square(unit_of(decoded) - truth / 255).mean()
+    assert np.square(mean - truth / 255).mean() < 0.9 * np.square(to_unit(decoded) - truth / 255).mean()
     for sample in found.samples:
         pixels = np.rint(sample[0].clamp(0, 1).permute(1, 2, 0).numpy() * 255).astype(np.uint8)
         assert share_inside(file, pixels) > 0.98
@@ -246,7 +246,7 @@ def test_turned_files_are_restored_upright(photo: np.ndarray, small_prior: objec
         sample = found.samples[0, 0].permute(1, 2, 0).numpy()
         assert sample.shape == pixels.shape
         assert np.abs(sample - pixels / 255).max() < 0.02  # at this quality the cells leave nothing open
-        task = dejpeg_task(file, unit_of(pixels), orientation=orientation)
+        task = dejpeg_task(file, to_unit(pixels), orientation=orientation)
         x = torch.from_numpy(sample).permute(2, 0, 1)[None].double()
         v = torch.rand((1, *task.operator.output_shape), dtype=torch.float64)
         assert float((task.operator(x) * v).sum()) == pytest.approx(float((x * task.operator.T(v)).sum()), rel=1e-9)

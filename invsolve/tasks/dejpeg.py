@@ -18,7 +18,7 @@ from invsolve.forward_models.jpeg import BLOCK
 from invsolve.models.orientation import turn, turn_back
 from invsolve.models.score_model import ScoreModel
 from invsolve.options import DEJPEG, Changes, SolveOptions
-from invsolve.pictures import Pixels, UnitPicture, check_picture
+from invsolve.pictures import Pixels, check_picture, to_unit
 from invsolve.posterior import Posterior
 from invsolve.tasks.jpeg_file import JpegFile, read_jpeg
 from invsolve.tasks.restoration import Measurement, planes
@@ -229,10 +229,5 @@ def dejpeg(
     """
     file = read_jpeg(data)
     pixels, orientation = decode(data)
-    task = dejpeg_task(file, unit_of(pixels), orientation=orientation)
+    task = dejpeg_task(file, to_unit(pixels), orientation=orientation)
     return task.solve(prior, options, progress=progress, **changes)
-
-
-def unit_of(pixels: Pixels) -> UnitPicture:
-    """Grey levels as [0, 1]."""
-    return pixels.astype(np.float32) / 255
