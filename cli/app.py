@@ -30,6 +30,7 @@ from invsolve.cli.generate import generate
 from invsolve.cli.inpaint import inpaint
 from invsolve.cli.interpolate import interpolate
 from invsolve.cli.likelihood import likelihood
+from invsolve.cli.merge import merge
 from invsolve.cli.models import models
 from invsolve.cli.mri import mri
 from invsolve.cli.plugins import plugin_command, plugin_names
@@ -45,7 +46,7 @@ from invsolve.errors import ExitCode
 
 EXIT_CODES = (
     "Exit codes: 0 ok; 1 the solve failed; 2 usage; 3 bad input; 4 model or device; 5 output exists or cannot be "
-    "written; 130 interrupted."
+    "written; 6 some of several pictures failed; 130 interrupted."
 )
 
 
@@ -108,6 +109,7 @@ app.command(epilog=EXIT_CODES)(denoise)
 app.command(epilog=EXIT_CODES)(dejpeg)
 app.command(epilog=EXIT_CODES)(ct)
 app.command(epilog=EXIT_CODES)(mri)
+app.command(epilog=EXIT_CODES)(merge)
 app.command(epilog=EXIT_CODES)(solve)
 simulate.command("mri")(simulate_mri)
 app.add_typer(simulate, name="simulate", epilog=EXIT_CODES)

@@ -13,11 +13,13 @@ import typer
 
 from invsolve.cli.console import say
 from invsolve.cli.files import Photo, luma, read_photo
+from invsolve.cli.folders import over_pictures
 from invsolve.cli.pipeline import Common, PictureJob, Scores, read_truth, run_pictures, score_pixels, with_common
 from invsolve.options import COLORIZATION, HINTED_COLORIZATION
 from invsolve.pictures import Pixels, full_range, to_unit
 
 
+@over_pictures(beside=("hints",))
 @with_common(Common.of(COLORIZATION, model="thumbnails"))
 def colorize(
     picture: Annotated[
@@ -48,7 +50,7 @@ def colorize(
     context: typer.Context = None,  # type: ignore[assignment]  # none where another command calls
     *,
     common: Common,
-) -> None:
+) -> list[Path]:
     """Give a grey photograph plausible colours.
 
     The result's Rec. 601 grey is the input's, within one level. Colours are one sample of many that fit. With --hints or
@@ -75,7 +77,7 @@ def colorize(
         common = steered(common, context)
     truth = read_truth(common.truth, (*grey.shape, 3), "colour picture", "give the same picture in colour")
     facts = {name: str(path) for name, path in (("hints", hints), ("reference", reference)) if path is not None}
-    run_pictures(
+    return run_pictures(
         "colorize", picture, photo, common, truth, lambda: colorization_job(grey, common.model, steering, **facts)
     )
 

@@ -51,10 +51,14 @@ class Verbosity:
     """How much is said: -1 errors only, 0 one line per result, 1 steps and levels, 2 tracebacks."""
 
     level = 0
+    brief = False
+    """Whether of what is said by default only warnings are: there are many pictures, and each has its line."""
 
 
 def say(message: str, *, level: int = 0) -> None:
     """One line on stderr, if the verbosity asks for it."""
+    if Verbosity.brief and level == 0 and not message.startswith("warning"):
+        level = 1
     if Verbosity.level >= level:
         err.print(message, markup=False)
 

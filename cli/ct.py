@@ -24,8 +24,9 @@ from invsolve.cli.ct_results import (
     score_slices,
 )
 from invsolve.cli.ct_scan import interpret, truth_in_hu
-from invsolve.cli.files import check_writable, provenance
-from invsolve.cli.pipeline import Common, Solved, solve_task, with_common
+from invsolve.cli.files import Folder, check_writable, provenance
+from invsolve.cli.folders import SINOGRAMS, over_pictures
+from invsolve.cli.pipeline import Common, Solved, prior_of, solve_task, with_common
 from invsolve.cli.results import check_diagnostics, encode_trace, json_text, report_json, say_scores
 from invsolve.cli.uncertainty import check_interval, say_uncertainty, uncertainty_json
 from invsolve.errors import UsageError
@@ -44,10 +45,19 @@ Truth = Annotated[
     typer.Option(help="The true slice in HU: prints PSNR, SSIM and RMSE of every method.", rich_help_panel=_SCAN),
 ]
 Output = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Result (.npy, .tif or .png) or folder.", rich_help_panel=_OUT)
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        parser=Folder.parse,
+        metavar="PATH",
+        help="Result (.npy, .tif or .png) or folder.",
+        rich_help_panel=_OUT,
+    ),
 ]
 
 
+@over_pictures(endings=SINOGRAMS)
 @with_common(Common.of(RECONSTRUCTION, model="ct"), truth=Truth, output=Output, without=("quality",))
 def ct(
     sinogram: Annotated[
@@ -107,7 +117,7 @@ def ct(
     ] = "40,400",
     *,
     common: Common,
-) -> None:
+) -> list[Path]:
     """Reconstruct a CT slice from few views, in Hounsfield units.
 
     The result is the mean of the samples, with its standard deviation; FBP and TV stand beside it.
@@ -163,6 +173,7 @@ def ct(
             say_scores(scores)
     if common.as_json:
         typer.echo(json_text(report))
+    return list(paths.values())
 
 
 def check_method(method: str, common: Common) -> None:
@@ -181,9 +192,8 @@ def reconstruct(
 ) -> Result:
     """FBP first, to see whether the units fit; then TV and ours, or the one classical method asked for."""
     from invsolve.ct.reconstruction import check_ct_prior
-    from invsolve.pretrained.loading import load_prior
 
-    prior = load_prior(common.model, where, patches=common.in_patches("ct")) if method == "score" else None
+    prior = prior_of(common.model, common.device, common.in_patches("ct")) if method == "score" else None
     if prior is not None:
         check_ct_prior(prior)
     rays = Rays.of(scan, where)

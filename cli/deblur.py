@@ -8,12 +8,14 @@ from typing import Annotated
 import typer
 
 from invsolve.cli.files import Photo, read_photo
+from invsolve.cli.folders import over_pictures
 from invsolve.cli.limits import finite
 from invsolve.cli.pipeline import Common, PictureJob, read_truth, run_pictures, with_common
 from invsolve.cli.psf import PSF, Motion, Sigma, Spread, read_spread
 from invsolve.options import DEBLURRING
 
 
+@over_pictures()
 @with_common(Common.of(DEBLURRING, model="photos"))
 def deblur(
     picture: Annotated[
@@ -35,7 +37,7 @@ def deblur(
     ] = None,
     *,
     common: Common,
-) -> None:
+) -> list[Path]:
     """Sharpen a photograph that is blurred in a known way, the same everywhere.
 
     Say how with --psf, --sigma or --motion. A wrong blur gives ringing, and often a warning that nothing fits.
@@ -52,7 +54,7 @@ def deblur(
     photo = read_photo(picture)
     reference = read_truth(common.truth, photo.pixels.shape, "sharp picture", "give the same picture, sharp")
     spread = read_spread(psf, sigma, motion)
-    run_pictures("deblur", picture, photo, common, reference, lambda: deblur_job(photo, spread, noise))
+    return run_pictures("deblur", picture, photo, common, reference, lambda: deblur_job(photo, spread, noise))
 
 
 def deblur_job(photo: Photo, spread: Spread, noise: float | None) -> PictureJob:

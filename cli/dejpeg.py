@@ -10,6 +10,7 @@ import typer
 
 from invsolve.cli.console import say
 from invsolve.cli.files import Photo, read_photo
+from invsolve.cli.folders import over_pictures
 from invsolve.cli.formats import eight_bits
 from invsolve.cli.pipeline import Common, PictureJob, read_truth, run_pictures, with_common
 from invsolve.errors import UsageError
@@ -28,6 +29,7 @@ class Sampling(StrEnum):
     quarter = "4:2:0"
 
 
+@over_pictures()
 @with_common(Common.of(DEJPEG, model="photos"), without=("quality",))
 def dejpeg(
     picture: Annotated[
@@ -51,7 +53,7 @@ def dejpeg(
     ] = None,
     *,
     common: Common,
-) -> None:
+) -> list[Path]:
     """Take the blocks and rings of JPEG compression off a photograph.
 
     Compressed again in the same way, the result is the file. The detail is plausible, not recovered.
@@ -70,7 +72,9 @@ def dejpeg(
     photo = read_photo(picture)
     photo = photo._replace(pixels=eight_bits(photo.pixels))
     reference = read_truth(common.truth, photo.pixels.shape, "picture before compression", "give the same picture")
-    run_pictures("dejpeg", picture, photo, common, reference, lambda: dejpeg_job(picture, photo, quality, sampling))
+    return run_pictures(
+        "dejpeg", picture, photo, common, reference, lambda: dejpeg_job(picture, photo, quality, sampling)
+    )
 
 
 def dejpeg_job(picture: Path, photo: Photo, quality: int | None, sampling: Sampling | None) -> PictureJob:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from invsolve.cli.files import Photo, read_photo
+from invsolve.cli.folders import over_pictures
 from invsolve.cli.limits import finite
 from invsolve.cli.pipeline import Common, PictureJob, read_truth, run_pictures, with_common
 from invsolve.options import DENOISING
@@ -29,6 +30,7 @@ Sampler = Annotated[
 ]
 
 
+@over_pictures()
 @with_common(Common.of(DENOISING, model="photos"), rule=Rule, sampler=Sampler)
 def denoise(
     picture: Annotated[
@@ -48,7 +50,7 @@ def denoise(
     ] = None,
     *,
     common: Common,
-) -> None:
+) -> list[Path]:
     """Take white noise off a photograph.
 
     One result is the posterior mean, the estimate of least error. Of several each is a picture that fits.
@@ -63,7 +65,7 @@ def denoise(
     common.set_verbosity()
     photo = read_photo(picture)
     reference = read_truth(common.truth, photo.pixels.shape, "clean picture", "give the same picture, clean")
-    run_pictures("denoise", picture, photo, common, reference, lambda: denoise_job(photo, sigma))
+    return run_pictures("denoise", picture, photo, common, reference, lambda: denoise_job(photo, sigma))
 
 
 def denoise_job(photo: Photo, sigma: float | None) -> PictureJob:

@@ -10,6 +10,8 @@ import shlex
 import sys
 import tempfile
 import warnings
+from collections.abc import Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -185,6 +187,15 @@ def output_path(given: Path | None, source: Path, task: str, endings: tuple[str,
     return source.with_name(name) if given is None else named_output(given, name, endings)
 
 
+class Folder(type(Path())):  # type: ignore[misc]
+    """A path that was given with a slash at its end."""
+
+    @classmethod
+    def parse(cls, text: str) -> Path:
+        """The path, and what a name such as ``results.v2/`` says of it."""
+        return cls(text) if text.endswith(("/", os.sep)) else Path(text)
+
+
 def named_output(given: Path, name: str, endings: tuple[str, ...]) -> Path:
     """``given`` as a file with one of the ``endings``, or ``name`` in it: what has no ending is a folder, there or still
     to be made.
@@ -193,8 +204,8 @@ def named_output(given: Path, name: str, endings: tuple[str, ...]) -> Path:
     ------
     OutputError : it ends otherwise.
     """
-    if given.is_dir() or not given.suffix:
-        return given / name
+    if given.is_dir() or not given.suffix or isinstance(given, Folder):
+        return Path(given) / name
     if given.suffix.lower() not in endings:
         wanted = " or ".join(filter(None, (", ".join(endings[:-1]), endings[-1])))
         raise OutputError(f"output {given} does not end in {wanted}", hint=f"name a {endings[0]} file or a folder")
@@ -236,9 +247,13 @@ def make_folder(folder: Path) -> None:
         raise OutputError(f"cannot make the folder {folder}: {reason}", hint="choose another place") from None
 
 
+COMMAND: ContextVar[Sequence[str] | None] = ContextVar("COMMAND", default=None)
+"""The command line that makes a picture alone, where it is one of several that are made."""
+
+
 def provenance(**facts: Any) -> dict[str, Any]:
     """What made a file: command line, version and the given facts."""
-    command = shlex.join(["invsolve", *sys.argv[1:]])
+    command = shlex.join(["invsolve", *(COMMAND.get() or sys.argv[1:])])
     if len(command) > LONGEST_COMMAND:
         command = command[:LONGEST_COMMAND] + " ..."
     return {"software": f"invsolve {__version__}", "command": command, **facts}

@@ -12,6 +12,7 @@ import typer
 from invsolve.atomic import write_files
 from invsolve.cli.console import clean_stdout, say
 from invsolve.cli.files import Photo, check_writable, encode_picture, output_path, provenance, read_photo
+from invsolve.cli.folders import over_pictures
 from invsolve.cli.formats import eight_bits
 from invsolve.cli.masks import Boxes, Grow, InvertMask, MaskColour, MaskFile, MaskSources, MaskThreshold, grown
 from invsolve.cli.options import Fit
@@ -23,6 +24,7 @@ from invsolve.pictures import Pixels, to_pixels
 RED = np.array([255, 0, 0], dtype=np.uint8)
 
 
+@over_pictures(beside=("mask",))
 @with_common(Common.of(INPAINTING, model="photos"))
 def inpaint(
     picture: Annotated[
@@ -54,7 +56,7 @@ def inpaint(
     ] = 0.0,
     *,
     common: Common,
-) -> None:
+) -> list[Path]:
     """Fill the missing pixels of a photograph.
 
     Known pixels come back bit for bit. The result is one sample: one picture that fits, not the only one.
@@ -70,6 +72,8 @@ def inpaint(
       invsolve inpaint dated.jpg --box 520,440,110,24
 
       invsolve inpaint old-print.jpg --scratches
+
+      invsolve inpaint scans/ --mask masks/ -o repaired/
     """
     common.set_verbosity()
     photo = read_photo(picture)
@@ -78,12 +82,11 @@ def inpaint(
             raise UsageError(
                 "--scratches with another mask", hint="give --scratches alone, and the mask that it writes later"
             )
-        propose_scratches(picture, photo, common, grow)
-        return
+        return propose_scratches(picture, photo, common, grow)
     sources = MaskSources(mask, invert_mask, mask_threshold, mask_colour, tuple(box or ()), grow)
     missing = sources.read(photo)
     reference = read_truth(common.truth, photo.pixels.shape, "undamaged picture", "give the same picture, undamaged")
-    run_pictures(
+    return run_pictures(
         "inpaint",
         picture,
         photo,
@@ -94,8 +97,8 @@ def inpaint(
     )
 
 
-def propose_scratches(path: Path, photo: Photo, common: Common, grow: int | None) -> None:
-    """Write the mask of the scratches that are found, and a picture of them to look at; nothing is filled.
+def propose_scratches(path: Path, photo: Photo, common: Common, grow: int | None) -> list[Path]:
+    """Write the mask of the scratches that are found, and a picture of them to look at, and return both; nothing is filled.
 
     Raises
     ------
@@ -121,6 +124,7 @@ def propose_scratches(path: Path, photo: Photo, common: Common, grow: int | None
     say(f"wrote {mask}, {found.mean():.1%} of the picture")
     say(f"look at {shown}, where it is red, and correct the mask: wires and edges are found as well")
     say(f"then: invsolve inpaint {path} --mask {mask}")
+    return [mask, shown]
 
 
 def inpainting_job(

@@ -32,10 +32,11 @@ _PROBLEM = "Problem"
 MaskFile = Annotated[
     str | None,
     typer.Option(
-        metavar="FILE|alpha",
+        metavar="FILE|DIR|alpha",
         rich_help_panel=_PROBLEM,
         show_default=False,
-        help="White = missing; same size as the picture. alpha: where the picture is transparent. All that is given adds up.",
+        help="White = missing; same size as the picture; a folder has one of the same stem for each picture. alpha: where the "
+        "picture is transparent. All that is given adds up.",
     ),
 ]
 InvertMask = Annotated[bool, typer.Option("--invert-mask", help="Black = missing.", rich_help_panel=_PROBLEM)]

@@ -11,8 +11,9 @@ import typer
 
 from invsolve.cli.console import clean_stdout, say
 from invsolve.cli.ct_files import labelled_row, npy_bytes
-from invsolve.cli.files import check_writable, encode_picture, output_path
-from invsolve.cli.pipeline import Common, Solved, solve_task, with_common
+from invsolve.cli.files import Folder, check_writable, encode_picture, output_path
+from invsolve.cli.folders import KSPACES, over_pictures
+from invsolve.cli.pipeline import Common, Solved, prior_of, solve_task, with_common
 from invsolve.cli.results import check_diagnostics, encode_trace, print_json, say_scores
 from invsolve.cli.uncertainty import check_interval, say_uncertainty, uncertainty_json
 from invsolve.errors import InputError
@@ -35,9 +36,15 @@ Truth = Annotated[
         rich_help_panel=_SCAN,
     ),
 ]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="Result (.npy) or folder.", rich_help_panel=_OUT)]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", parser=Folder.parse, metavar="PATH", help="Result (.npy) or folder.", rich_help_panel=_OUT
+    ),
+]
 
 
+@over_pictures(beside=("mask", "sensitivities"), endings=KSPACES)
 @with_common(Common.of(MRI, model="mri"), truth=Truth, output=Output, without=("quality",))
 def mri(
     kspace: Annotated[
@@ -83,7 +90,7 @@ def mri(
     ] = None,
     *,
     common: Common,
-) -> None:
+) -> list[Path]:
     """Reconstruct the magnitude of an MRI slice from part of k-space.
 
     The result is the mean of the samples, with its standard deviation; zero-filled and TV stand beside it.
@@ -112,11 +119,10 @@ def mri(
 
     with clean_stdout():
         from invsolve.atomic import write_files
-        from invsolve.pretrained.loading import load_prior
         from invsolve.tasks.mri import mri_task
 
         task = mri_task(values, measured, maps, noise=noise)
-        prior = load_prior(common.model, common.device, patches=patches)
+        prior = prior_of(common.model, common.device, patches)
         which = f", slice {scan.slice} of {scan.slices}" if scan.slices > 1 else ""
         coils = int(task.problem["coils"])
         about = f"{task.problem['acceleration']:.1f} times fewer values, {coils} coil{'s' * (coils > 1)}"
@@ -141,6 +147,7 @@ def mri(
             say_scores(scores)
     if common.as_json:
         print_json(solved.facts, outputs, solved.seconds, calls, scores, uncertainty_json(solved.summary))
+    return outputs
 
 
 def plan_paths(output: Path | None, source: Path, samples: int, interval: bool) -> dict[str, Path]:

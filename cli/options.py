@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from invsolve.cli.files import Folder
 from invsolve.cli.limits import LARGEST_SEED, MOST_SAMPLES, MOST_STEPS
 
 _INPUT, _SAMPLER, _OUTPUT, _RUN = "Problem", "Sampler", "Output", "Run"
@@ -89,12 +90,20 @@ Sampler = Annotated[
 Truth = Annotated[
     Path | None,
     typer.Option(
-        help="The undamaged picture: prints PSNR and SSIM beside a classical baseline's.", rich_help_panel=_INPUT
+        help="The undamaged picture, or a folder of them: prints PSNR and SSIM beside a classical baseline's.",
+        rich_help_panel=_INPUT,
     ),
 ]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="Result file (.png, .jpg, .tif, .webp) or folder.", rich_help_panel=_OUTPUT),
+    typer.Option(
+        "--output",
+        "-o",
+        parser=Folder.parse,
+        metavar="PATH",
+        rich_help_panel=_OUTPUT,
+        help="Result file (.png, .jpg, .tif, .webp) or folder.",
+    ),
 ]
 Quality = Annotated[
     int | None,

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from invsolve.tasks.task import Task
 
 Scores = dict[str, dict[str, float]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class Common:
 
 def with_common(
     defaults: Common, *, without: tuple[str, ...] = (), **others: Any
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
+) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """Give a command the options of :class:`Common`, with these defaults; it gets them as the argument ``common``.
 
     ``others`` are options that are declared otherwise for this command; those named in ``without`` it does not have.
@@ -121,17 +122,17 @@ def with_common(
         if f.name not in without
     ]
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+    def decorate(command: Callable[..., T]) -> Callable[..., T]:
         signature = inspect.signature(command, eval_str=True)
         own = [parameter for parameter in signature.parameters.values() if parameter.name != "common"]
 
         @functools.wraps(command)
-        def run(*arguments: Any, **given: Any) -> None:
+        def run(*arguments: Any, **given: Any) -> T:
             changed = {parameter.name: given.pop(parameter.name) for parameter in shared if parameter.name in given}
-            command(*arguments, **given, common=replace(defaults, **changed))
+            return command(*arguments, **given, common=replace(defaults, **changed))
 
         run.__signature__ = signature.replace(parameters=[*own, *shared])  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in [*own, *shared]} | {"return": None}
+        run.__annotations__ = {p.name: p.annotation for p in [*own, *shared]} | {"return": signature.return_annotation}
         return run
 
     return decorate
@@ -217,6 +218,14 @@ def score_pixels(truth: Pixels, candidates: Mapping[str, Pixels]) -> Scores:
     return {name: score(truth, candidate) for name, candidate in candidates.items()}
 
 
+@functools.lru_cache(maxsize=1)
+def prior_of(model: str, device: str, patches: bool) -> NetworkPrior:
+    """A prior, loaded once for all pictures of a command, which forgets it when it begins and ends."""
+    from invsolve.pretrained.loading import load_prior
+
+    return load_prior(model, device, patches=patches)
+
+
 @dataclass(frozen=True)
 class PictureJob:
     """What a picture command adds to the common course.
@@ -254,8 +263,8 @@ def run_pictures(
     make: Callable[[], PictureJob],
     *,
     squares: bool = False,
-) -> None:
-    """From a photograph and what was asked to the files, lines and JSON of a picture command.
+) -> list[Path]:
+    """From a photograph and what was asked to the files, which are returned, lines and JSON of a picture command.
 
     ``make`` is called once all that can be checked without torch is checked; ``squares`` as for :meth:`Common.in_patches`.
     """
@@ -267,10 +276,8 @@ def run_pictures(
     outputs = [*paths.all, *check_diagnostics(common.diagnostics, paths.all)]
     check_writable(outputs, force=common.force)
     with clean_stdout():
-        from invsolve.pretrained.loading import load_prior
-
         job = make()
-        prior = load_prior(common.model, common.device, patches=patches)
+        prior = prior_of(common.model, common.device, patches)
         say(f"{source.name}: {job.about}, on {prior.device}")
         solved = solve_task(job.task, prior, common, input=str(source), **job.facts)
         finish = job.finish or functools.partial(to_pixels, dtype=photo.pixels.dtype)
@@ -296,6 +303,7 @@ def run_pictures(
     if common.as_json:
         certainty = uncertainty_json(solved.summary)
         print_json(solved.facts, outputs, solved.seconds, solved.posterior.network_calls, scores, certainty)
+    return outputs
 
 
 def say_loss(path: Path, dtype: np.dtype[Any], quality: int | None, *, keeps_pixels: bool) -> None:

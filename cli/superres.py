@@ -11,6 +11,7 @@ import typer
 from PIL import Image
 
 from invsolve.cli.files import Photo, check_memory, read_photo
+from invsolve.cli.folders import over_pictures
 from invsolve.cli.pipeline import Common, PictureJob, read_truth, run_pictures, with_common
 from invsolve.options import SUPERRESOLUTION
 from invsolve.pictures import to_pixels, to_unit
@@ -37,6 +38,7 @@ Reduction = Annotated[
 ]
 
 
+@over_pictures()
 @with_common(Common.of(SUPERRESOLUTION, model="photos"))
 def superres(
     picture: Annotated[
@@ -57,7 +59,7 @@ def superres(
     ] = 0.0,
     *,
     common: Common,
-) -> None:
+) -> list[Path]:
     """Enlarge a photograph 2 to 8 times.
 
     Made smaller again in the same way, the result is the picture. The detail is plausible, not recovered.
@@ -74,7 +76,7 @@ def superres(
     check_memory(picture, width, height)
     shape = (height, width, *photo.pixels.shape[2:])
     reference = read_truth(common.truth, shape, "large picture", f"give the same picture, {factor} times as large")
-    run_pictures(
+    return run_pictures(
         "superres", picture, enlarged_photo(photo, factor), common, reference,
         lambda: superres_job(photo, factor, kernel, noise),
     )  # fmt: skip

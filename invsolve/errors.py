@@ -14,6 +14,7 @@ class ExitCode(IntEnum):
     BAD_INPUT = 3  # a picture, mask or data file that is missing, broken or does not fit
     MODEL = 4  # weights or a dependency missing, damaged or unknown
     OUTPUT = 5  # output exists, or cannot be written
+    SOME_FAILED = 6  # of several pictures some have no result; the others do
     INTERRUPTED = 130  # Ctrl-C
 
 
@@ -62,3 +63,9 @@ class OutputError(InvsolveError):
     """The result cannot be written, or would overwrite something."""
 
     exit_code = ExitCode.OUTPUT
+
+
+class PicturesError(InvsolveError):
+    """Of several pictures some failed, or are missing; the others are done."""
+
+    exit_code = ExitCode.SOME_FAILED

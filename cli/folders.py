@@ -1,0 +1,388 @@
+"""Commands over several pictures: each file of a list, a folder or a glob, with what goes with it, into one folder.
+
+A command's function takes one picture. :func:`over_pictures` makes of it a command that takes many, by way of
+:func:`invsolve.folders.run_folder`, and leaves one picture alone what it was.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import glob
+import inspect
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+
+from invsolve._version import __version__
+from invsolve.cli.console import Verbosity, clean_stdout, report, say
+from invsolve.cli.files import COMMAND
+from invsolve.cli.pipeline import duration, prior_of
+from invsolve.errors import InputError, PicturesError, UsageError
+from invsolve.finding import Picture, find_pictures
+from invsolve.folders import Outcome, Step, run_folder, sha256_of
+from invsolve.manifests import Shard, manifest_paths
+
+PICTURES = frozenset(
+    [
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".bmp",
+        ".gif",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".jp2",
+        ".j2k",
+        ".heic",
+        ".heif",
+        ".avif",
+    ]
+)
+"""Endings of the files that are taken from a folder."""
+
+ARRAYS = frozenset({".npy", ".npz", ".h5"})
+SINOGRAMS, KSPACES = frozenset({".npy", ".npz", ".tif", ".tiff"}), frozenset({".npy", ".h5"})
+
+MATCHED = frozenset({"truth"})
+"""Options that name a file for each picture in every command, but do not change the result."""
+
+SAID = frozenset({"output", "force", "as_json", "quiet", "verbose", "device", "fail_fast", "shard", "diagnostics"})
+"""Options that say where, how and how loud: the result is the same, and so is what it says of the command that made it."""
+
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        show_default=False,
+        rich_help_panel="Run",
+        help="Of several pictures the I-th of N shares, from 1/N to N/N; in a SLURM array job by default the task's own.",
+    ),
+]
+FailFast = Annotated[
+    bool,
+    typer.Option("--fail-fast", rich_help_panel="Run", help="Of several pictures: stop at the first that fails."),
+]
+
+
+@dataclass(frozen=True)
+class Many:
+    """What a command over pictures is made of.
+
+    Parameters
+    ----------
+    command : works on one picture, its first argument, and returns the files that it wrote.
+    argument : the name of that argument.
+    beside : options that name a file, or a folder with one of the same stem for each picture, which the result depends on.
+    endings : of the files that are taken from a folder.
+    """
+
+    command: Callable[..., list[Path]]
+    argument: str
+    beside: tuple[str, ...]
+    endings: frozenset[str]
+
+    def task(self, options: Mapping[str, Any]) -> str:
+        return "scratches" if options.get("scratches") else self.command.__name__
+
+    def companions(self, picture: Picture, options: Mapping[str, Any]) -> dict[str, Path]:
+        """The files that go with a picture, by the options that name them or their folder.
+
+        Raises
+        ------
+        InputError : there is none in the folder, or there are two.
+        """
+        named = {name: options.get(name) for name in (*self.beside, *MATCHED)}
+        return {
+            name: matching(Path(given), picture, name)
+            for name, given in named.items()
+            if given is not None and not is_word(given)
+        }
+
+    def settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """What decides on the results beside the pictures; a file by its content, a prior by its weights."""
+        found: dict[str, Any] = {"task": self.task(options), "version": __version__}
+        for name, value in options.items():
+            if value is None or name in SAID | MATCHED | {"context", "model"}:
+                continue
+            if name in self.beside and not is_word(value):
+                value = "a file for each picture"
+            elif isinstance(value, str | Path) and Path(value).is_file():
+                value = f"sha256 {sha256_of(Path(value), name)[:16]}"
+            found[name] = value if isinstance(value, bool | int | float | list) else str(value)
+        if options.get("method", "score") == "score" and not options.get("scratches"):
+            patches = options.get("patches") or options.get("fit") == "tile"
+            with clean_stdout():
+                card = prior_of(options["model"], options["device"], bool(patches)).card
+            found["model"] = f"{card.name}, sha256 {card.sha256[:16]}"
+        return found
+
+
+def over_pictures(
+    *, beside: tuple[str, ...] = (), endings: frozenset[str] = PICTURES
+) -> Callable[[Callable[..., list[Path]]], Callable[..., Any]]:
+    """Let a command take several pictures, folders and globs; the parameters as in :class:`Many`."""
+
+    def decorate(command: Callable[..., list[Path]]) -> Callable[..., Any]:
+        signature = inspect.signature(command)
+        first, *others = signature.parameters.values()
+        many = Many(command, first.name, beside, endings)
+        takes_context = "context" in signature.parameters
+        parameters = [first.replace(annotation=several(first.annotation)), *others]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters += [
+            inspect.Parameter("shard", keyword, default=None, annotation=ShardOption),
+            inspect.Parameter("fail_fast", keyword, default=False, annotation=FailFast),
+        ]
+        if not takes_context:
+            parameters.append(inspect.Parameter("context", keyword, default=None, annotation=typer.Context))
+
+        @functools.wraps(command)
+        def run(*arguments: Any, **given: Any) -> Any:
+            context = given.get("context") if takes_context else given.pop("context", None)
+            prior_of.cache_clear()
+            try:
+                if context is None:  # another command calls
+                    return command(*arguments, **given)
+                return dispatch(many, context, given)
+            finally:
+                prior_of.cache_clear()
+
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
+        return run
+
+    return decorate
+
+
+def several(annotation: Any) -> Any:
+    """An argument's annotation for any number of its kind."""
+    argument = get_args(annotation)[1]
+    argument = copy.copy(argument)
+    argument.help = f"{argument.help} Several, a folder or a quoted glob go into the folder -o."
+    return Annotated[list[Path], argument]
+
+
+def dispatch(many: Many, context: Any, options: dict[str, Any]) -> None:
+    """One picture goes its own way; several, or one into a folder that has a manifest, go by the manifest."""
+    given: list[Path] = options.pop(many.argument)
+    shard, fail_fast = options.pop("shard"), options.pop("fail_fast")
+    output: Path | None = options["output"]
+    by_manifest = output is not None and output.is_dir() and bool(manifest_paths(output))
+    one = given[0] if len(given) == 1 else None
+    if one is None or one.is_dir() or shard or by_manifest or (not one.exists() and glob.has_magic(str(one))):
+        run_many(many, context, given, options, shard, fail_fast)
+        return
+    picture = Picture(one, one.name)
+    found = many.companions(picture, options)
+    with said_alone(many, context, picture, found):
+        many.command(one, **{**options, **typed(options, found)})
+
+
+def run_many(
+    many: Many, context: Any, given: Sequence[Path], options: dict[str, Any], shard: str | None, fail_fast: bool
+) -> None:
+    """Find the pictures, do what is not done yet, and say what became of them.
+
+    Raises
+    ------
+    UsageError : options that only one picture can have, or no folder for the results.
+    PicturesError : some failed.
+    """
+    Verbosity.level = -1 if options["quiet"] else options["verbose"]
+    output: Path | None = options["output"]
+    check_options(options)
+    if output is None or (output.exists() and not output.is_dir()):
+        what = "no -o" if output is None else f"{output} is a file"
+        raise UsageError(f"several pictures, and {what}", hint="name a folder for the results with -o")
+    share = chosen_shard(shard, os.environ)
+    pictures = find_pictures([str(path) for path in given], many.endings, without=output)
+    if share is not None:
+        mine = len(share.of(pictures))
+        say(f"shard {share} ({'--shard' if shard else 'the SLURM array'}): {mine} of {len(pictures)} pictures")
+    by_stem.cache_clear()
+
+    def work(picture: Picture, folder: Path, force: bool) -> Sequence[Path]:
+        found = many.companions(picture, options)
+        changed = {**options, **typed(options, found), "output": Path(folder), "force": force}
+        with said_alone(many, context, picture, found), briefly():
+            return many.command(picture.path, **changed)
+
+    def beside(picture: Picture) -> dict[str, Path]:
+        found = many.companions(picture, options)
+        return {name: path for name, path in found.items() if name in many.beside}
+
+    done, started = 0, time.monotonic()
+
+    def tell(step: Step) -> None:
+        nonlocal done
+        if step.ended is None:
+            left = f", about {duration(step.seconds_left)}" if step.seconds_left is not None else ""
+            say(
+                f"picture {step.number} of {step.total}: {step.picture.name}; {step.total - step.number + 1} left{left}"
+            )
+        elif step.ended.error is not None:
+            say(f"failed: {step.picture.name}: {step.ended.error}")
+        else:
+            done += 1
+
+    try:
+        outcome = run_folder(
+            work, pictures, output, task=many.task(options), settings=many.settings(options), beside=beside,
+            shard=share, force=options["force"], fail_fast=fail_fast, tell=tell,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        say(f"{done} pictures were done; the same command goes on from there")
+        raise
+    say_outcome(outcome, output, time.monotonic() - started, share)
+
+
+def say_outcome(outcome: Outcome, output: Path, seconds: float, shard: Shard | None) -> None:
+    """A line on what was done, one for every failure, and PicturesError where there is any."""
+    before = f"{plural(len(outcome.before))} of {output} {'was' if len(outcome.before) == 1 else 'were'} done before"
+    if outcome.done:
+        say(f"wrote the results of {plural(len(outcome.done))} into {output} ({seconds:.1f} s)")
+    if outcome.before:
+        say(before if outcome.done or outcome.failed else f"nothing to do: {before}")
+    for failure in outcome.failed:
+        report(f"{failure.name}: {failure.reason}")
+    if outcome.failed:
+        total = len(outcome.done) + len(outcome.before) + len(outcome.failed)
+        raise PicturesError(
+            f"{len(outcome.failed)} of {plural(total)} failed", hint="the same command does again only what is not done"
+        )
+    if shard is not None:
+        say(f"when all {shard.count} shards are done: invsolve merge {output}")
+
+
+def plural(count: int) -> str:
+    return f"{count} picture{'' if count == 1 else 's'}"
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise a UsageError for what only one picture can have."""
+    if options.get("diagnostics") is not None:
+        raise UsageError("--diagnostics with several pictures", hint="it is one file: give one picture")
+    truth = options.get("truth")
+    if truth is not None and not Path(truth).is_dir():
+        raise UsageError("--truth of one file with several pictures", hint="give a folder that has one for each")
+
+
+def chosen_shard(given: str | None, environment: Mapping[str, str]) -> Shard | None:
+    """The share that was asked for, or that a SLURM array's task has; None for the whole.
+
+    Raises
+    ------
+    UsageError : no share, or a task of an array with gaps, whose number does not say which share it has.
+    """
+    if given is not None:
+        shard = Shard.parse(given)
+        return shard if shard.count > 1 else None
+    try:
+        task, count = (int(environment[f"SLURM_ARRAY_TASK_{name}"]) for name in ("ID", "COUNT"))
+        first, step = (int(environment.get(f"SLURM_ARRAY_TASK_{n}", e)) for n, e in (("MIN", 0), ("STEP", 1)))
+        last = int(environment.get("SLURM_ARRAY_TASK_MAX", first + step * (count - 1)))
+    except (KeyError, ValueError):
+        return None
+    if count < 2:
+        return None
+    if "SLURM_ARRAY_TASK_MIN" in environment and (last - first) // max(step, 1) + 1 != count:
+        raise UsageError(
+            f"the SLURM array has {count} tasks from {first} to {last}: which share is this one's?",
+            hint="say it with --shard I/N, the same N as before where some tasks are run again",
+        )
+    return Shard((task - first) // max(step, 1) % count + 1, count)
+
+
+def is_word(value: Any) -> bool:
+    """Whether an option's value is one of its words, such as ``alpha``, and no file."""
+    return str(value) in ("alpha", "auto", "centre", "espirit")
+
+
+def typed(options: Mapping[str, Any], found: Mapping[str, Path]) -> dict[str, Any]:
+    """Files in the type in which the options named them or their folder."""
+    return {name: str(path) if isinstance(options[name], str) else path for name, path in found.items()}
+
+
+def matching(given: Path, picture: Picture, what: str) -> Path:
+    """``given`` itself, or, of a folder, the file in it that belongs to a picture: ``x/a.png`` has ``x/a.*``,
+    ``x/a.mask.*`` or, as ``--scratches`` writes it, ``x/a.scratches.png``.
+
+    Raises
+    ------
+    InputError : there is none, or there are two.
+    """
+    if not given.is_dir():
+        return given
+    folder, stem = given / picture.folder, Path(picture.name).stem
+    for name in (stem, f"{stem}.{what}", f"{stem}.scratches"):
+        found = [path for path in by_stem(folder).get(name, []) if path != picture.path]
+        if len(found) > 1:
+            raise InputError(
+                f"{found[0]} and {found[1].name} may both be the {what} of {picture.name}", hint="remove one"
+            )
+        if found:
+            return found[0]
+    raise InputError(f"no {what} for {picture.name} in {given}", hint=f"wanted {folder / stem}.png or another ending")
+
+
+@functools.lru_cache(maxsize=64)
+def by_stem(folder: Path) -> dict[str, list[Path]]:
+    """The pictures and arrays in a folder, by their names without the ending."""
+    found: dict[str, list[Path]] = {}
+    if folder.is_dir():
+        for path in sorted(folder.iterdir()):
+            if path.suffix.lower() in PICTURES | ARRAYS and not path.name.startswith("."):
+                found.setdefault(path.stem, []).append(path)
+    return found
+
+
+@contextmanager
+def briefly() -> Iterator[None]:
+    """Say of a picture only what it warns of; all of it with -v."""
+    Verbosity.brief = True
+    try:
+        yield
+    finally:
+        Verbosity.brief = False
+
+
+@contextmanager
+def said_alone(many: Many, context: Any, picture: Picture, found: Mapping[str, Path]) -> Iterator[None]:
+    """Let the provenance name the command that makes this picture alone: so its file is the same, whoever makes it."""
+    before = COMMAND.set(command_line(context, {many.argument: [str(picture.path)], **found}))
+    try:
+        yield
+    finally:
+        COMMAND.reset(before)
+
+
+def command_line(context: Any, changed: Mapping[str, Any]) -> list[str]:
+    """The command with the options that were asked for and decide on the result, in the order of its help."""
+    words = [context.info_name]
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name)
+        if parameter.name in SAID or source is None or source.name.startswith("DEFAULT"):
+            continue
+        value = changed.get(parameter.name, context.params[parameter.name])
+        option = max(parameter.opts, key=len)
+        if not option.startswith("-"):  # the argument
+            words += map(str, value)
+        elif isinstance(value, bool):
+            words += [option] if value else parameter.secondary_opts[:1]
+        else:
+            for one in value if isinstance(value, list | tuple) else [value]:
+                words += [option, str(one)]
+    return words
