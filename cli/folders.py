@@ -205,8 +205,9 @@ def run_many(
     output: Path | None = options["output"]
     check_options(options)
     if output is None or (output.exists() and not output.is_dir()):
-        what = "no -o" if output is None else f"{output} is a file"
-        raise UsageError(f"several pictures, and {what}", hint="name a folder for the results with -o")
+        what = f"{given[0]} is a folder" if len(given) == 1 and given[0].is_dir() else "several pictures"
+        why = "there is no -o" if output is None else f"{output} is a file"
+        raise UsageError(f"{what}, and {why}", hint="name a folder for the results with -o")
     share = chosen_shard(shard, os.environ)
     pictures = find_pictures([str(path) for path in given], many.endings, without=output)
     if share is not None:

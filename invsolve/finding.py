@@ -74,15 +74,19 @@ def _within(root: Path, endings: Collection[str], without: Path | None) -> Itera
 
 
 def _matches(pattern: str, without: Path | None) -> list[Picture]:
-    """The files that a glob matches, named from the last folder on that its signs do not touch."""
+    """The files that a glob matches, named from the last folder on that its signs do not touch; ``**`` follows no links."""
     parts = Path(pattern).parts
     first = next(number for number, part in enumerate(parts) if glob.has_magic(part))
-    root = Path(*parts[:first])
-    found = [Path(match) for match in glob.glob(pattern, recursive=True)]  # noqa: PTH207 - pathlib's takes no absolute one
-    if without is not None:
-        avoided = Path(os.path.realpath(without))
-        found = [path for path in found if avoided not in Path(os.path.realpath(path.parent), "-").parents]
-    names = {path: path.relative_to(root).as_posix() for path in found if not path.is_dir()}
-    if any(".." in PurePosixPath(name).parts for name in names.values()):
+    root, rest = Path(*parts[:first]), parts[first:]
+    if ".." in rest:
         raise UsageError(f"{pattern!r} goes up again with '..'", hint="give the folder that it leads to")
-    return [Picture(path, name) for path, name in names.items()]
+    avoided = None if without is None else Path(os.path.realpath(without))
+    hidden = any(part.startswith(".") for part in rest)
+    pictures = []
+    for path in root.glob(str(PurePosixPath(*rest))):
+        name = path.relative_to(root).as_posix()
+        if path.is_dir() or (not hidden and any(part.startswith(".") for part in name.split("/"))):
+            continue
+        if avoided is None or avoided not in (Path(os.path.realpath(path.parent)) / "-").parents:
+            pictures.append(Picture(path, name))
+    return pictures

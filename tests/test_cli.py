@@ -219,7 +219,7 @@ BAD = {
     "picture truncated": (["inpaint", "truncated.png", "--mask", "mask.png"], ExitCode.BAD_INPUT, "truncated"),
     "picture of zero bytes": (["inpaint", "empty.png", "--mask", "mask.png"], ExitCode.BAD_INPUT, "0 bytes"),
     "not a picture": (["colorize", "text.png"], ExitCode.BAD_INPUT, "not a picture"),
-    "a folder": (["colorize", "."], ExitCode.BAD_INPUT, "is a folder"),
+    "a folder": (["colorize", "."], ExitCode.USAGE, "is a folder, and there is no -o"),
     "floats beyond white": (["colorize", "bright.tif"], ExitCode.BAD_INPUT, "scale them to [0, 1]"),
     "whole numbers of 32 bits": (["colorize", "signed.tif"], ExitCode.BAD_INPUT, "int32"),
     "demo over a file": (["demo", "photo.png"], ExitCode.OUTPUT, "photo.png"),

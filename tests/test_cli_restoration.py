@@ -240,7 +240,7 @@ BAD = {
     "deblur photo.png --sigma 1 --truth wide.png": (ExitCode.BAD_INPUT, "--truth"),
     "denoise absent.png": (ExitCode.BAD_INPUT, "no such file"),
     "denoise text.png": (ExitCode.BAD_INPUT, "not a picture"),
-    "denoise .": (ExitCode.BAD_INPUT, "is a folder"),
+    "denoise .": (ExitCode.USAGE, "is a folder, and there is no -o"),
     "denoise flat.png": (ExitCode.BAD_INPUT, "--sigma 0.05"),
     "denoise photo.png --sigma -0.1": (ExitCode.USAGE, "sigma"),
     "denoise photo.png --sigma nan": (ExitCode.USAGE, "--sigma"),
