@@ -245,7 +245,7 @@ def run_many(
             shard=share, force=options["force"], fail_fast=fail_fast, tell=tell,
         )  # fmt: skip
     except KeyboardInterrupt:
-        say(f"{done} pictures were done; the same command goes on from there")
+        say(f"{plural(done)} {'was' if done == 1 else 'were'} done; the same command goes on from there")
         raise
     say_outcome(outcome, output, time.monotonic() - started, share)
 
@@ -375,7 +375,7 @@ def command_line(context: Any, changed: Mapping[str, Any]) -> list[str]:
     words = [context.info_name]
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name)
-        if parameter.name in SAID or source is None or source.name.startswith("DEFAULT"):
+        if parameter.name in SAID | MATCHED or source is None or source.name.startswith("DEFAULT"):
             continue
         value = changed.get(parameter.name, context.params[parameter.name])
         option = max(parameter.opts, key=len)

@@ -82,8 +82,12 @@ def _matches(pattern: str, without: Path | None) -> list[Picture]:
         raise UsageError(f"{pattern!r} goes up again with '..'", hint="give the folder that it leads to")
     avoided = None if without is None else Path(os.path.realpath(without))
     hidden = any(part.startswith(".") for part in rest)
+    try:
+        found = list(root.glob(str(PurePosixPath(*rest))))
+    except ValueError as error:
+        raise UsageError(f"{pattern!r} is no pattern: {error}", hint="wanted ** as a folder of its own") from None
     pictures = []
-    for path in root.glob(str(PurePosixPath(*rest))):
+    for path in found:
         name = path.relative_to(root).as_posix()
         if path.is_dir() or (not hidden and any(part.startswith(".") for part in name.split("/"))):
             continue

@@ -327,9 +327,9 @@ def _check_names(pictures: Sequence[Picture], folder: Path, task: str) -> None:
                 hint="rename one; or give the folder above them, or a quoted glob, which keeps folders apart",
             )
     target = os.path.realpath(folder)
-    among = {os.path.realpath(picture.path.parent): picture for picture in pictures}
-    if target in among:
-        raise UsageError(f"the results would lie beside {among[target].path}", hint="choose another folder with -o")
+    among = next((picture for picture in pictures if os.path.realpath(picture.path.parent) == target), None)
+    if among is not None:
+        raise UsageError(f"the results would lie beside {among.path}", hint="choose another folder with -o")
 
 
 def _check_settings(folder: Path, manifests: Sequence[Manifest], own: Path, settings: Mapping[str, Any]) -> None:
