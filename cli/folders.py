@@ -22,7 +22,8 @@ import typer
 
 from invsolve._version import __version__
 from invsolve.cli.console import Verbosity, clean_stdout, report, say
-from invsolve.cli.files import COMMAND
+from invsolve.cli.files import COMMAND, Folder
+from invsolve.cli.formats import ENDINGS
 from invsolve.cli.pipeline import duration, prior_of
 from invsolve.errors import InputError, PicturesError, UsageError
 from invsolve.finding import Picture, find_pictures
@@ -208,6 +209,10 @@ def run_many(
         what = f"{given[0]} is a folder" if len(given) == 1 and given[0].is_dir() else "several pictures"
         why = "there is no -o" if output is None else f"{output} is a file"
         raise UsageError(f"{what}, and {why}", hint="name a folder for the results with -o")
+    if output.suffix.lower() in ENDINGS and not output.is_dir() and not isinstance(output, Folder):
+        raise UsageError(
+            f"several pictures, and {output} is the name of one", hint=f"name a folder with -o, such as {output.stem}/"
+        )
     share = chosen_shard(shard, os.environ)
     pictures = find_pictures([str(path) for path in given], many.endings, without=output)
     if share is not None:
@@ -225,10 +230,11 @@ def run_many(
         found = many.companions(picture, options)
         return {name: path for name, path in found.items() if name in many.beside}
 
-    done, started = 0, time.monotonic()
+    began, done, started = False, 0, time.monotonic()
 
     def tell(step: Step) -> None:
-        nonlocal done
+        nonlocal began, done
+        began = True
         if step.ended is None:
             left = f", about {duration(step.seconds_left)}" if step.seconds_left is not None else ""
             say(
@@ -244,8 +250,9 @@ def run_many(
             work, pictures, output, task=many.task(options), settings=many.settings(options), beside=beside,
             shard=share, force=options["force"], fail_fast=fail_fast, tell=tell,
         )  # fmt: skip
-    except KeyboardInterrupt:
-        say(f"{plural(done)} {'was' if done == 1 else 'were'} done; the same command goes on from there")
+    except BaseException:
+        if began:
+            say(f"{plural(done)} {'was' if done == 1 else 'were'} done; the same command goes on from there")
         raise
     say_outcome(outcome, output, time.monotonic() - started, share)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -209,6 +211,7 @@ BAD = {
     "inpaint in --mask masks": "in is a folder, and there is no -o",
     "denoise in/a.png in/c.png": "several pictures, and there is no -o",
     "denoise in -o in/a.png": "in/a.png is a file",
+    "denoise in/a.png in/c.png -o result.png": "result.png is the name of one",
     "denoise in -o in": "the results would lie beside in/a.png",
     "denoise in/a.png in/x -o out": "in/a.png and in/x/a.png would have the same name",
     "denoise in -o out --diagnostics run.png": "--diagnostics with several pictures",
@@ -285,3 +288,14 @@ def test_shares_of_arrays() -> None:
     assert chosen_shard("1/1", {}) is None
     with pytest.raises(UsageError, match="2 tasks from 3 to 5: which share"):  # --array=3,5
         shard(ID=3, COUNT=2, MIN=3, MAX=5)
+
+
+def test_the_pages_example_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "folders.md").read_text()
+    code = re.search(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert code is not None
+    Path("in").rename("night")
+    Path("example.py").write_text(code[1])
+    runpy.run_path("example.py")
+    assert capsys.readouterr().out == "5 done, 0 before, []\n"
+    assert len(list(Path("clean").rglob("*.denoise.png"))) == 5

@@ -94,7 +94,7 @@ def options_of_scripts() -> set[str]:
     return {text for text in strings if OPTION.fullmatch(text)}
 
 
-LAUNCHER = re.compile(r"\b(srun|torchrun)\b.*?(?=\binvsolve\b|`|$)")
+LAUNCHER = re.compile(r"\b(srun|torchrun|sbatch|SBATCH)\b.*?(?=\binvsolve\b|`|$)")
 """Programs that start the command in several processes, with options of their own."""
 
 
