@@ -13,7 +13,7 @@ import json
 import os
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -186,8 +186,9 @@ class _Run:
         if self.force:
             return False
         if before is None or before.status == "failed":
-            if there:
-                raise OutputError(f"{there[0]} exists", hint="use --force to overwrite it, or -o for another folder")
+            ours = self.ours(picture)
+            if stranger := next((path for path in there if path.relative_to(self.folder).as_posix() not in ours), None):
+                raise OutputError(f"{stranger} exists", hint="use --force to overwrite it, or -o for another folder")
             return False
         if before.status == "started" or before.settings != settings_hash(self.settings):
             return False  # killed on the way, or --force with new settings was: what is there is ours
@@ -206,6 +207,15 @@ class _Run:
                 )
         return True
 
+    def ours(self, picture: Picture) -> Sequence[str]:
+        """Results of a picture that earlier runs wrote, as the manifest says; all that are there, if a kill left them."""
+        before = self.known.get(picture.name)
+        if before is None:
+            return ()
+        if before.status != "started":
+            return before.outputs
+        return [path.relative_to(self.folder).as_posix() for path in self.others.of(picture.prefix(self.task))]
+
     def one(self, picture: Picture, *, sole: bool) -> Record:
         """Do one picture, and note it before and after.
 
@@ -214,10 +224,11 @@ class _Run:
         UsageError : the work raised it, and the picture is the ``sole`` one so far: it holds for all of them.
         OutputError : the manifest cannot be written, or the disk is full.
         """
-        started = time.monotonic()
+        started, ours = time.monotonic(), self.ours(picture)
         record = Record(
-            picture.name, str(picture.path), "", settings_hash(self.settings), "failed", self.settings.get("seed")
-        )
+            picture.name, str(picture.path), "", settings_hash(self.settings), "failed", self.settings.get("seed"),
+            outputs=ours,
+        )  # fmt: skip
         try:
             files = self.beside(picture)
             marks = {what: [str(path), sha256_of(path, what)] for what, path in files.items()}
@@ -225,12 +236,9 @@ class _Run:
             target = self.folder / picture.folder
             _make(target)
             self.note(replace(record, status="started"))
-            before = self.known.get(picture.name)
-            ours = before is not None and before.status != "failed"
-            written = self.work(picture, target, self.force or ours)
+            written = self.work(picture, target, self.force or bool(ours))
             outputs = [path.relative_to(self.folder).as_posix() for path in written]
             record = replace(record, status="done", outputs=outputs)
-            self.clear(picture, outputs)
         except Exception as error:
             record = replace(record, error=reason_of(error))
             if _is_full(error) or (sole and isinstance(error, UsageError)):
@@ -243,13 +251,6 @@ class _Run:
         record = replace(record, when=now())
         self.journal.append(record_line(record))
         return record
-
-    def clear(self, picture: Picture, outputs: Collection[str]) -> None:
-        """Remove what an earlier run of other settings wrote of a picture, and this one did not write again."""
-        before = self.known.get(picture.name)
-        for old in set(before.outputs if before else ()) - set(outputs):
-            if old.startswith(picture.prefix(self.task)):
-                (self.folder / old).unlink(missing_ok=True)
 
 
 class _Results(NamedTuple):

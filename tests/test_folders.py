@@ -210,18 +210,30 @@ def test_new_settings_by_force_go_on_after_a_kill(source: Path, work: Copying) -
     assert outcome.before == ["a.png"] and outcome.done == NAMES[1:]
 
 
-def test_force_leaves_no_file_of_other_settings(source: Path) -> None:
-    def several(picture: Picture, folder: Path, force: bool) -> list[Path]:
-        made = [folder / f"{picture.path.stem}.copy.{part}.png" for part in ("mean", "std")[: counts.pop()]]
-        write_files(dict.fromkeys(made, b"1"))
-        return made
+def test_a_failure_after_a_kill_or_under_force_is_mended_too(source: Path, work: Copying) -> None:
+    work.interrupts = {"b.png"}
+    with pytest.raises(KeyboardInterrupt):
+        run(work, source)  # b.png has a result, and no record of it
+    work.interrupts, work.errors = set(), {"b.png": InputError("it is damaged")}
+    assert [name for name, _ in run(work, source).failed] == ["b.png"]
+    work.errors = {"c.png": InputError("it is damaged")}
+    assert run(work, source, {"seed": 4}, force=True).failed[0].name == "c.png"
+    work.errors = {}
+    assert run(work, source, {"seed": 4}).done == ["c.png"]
+    assert results(source) == WANTED
 
-    counts = [2] * 5
-    pictures, out = find_pictures([source], ENDINGS), source.with_name("out")
-    run_folder(several, pictures, out, task="copy", settings={"samples": 2})
-    counts = [1] * 5
-    run_folder(several, pictures, out, task="copy", settings={"samples": 1}, force=True)
-    assert list(out.rglob("*.std.png")) == [] and len(list(out.rglob("*.mean.png"))) == 5
+
+def test_what_is_made_of_a_result_beside_it_stays(source: Path, work: Copying) -> None:
+    run(work, source)
+    edited = source.with_name("out") / "a.copy.edited.png"
+    edited.write_text("edited")
+    assert run(work, source).before == NAMES
+    work.interrupts = {"a.png"}
+    with pytest.raises(KeyboardInterrupt):
+        run(work, source, {"seed": 4}, force=True)
+    work.interrupts = set()
+    assert run(work, source, {"seed": 4}).done == NAMES
+    assert edited.read_text() == "edited"
 
 
 def test_two_runs_at_once(source: Path, work: Copying, monkeypatch: pytest.MonkeyPatch) -> None:
