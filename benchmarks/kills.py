@@ -27,6 +27,10 @@ from PIL import Image
 from invsolve.manifests import Manifest, manifest_paths, newest
 
 
+EVERY = 50
+"""Kills between two lines of progress."""
+
+
 def make_pictures(folder: Path, count: int, side: int) -> None:
     """Smooth colour pictures, half of them in a sub-folder."""
     y, x = np.mgrid[:side, :side]
@@ -125,6 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             code = ended(start([*given, out]), moments.uniform(0, seconds))
             if code is None:
                 total += check(out, wanted)
+                if total["kills"] % EVERY == 0:
+                    print(", ".join(f"{count} {name}" for name, count in total.items()), flush=True)
             if code is None and total["kills"] < settings.kills:
                 continue
             if code is None:  # the last kill: this time nobody does
