@@ -3,8 +3,11 @@
 Every run is a process of its own, forked from one that has loaded torch, so that the kills (SIGKILL) fall into the work.
 After each kill, whatever has a result's name must be that result, byte for byte, and so must all that the manifest calls
 done. The next run goes on; once one ends by itself, the folder must be whole, and the next round begins with an empty one.
+With --copy the pictures are copied instead of solved, which takes next to no time: so most kills fall into the writing of
+results and manifest, and there can be thousands.
 
-python benchmarks/kills.py --kills 500 --pictures 8
+python benchmarks/kills.py --kills 100 --pictures 8
+python benchmarks/kills.py --kills 5000 --copy
 """
 
 from __future__ import annotations
@@ -18,14 +21,17 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from invsolve.atomic import write_files
+from invsolve.finding import Picture, find_pictures
+from invsolve.folders import run_folder
 from invsolve.manifests import Manifest, manifest_paths, newest
-
 
 EVERY = 50
 """Kills between two lines of progress."""
@@ -41,8 +47,30 @@ def make_pictures(folder: Path, count: int, side: int) -> None:
         Image.fromarray(np.stack(planes, axis=2).astype(np.uint8)).save(path)
 
 
-def start(arguments: Sequence[object]) -> int:
-    """Begin ``invsolve`` with these arguments in a process of its own; its number."""
+def solved(source: Path, out: Path, model: str) -> int:
+    """The command; its exit code."""
+    given = ["denoise", source, "--sigma", 0.1, "--samples", 2, "--steps", 2, "--model", model, "-o", out]
+    sys.argv = ["invsolve", *map(str, given)]
+    from invsolve.cli.app import run
+
+    return run()
+
+
+def copied(source: Path, out: Path) -> int:
+    """The same without the solver; an exit code."""
+
+    def copy(picture: Picture, folder: Path, force: bool) -> list[Path]:
+        content, stem = picture.path.read_bytes(), picture.path.stem
+        names = [folder / f"{stem}.denoise{part}.png" for part in ("", ".sample-1", ".mean", ".std")]
+        write_files(dict.fromkeys(names, content), last=names[0])
+        return names
+
+    pictures = find_pictures([source], {".png"}, without=out)
+    return len(run_folder(copy, pictures, out, task="denoise", settings={"seed": 0}).failed)
+
+
+def start(run: Callable[[], int]) -> int:
+    """Begin a run in a process of its own; its number."""
     child = os.fork()
     if child:
         return child
@@ -51,9 +79,6 @@ def start(arguments: Sequence[object]) -> int:
         nowhere = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(nowhere, stream)
-        sys.argv = ["invsolve", *map(str, arguments)]
-        from invsolve.cli.app import run
-
         code = run()
     finally:
         os._exit(code)
@@ -106,27 +131,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--pictures", type=int, default=8)
     parser.add_argument("--side", type=int, default=24, help="pixels")
     parser.add_argument("--model", default="photos")
+    parser.add_argument("--copy", action="store_true", help="copy the pictures, do not solve")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     settings = parser.parse_args(arguments)
 
-    import torch
+    if not settings.copy:
+        import torch
 
-    import invsolve.pretrained.loading
-    import invsolve.summary  # noqa: F401 - loaded here, so that it need not be in every run
+        import invsolve.pretrained.loading
+        import invsolve.summary  # noqa: F401 - loaded here, so that it need not be in every run
 
-    torch.set_num_threads(1)  # a process that has threads cannot be forked
+        torch.set_num_threads(1)  # a process that has threads cannot be forked
     moments, total = random.Random(settings.seed), Counter[str]()
     with tempfile.TemporaryDirectory() as work:
         source, reference, out = (Path(work) / name for name in ("in", "reference", "out"))
         make_pictures(source, settings.pictures, settings.side)
-        given = ["denoise", source, "--sigma", 0.1, "--samples", 2, "--steps", 2, "--model", settings.model, "-o"]
+
+        def run(folder: Path) -> Callable[[], int]:
+            return partial(copied if settings.copy else partial(solved, model=settings.model), source, folder)
+
         began = time.monotonic()
-        if code := ended(start([*given, reference]), 600):
+        if code := ended(start(run(reference)), 600):
             raise SystemExit(f"the run that nobody kills ended with {code}")
         seconds, wanted = time.monotonic() - began, results(reference)
         print(f"{settings.pictures} pictures, {len(wanted)} files: {seconds:.2f} s without a kill", flush=True)
         while total["kills"] < settings.kills:
-            code = ended(start([*given, out]), moments.uniform(0, seconds))
+            code = ended(start(run(out)), moments.uniform(0, seconds))
             if code is None:
                 total += check(out, wanted)
                 if total["kills"] % EVERY == 0:
@@ -134,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if code is None and total["kills"] < settings.kills:
                 continue
             if code is None:  # the last kill: this time nobody does
-                code = ended(start([*given, out]), 600)
+                code = ended(start(run(out)), 600)
             lines = (out / "manifest.jsonl").read_bytes().count(b"\n")
             left = [path.name for path in out.rglob("*.part")]
             if code or results(out) != wanted or lines != settings.pictures + 1 or left:
