@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -640,29 +638,3 @@ def test_stroke(small_prior: Path, photos: Path, tmp_path: Path, capsys: pytest.
     assert rows["paintings"]["distance"] == 0 < rows["strength 0.1"]["distance"] < rows["strength 0.9"]["distance"]
     assert rows["strength 0.1"]["sigma"] < rows["strength 0.9"]["sigma"]
     assert Image.open(tmp_path / "sheet.png").size == (2 * 4 * 34, 2 * 2 * 34)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="it forks")
-def test_kills(small_prior: Path) -> None:
-    """In a process of its own: this one has threads, and cannot be forked."""
-    given = ["--kills", 4, "--pictures", 2, "--side", 16, "--model", small_prior]
-    command = [sys.executable, FOLDER / "kills.py", *given]
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    said = [line.split() for line in done.stdout.splitlines()]
-    assert said[0][:4] == ["2", "pictures,", "8", "files:"]
-    assert ["kills", "4"] in said and ["lost", "or", "damaged", "0"] in said
-
-
-@pytest.mark.parametrize("wrong", ["a result of another content", "a result that the manifest has, and is gone"])
-def test_kills_finds_what_is_lost(wrong: str, tmp_path: Path) -> None:
-    wanted = {"a.denoise.png": b"whole"}
-    record = {"name": "a.png", "input": "a.png", "sha256": "", "settings": "", "status": "done"}
-    (tmp_path / "manifest.jsonl").write_text(json.dumps({**record, "outputs": list(wanted)}) + "\n")
-    result = tmp_path / "a.denoise.png"
-    result.write_bytes(b"whole")
-    check = script("kills").check
-    assert check(tmp_path, wanted)["kills between a result and its record"] == 0
-    result.write_bytes(b"half") if "content" in wrong else result.unlink()
-    with pytest.raises(RuntimeError, match="not what it should be|lost"):
-        check(tmp_path, wanted)
