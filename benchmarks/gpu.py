@@ -440,8 +440,8 @@ def parts() -> list[tuple[str, Callable[[Run], None]]]:
         ("tomography", lambda run: task(run, "ct", run.device)),
         ("waiting in inpainting", lambda run: waiting(run, "inpaint")),
         ("waiting in tomography", lambda run: waiting(run, "ct")),
-        ("compiled photos", lambda run: compiled(run, "photos")),
         ("inpainting on the CPU", beside("inpaint")),
+        ("compiled photos", lambda run: compiled(run, "photos")),
         ("tomography on the CPU", beside("ct")),
         ("compiled ct", lambda run: compiled(run, "ct")),
     ]
@@ -456,13 +456,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", help="every figure, as JSON")
     chosen = parser.parse_args(argv)
     run = Run(torch.device(chosen.device), chosen.quick, chosen.seconds, chosen.output)
+    run.write()  # a place that cannot be written fails now
     alarm = threading.Timer(chosen.seconds, run.stop)
     alarm.daemon = True
     alarm.start()
     failed = False
     for name, part in parts():
         run.now = name
-        if chosen.no_compile and run.now.startswith("compiled"):
+        if chosen.no_compile and name.startswith("compiled"):
             run.note("left out: --no-compile")
             continue
         try:

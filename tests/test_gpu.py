@@ -88,7 +88,7 @@ def test_the_projectors_adjoint_is_exact(dtype: torch.dtype, tolerance: float, g
     here, there = SparseProjector(scan, matrix), SparseProjector(scan, matrix, DEVICE)
     x = torch.randn(3, 1, *scan.shape, generator=generator, dtype=dtype)
     y = torch.randn(3, *scan.sinogram_shape, generator=generator, dtype=dtype)
-    on_device = x.to(DEVICE).requires_grad_()
+    on_device = x.to(DEVICE, copy=True).requires_grad_()
     image, aty = there(on_device), there.T(y.to(DEVICE))
     ax = image.detach().cpu()
     assert ax.dtype == aty.dtype == dtype
