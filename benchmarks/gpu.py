@@ -455,6 +455,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--output", type=Path, metavar="FILE", help="every figure, as JSON")
     chosen = parser.parse_args(argv)
+    if chosen.device.startswith("cuda") and not torch.cuda.is_available():
+        parser.error("this PyTorch sees no CUDA device; --device cpu --quick rehearses")
     run = Run(torch.device(chosen.device), chosen.quick, chosen.seconds, chosen.output)
     run.write()  # a place that cannot be written fails now
     alarm = threading.Timer(chosen.seconds, run.stop)
