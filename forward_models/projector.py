@@ -268,6 +268,7 @@ def _to_torch(matrix: csr_matrix, device: torch.device) -> Tensor:
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")  # PyTorch 2.11
         return torch.sparse_csr_tensor(
             copy(matrix.indptr, torch.int32),
             copy(matrix.indices, torch.int32),

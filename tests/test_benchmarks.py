@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +17,8 @@ import torch
 from PIL import Image
 
 from invsolve.cli.main import main
-from invsolve.forward_models import Identity
+from invsolve.forward_models import Geometry, Identity, even_angles
+from invsolve.forward_models.projector import build_matrix
 from invsolve.options import INPAINTING, SolveOptions
 from invsolve.posterior import Posterior
 from invsolve.pretrained import load_prior
@@ -638,3 +640,22 @@ def test_stroke(small_prior: Path, photos: Path, tmp_path: Path, capsys: pytest.
     assert rows["paintings"]["distance"] == 0 < rows["strength 0.1"]["distance"] < rows["strength 0.9"]["distance"]
     assert rows["strength 0.1"]["sigma"] < rows["strength 0.9"]["sigma"]
     assert Image.open(tmp_path / "sheet.png").size == (2 * 4 * 34, 2 * 2 * 34)
+
+
+@pytest.mark.parametrize("center", [None, 14.2])
+def test_josephs_matrix_is_that_of_astra(center: float | None) -> None:
+    scan = Geometry(even_angles(9), 31, (16, 20), detector_spacing=1.3, pixel_size=0.7, center=center)
+    wanted, found = build_matrix(scan), script("gpu").joseph(scan)
+    assert abs(found - wanted).sum() < 1e-4 * abs(wanted).sum()
+
+
+def test_waits_are_counted_by_line() -> None:
+    module = script("gpu")
+
+    def call() -> None:
+        for text in ("called a synchronizing CUDA operation (Triggered internally)", "something else"):
+            for _ in range(3):
+                warnings.warn(text, stacklevel=1)
+
+    ((place, count),) = module.waits(call, cuda=False).items()
+    assert place.startswith("tests/test_benchmarks.py:") and "warnings.warn(text" in place and count == 3

@@ -151,7 +151,7 @@ class Batch(NamedTuple):
 
     def pinned(self) -> Batch:
         """In memory that a GPU reads by itself, while the processor goes on."""
-        return self.mapped(lambda tensor: tensor.pin_memory())
+        return self.mapped(lambda tensor: tensor if tensor.is_cuda else tensor.pin_memory())
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
         tensors = (self.x0, self.sigma, self.z, self.labels, self.directions)
