@@ -213,7 +213,8 @@ def run_many(
         raise UsageError(
             f"several pictures, and {output} is the name of one", hint=f"name a folder with -o, such as {output.stem}/"
         )
-    share = chosen_shard(shard, os.environ)
+    alone = len(given) == 1 and given[0].is_file()  # such as each task of an array gets its own
+    share = chosen_shard(shard, {} if alone else os.environ)
     pictures = find_pictures([str(path) for path in given], many.endings, without=output)
     if share is not None:
         mine = len(share.of(pictures))

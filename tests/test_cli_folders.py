@@ -274,6 +274,9 @@ def test_a_slurm_array_gives_the_shard(folder: Path, small_prior: Path, monkeypa
         assert said[0] == f"shard {task - 2}/2 (the SLURM array): {3 if task == 3 else 2} of 5 pictures"
         assert said[-1] == "when all 2 shards are done: invsolve merge out"
     assert call(monkeypatch, "merge", "out", "-q") == 0 and len(results("out")) == 5
+    Path("out/a.denoise.png").unlink()
+    assert call(monkeypatch, "denoise", "in/a.png", *given[2:]) == 0  # one file is nobody's share
+    assert len(results("out")) == 5
 
 
 def test_shares_of_arrays() -> None:
