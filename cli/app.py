@@ -26,6 +26,7 @@ from invsolve.cli.dejpeg import dejpeg
 from invsolve.cli.demo import demo
 from invsolve.cli.denoise import denoise
 from invsolve.cli.describe import describe
+from invsolve.cli.doctor import doctor
 from invsolve.cli.evaluate import evaluate
 from invsolve.cli.generate import generate
 from invsolve.cli.inpaint import inpaint
@@ -123,6 +124,7 @@ app.add_typer(models, name="models", epilog=EXIT_CODES)
 app.command(epilog=EXIT_CODES)(verify)
 app.command(epilog=EXIT_CODES)(check)
 app.command(epilog=EXIT_CODES)(evaluate)
+app.command(epilog=EXIT_CODES)(doctor)
 app.command(epilog=EXIT_CODES)(demo)
 
 

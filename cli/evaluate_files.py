@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 import tifffile
 
@@ -34,7 +33,9 @@ class Pair(NamedTuple):
 
     result: Path
     truth: Path
-    group: str  # what it is averaged with: the part of its name behind the truth's, and its folder where there are several
+    group: (
+        str  # what it is averaged with: the part of its name behind the truth's, and its folder where there are several
+    )
 
 
 class Values(NamedTuple):
@@ -91,7 +92,9 @@ def find_pairs(results: list[Path], truth: Path, *, arrays: bool = False) -> lis
                 raise InputError(f"{given} is a {kind_of(given)}, its truth is not", hint="give two of one kind")
             found.append((given, matched))
     if not found:
-        raise InputError(f"no result of the truth's kind in {results[0]}", hint="wanted pictures for pictures, arrays for arrays")
+        raise InputError(
+            f"no result of the truth's kind in {results[0]}", hint="wanted pictures for pictures, arrays for arrays"
+        )
     folders = {result.parent for result, _ in found}
     return [Pair(r, t, group_of(r, t, folder=len(folders) > 1)) for r, t in dict.fromkeys(found)]
 
@@ -117,9 +120,7 @@ def without_companions(files: list[Path]) -> list[Path]:
     """Without maps, bounds and strips, and without the .tif of an .npy of that name."""
     names = {path.name for path in files}
     kept = [path for path in files if path.stem.rpartition(".")[2] not in COMPANIONS]
-    return [
-        path for path in kept if not (path.suffix.lower() in (".tif", ".tiff") and f"{path.stem}.npy" in names)
-    ]
+    return [path for path in kept if not (path.suffix.lower() in (".tif", ".tiff") and f"{path.stem}.npy" in names)]
 
 
 def match(result: Path, truths: list[Path]) -> Path | None:
@@ -133,7 +134,8 @@ def match(result: Path, truths: list[Path]) -> Path | None:
     if not fitting:
         hint = nearest(result.stem, [path.stem for path in truths])
         raise InputError(
-            f"no truth has the name of {result}", hint=f"{hint}wanted {result.stem.partition('.')[0]}.* in {truths[0].parent}"
+            f"no truth has the name of {result}",
+            hint=f"{hint}wanted {result.stem.partition('.')[0]}.* in {truths[0].parent}",
         )
     longest = max(len(path.stem) for path in fitting)
     closest = [path for path in fitting if len(path.stem) == longest]

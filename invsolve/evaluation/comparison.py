@@ -106,7 +106,9 @@ def perceptual(name: str) -> Callable[[Pixels, Pixels], float]:
         one = torch.full((1, 3, 64, 64), 0.5)
         judge(one, one)  # where weights are fetched late, they are fetched here
     except ImportError as error:
-        raise ModelError(f"--{name} needs torchmetrics: {first_line(error)}", hint="pip install 'invsolve[quality]'") from None
+        raise ModelError(
+            f"--{name} needs torchmetrics: {first_line(error)}", hint="pip install 'invsolve[quality]'"
+        ) from None
     except (OSError, RuntimeError) as error:
         raise ModelError(
             f"--{name} needs a network's weights, which cannot be fetched: {first_line(error)}",
