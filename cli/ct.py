@@ -26,6 +26,8 @@ from invsolve.cli.ct_results import (
 from invsolve.cli.ct_scan import interpret, truth_in_hu
 from invsolve.cli.files import check_writable, provenance
 from invsolve.cli.pipeline import Common, Solved, solve_task, with_common
+from invsolve.cli.report import report_path, write_page
+from invsolve.cli.report_pages import slice_page
 from invsolve.cli.results import check_diagnostics, encode_trace, json_text, report_json, say_scores
 from invsolve.cli.uncertainty import check_interval, say_uncertainty, uncertainty_json
 from invsolve.errors import UsageError
@@ -128,6 +130,8 @@ def ct(
     paths = plan_paths(common.output, sinogram, method, common.samples, common.wants_interval)
     for path in check_diagnostics(common.diagnostics, list(paths.values())):
         paths["diagnostics"] = path
+    for path in report_path(common.report, paths["npy"], paths.values()):
+        paths["page"] = path
     check_writable(list(paths.values()), force=common.force)
 
     with clean_stdout():
@@ -156,6 +160,8 @@ def ct(
             files[paths["diagnostics"]] = encode_trace(traced, paths["diagnostics"], result.facts)
         files[paths["report"]] = (json_text(report) + "\n").encode()
         write_files(files, last=paths["report"])
+        if "page" in paths:
+            write_page(paths["page"], slice_page(f"ct: {sinogram.name}", result, grey_range, scores))
         say_slices(paths, result, common.samples, asked_for(common.output))
         if result.solved is not None:
             say_uncertainty(result.solved.summary, unit="HU", factor=HU_PER_UNIT, interval=common.wants_interval)

@@ -13,6 +13,8 @@ from invsolve.cli.console import clean_stdout, say
 from invsolve.cli.ct_files import labelled_row, npy_bytes
 from invsolve.cli.files import check_writable, encode_picture, output_path
 from invsolve.cli.pipeline import Common, Solved, solve_task, with_common
+from invsolve.cli.report import report_path, write_page
+from invsolve.cli.report_pages import magnitude_page
 from invsolve.cli.results import check_diagnostics, encode_trace, print_json, say_scores
 from invsolve.cli.uncertainty import check_interval, say_uncertainty, uncertainty_json
 from invsolve.errors import InputError
@@ -108,6 +110,8 @@ def mri(
         raise InputError(f"--truth has shape {truth.shape}, {truth.dtype}", hint=f"wanted real {values.shape[-2:]}")
     paths = plan_paths(common.output, kspace, common.samples, common.wants_interval)
     outputs = [*paths.values(), *check_diagnostics(common.diagnostics, list(paths.values()))]
+    page = report_path(common.report, paths["npy"], outputs)
+    outputs += page
     check_writable(outputs, force=common.force)
 
     with clean_stdout():
@@ -139,6 +143,9 @@ def mri(
         scores = {} if truth is None else score(truth, images)
         if scores:
             say_scores(scores)
+        if page:
+            white = white_of(images)
+            write_page(page[0], magnitude_page(f"mri: {kspace.name}", images, solved, white, scores))
     if common.as_json:
         print_json(solved.facts, outputs, solved.seconds, calls, scores, uncertainty_json(solved.summary))
 
@@ -164,8 +171,7 @@ def magnitudes(task: Task, solved: Solved) -> dict[str, Array]:
 def encode(paths: dict[str, Path], images: dict[str, Array], solved: Solved) -> dict[Path, bytes]:
     """Arrays in the units of k-space, and pictures: white is the 99.9th percentile of ours."""
     posterior, interval = solved.posterior, solved.summary.interval
-    ours = list(images.values())[-1]
-    white = max(float(np.quantile(ours, 0.999)), 1e-30)
+    ours, white = list(images.values())[-1], white_of(images)
     grey = {name: to_pixels(image / white) for name, image in images.items()}
     facts = {**solved.facts, "white": white}
     picture = list(grey.values())[-1]
@@ -179,6 +185,11 @@ def encode(paths: dict[str, Path], images: dict[str, Array], solved: Solved) -> 
     files[paths["picture"]] = encode_picture(picture, paths["picture"], facts)
     files[paths["compare"]] = encode_picture(labelled_row(grey), paths["compare"], facts)
     return files
+
+
+def white_of(images: dict[str, Array]) -> float:
+    """What is drawn white: the 99.9th percentile of our estimate, the last one."""
+    return max(float(np.quantile(list(images.values())[-1], 0.999)), 1e-30)
 
 
 def score(truth: Array, images: dict[str, Array]) -> dict[str, dict[str, float]]:

@@ -127,6 +127,14 @@ Diagnostics = Annotated[
     Path | None,
     typer.Option(metavar="FILE.png", help="Draw misfit and step against the noise level.", rich_help_panel=_OUTPUT),
 ]
+Report = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.html",
+        help="Write the run as one page to read: pictures with a slider, samples, scores, what they mean; or a folder.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite existing results.", rich_help_panel=_OUTPUT)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel=_OUTPUT)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="INVSOLVE_DEVICE", rich_help_panel=_RUN)]

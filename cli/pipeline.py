@@ -22,6 +22,8 @@ from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
 from invsolve.cli.files import Photo, check_writable, output_path, provenance, read_picture
 from invsolve.cli.formats import Encoding, check_format, default_endings, format_of, is_lossy, kept_type
 from invsolve.cli.metadata import resized_exif
+from invsolve.cli.report import report_path, write_page
+from invsolve.cli.report_pages import picture_page
 from invsolve.cli.results import (
     ResultPaths,
     check_diagnostics,
@@ -65,6 +67,7 @@ class Common:
     interval: options.Interval = False
     calibration: options.Calibration = None
     diagnostics: options.Diagnostics = None
+    report: options.Report = None
     force: options.Force = False
     as_json: options.Json = False
     device: options.Device = "auto"
@@ -265,6 +268,8 @@ def run_pictures(
     paths = ResultPaths.plan(result, common.samples, interval=common.wants_interval)
     check_format(paths.result, photo.pixels.shape[1], photo.pixels.shape[0], common.quality)
     outputs = [*paths.all, *check_diagnostics(common.diagnostics, paths.all)]
+    page = report_path(common.report, result, outputs)
+    outputs += page
     check_writable(outputs, force=common.force)
     with clean_stdout():
         from invsolve.pretrained.loading import load_prior
@@ -290,9 +295,14 @@ def run_pictures(
         say_loss(result, photo.pixels.dtype, common.quality, keeps_pixels=job.keeps_pixels)
         say(", ".join(f"{key} {value}" for key, value in solved.posterior.settings.items()), level=1)
         scores: Scores = {}
+        compared = candidates(job.task, pictures, mean, photo.pixels.dtype) if page or reference is not None else {}
         if reference is not None:
-            scores = job.judge(reference, candidates(job.task, pictures, mean, photo.pixels.dtype))
+            scores = job.judge(reference, compared)
             say_scores(scores)
+        if page:
+            about, std = f"{name}: {source.name}", std_picture(channels_last(solved.posterior.std[0]))
+            shown = picture_page(about, photo, job.about, solved, pictures, mean, std, bounds or (), compared, scores)
+            write_page(page[0], shown)
     if common.as_json:
         certainty = uncertainty_json(solved.summary)
         print_json(solved.facts, outputs, solved.seconds, solved.posterior.network_calls, scores, certainty)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from copy import deepcopy
 from importlib import metadata
@@ -97,4 +96,4 @@ def test_exit_code_0_where_a_run_would_work(monkeypatch: pytest.MonkeyPatch, tmp
     done = CliRunner().invoke(app, ["doctor", "--device", "cpu"])
     assert done.exit_code == 0, done.stdout
     assert str(tmp_path / "cache") in done.stdout
-    assert not os.path.exists(tmp_path / "cache")  # it only looks
+    assert not (tmp_path / "cache").exists()  # it only looks
