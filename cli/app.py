@@ -11,7 +11,8 @@ from typer.core import TyperGroup
 
 from invsolve._version import __version__
 from invsolve.cli.check import check
-from invsolve.cli.colorize import colorize
+from invsolve.cli.colorize import colorize, defaults_in_force
+from invsolve.cli.config import configurable
 from invsolve.cli.console import (
     Verbosity,
     exit_code_of,
@@ -126,6 +127,9 @@ app.command(epilog=EXIT_CODES)(check)
 app.command(epilog=EXIT_CODES)(evaluate)
 app.command(epilog=EXIT_CODES)(doctor)
 app.command(epilog=EXIT_CODES)(demo)
+for one in app.registered_commands:
+    if one.callback is not None:
+        one.callback = configurable(one.callback, defaults_in_force if one.callback is colorize else None)
 
 
 def run() -> int:
