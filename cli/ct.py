@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +26,7 @@ from invsolve.cli.ct_results import (
     score_slices,
 )
 from invsolve.cli.ct_scan import interpret, truth_in_hu
+from invsolve.cli.dry_run import plan_text
 from invsolve.cli.files import check_writable, provenance
 from invsolve.cli.pipeline import Common, Solved, solve_task, with_common
 from invsolve.cli.report import report_path, write_page
@@ -50,7 +53,7 @@ Output = Annotated[
 ]
 
 
-@with_common(Common.of(RECONSTRUCTION, model="ct"), truth=Truth, output=Output, without=("quality",))
+@with_common(Common.of(RECONSTRUCTION, model="ct"), truth=Truth, output=Output, without=("quality", "format"))
 def ct(
     sinogram: Annotated[
         Path,
@@ -132,9 +135,9 @@ def ct(
         paths["diagnostics"] = path
     for path in report_path(common.report, paths["npy"], paths.values()):
         paths["page"] = path
-    check_writable(list(paths.values()), force=common.force)
+    check_writable(list(paths.values()), force=common.force, make=not common.dry_run)
 
-    with clean_stdout():
+    with clean_stdout() as restored:
         from invsolve.atomic import write_files
         from invsolve.pretrained.loading import resolve_device
 
@@ -146,6 +149,13 @@ def ct(
             reference = truth_in_hu(reference, (len(scan.sinogram), *scan.geometry.shape), scan.stacked)
         facts: dict[str, object] = {"input": str(sinogram), "method": method, "geometry": scan.geometry.digest}
         facts |= {"views": scan.geometry.views, "units": units}
+        if common.dry_run:
+            files = [Path(one) for one in (sinogram, geometry, angles) if one is not None]
+            reads = [*(path for path in files if path.is_file()), *common.files]
+            plan = plan_slices(scan, method, common, resolve_device(common.device), reads, paths.values())
+            restored()
+            sys.stdout.write(plan)
+            return
         result = reconstruct(scan, method, common, resolve_device(common.device), facts, units, mu_water)
         hu = result.in_hounsfield
         scores = score_slices(reference, hu) if reference is not None else {}
@@ -169,6 +179,24 @@ def ct(
             say_scores(scores)
     if common.as_json:
         typer.echo(json_text(report))
+
+
+def plan_slices(
+    scan: Scan, method: str, common: Common, where: torch.device, reads: list[Path], writes: Iterable[Path]
+) -> str:
+    """What a run would do; the projector is made, but not kept in the cache."""
+    from invsolve.ct.reconstruction import check_ct_prior, reconstruction_task
+    from invsolve.pretrained.loading import load_prior
+
+    rows, columns = scan.geometry.shape
+    about = f"{len(scan.sinogram)} of {columns} x {rows} from {scan.geometry.views} views, method {method}"
+    task = prior = None
+    if method == "score":
+        prior = load_prior(common.model, where, patches=common.in_patches("ct"))
+        check_ct_prior(prior)
+        operator = Rays.of(scan, where, cache=False).operator
+        task = reconstruction_task(scan.sinogram, scan.geometry, noise=scan.noise, operator=operator)
+    return plan_text(f"ct {reads[0].name}", about, reads, writes, common, task, prior)
 
 
 def check_method(method: str, common: Common) -> None:

@@ -78,6 +78,10 @@ def inpaint(
             raise UsageError(
                 "--scratches with another mask", hint="give --scratches alone, and the mask that it writes later"
             )
+        if common.dry_run or common.report:
+            raise UsageError(
+                "--scratches with --dry-run or --report", hint="it fills nothing; leave them out, and look at its mask"
+            )
         propose_scratches(picture, photo, common, grow)
         return
     sources = MaskSources(mask, invert_mask, mask_threshold, mask_colour, tuple(box or ()), grow)

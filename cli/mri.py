@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 
 from invsolve.cli.console import clean_stdout, say
 from invsolve.cli.ct_files import labelled_row, npy_bytes
+from invsolve.cli.dry_run import plan_text
 from invsolve.cli.files import check_writable, encode_picture, output_path
 from invsolve.cli.pipeline import Common, Solved, solve_task, with_common
 from invsolve.cli.report import report_path, write_page
@@ -40,7 +42,7 @@ Truth = Annotated[
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Result (.npy) or folder.", rich_help_panel=_OUT)]
 
 
-@with_common(Common.of(MRI, model="mri"), truth=Truth, output=Output, without=("quality",))
+@with_common(Common.of(MRI, model="mri"), truth=Truth, output=Output, without=("quality", "format"))
 def mri(
     kspace: Annotated[
         Path,
@@ -112,9 +114,9 @@ def mri(
     outputs = [*paths.values(), *check_diagnostics(common.diagnostics, list(paths.values()))]
     page = report_path(common.report, paths["npy"], outputs)
     outputs += page
-    check_writable(outputs, force=common.force)
+    check_writable(outputs, force=common.force, make=not common.dry_run)
 
-    with clean_stdout():
+    with clean_stdout() as restored:
         from invsolve.atomic import write_files
         from invsolve.pretrained.loading import load_prior
         from invsolve.tasks.mri import mri_task
@@ -125,6 +127,13 @@ def mri(
         coils = int(task.problem["coils"])
         about = f"{task.problem['acceleration']:.1f} times fewer values, {coils} coil{'s' * (coils > 1)}"
         how = " (estimated)" if noise is None else ""
+        if common.dry_run:
+            size, files = f"{values.shape[-1]} x {values.shape[-2]}, ", [Path(one) for one in (mask, sensitivities)]
+            reads = [kspace, *common.files, *(path for path in files if path.is_file())]
+            plan = plan_text(f"mri {kspace.name}{which}", size + about, reads, outputs, common, task, prior)
+            restored()
+            sys.stdout.write(plan)
+            return
         say(f"{kspace.name}{which}: {values.shape[-1]} x {values.shape[-2]}, {about}, on {prior.device}")
         say(f"noise {task.problem['noise']:.3g}{how}, in the units of k-space")
         solved = solve_task(task, prior, common, input=str(kspace), mask=mask)

@@ -94,7 +94,12 @@ Truth = Annotated[
 ]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="Result file (.png, .jpg, .tif, .webp) or folder.", rich_help_panel=_OUTPUT),
+    typer.Option(
+        "--output",
+        "-o",
+        help="Result file (.png, .jpg, .tif, .webp), folder, or - for stdout.",
+        rich_help_panel=_OUTPUT,
+    ),
 ]
 Quality = Annotated[
     int | None,
@@ -104,6 +109,26 @@ Quality = Annotated[
         metavar="N",
         show_default=False,
         help="Of a .jpg (95 where not given) or a .webp, which loses nothing where not given.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+
+
+class Format(StrEnum):
+    """What a result is written as."""
+
+    png = "png"
+    jpg = "jpg"
+    tif = "tif"
+    webp = "webp"
+
+
+OutputFormat = Annotated[
+    Format | None,
+    typer.Option(
+        "--format",
+        show_default=False,
+        help="Of a result that -o does not name: in a folder, by default png, or on stdout (-o -), by default the input's kind.",
         rich_help_panel=_OUTPUT,
     ),
 ]
@@ -136,6 +161,14 @@ Report = Annotated[
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite existing results.", rich_help_panel=_OUTPUT)]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Check the input, say what would be read, computed and written, and stop.",
+        rich_help_panel=_RUN,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel=_OUTPUT)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="INVSOLVE_DEVICE", rich_help_panel=_RUN)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.", rich_help_panel=_RUN)]

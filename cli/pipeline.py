@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -19,8 +20,9 @@ import numpy.typing as npt
 
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
+from invsolve.cli.dry_run import estimate, plan_text
 from invsolve.cli.files import Photo, check_writable, output_path, provenance, read_picture
-from invsolve.cli.formats import Encoding, check_format, default_endings, format_of, is_lossy, kept_type
+from invsolve.cli.formats import FORMATS, Encoding, check_format, default_endings, format_of, is_lossy, kept_type
 from invsolve.cli.metadata import resized_exif
 from invsolve.cli.report import report_path, write_page
 from invsolve.cli.report_pages import picture_page
@@ -34,6 +36,7 @@ from invsolve.cli.results import (
     say_scores,
     std_picture,
 )
+from invsolve.cli.streams import over_streams, shown
 from invsolve.cli.uncertainty import check_interval, say_uncertainty, uncertainty_json
 from invsolve.errors import InputError, UsageError
 from invsolve.options import AUTO, SolveOptions
@@ -64,11 +67,13 @@ class Common:
     patches: options.Patches = False
     output: options.Output = None
     quality: options.Quality = None
+    format: options.OutputFormat = None
     interval: options.Interval = False
     calibration: options.Calibration = None
     diagnostics: options.Diagnostics = None
     report: options.Report = None
     force: options.Force = False
+    dry_run: options.DryRun = False
     as_json: options.Json = False
     device: options.Device = "auto"
     quiet: options.Quiet = False
@@ -85,8 +90,33 @@ class Common:
         return replace(task.options, **asked).settled
 
     @property
+    def files(self) -> list[Path]:
+        """What is read beside a command's own files."""
+        return [path for path in (self.truth, self.calibration) if path is not None and path.is_file()]
+
+    @property
     def wants_interval(self) -> bool:
         return self.interval or self.calibration is not None
+
+    @property
+    def ending(self) -> str | None:
+        """Of a result's name, where a format was asked for."""
+        return None if self.format is None else f".{self.format}"
+
+    def endings(self, dtype: np.dtype[Any]) -> tuple[str, ...]:
+        """What a result's name may end with, first what it ends with where it has none yet.
+
+        Raises
+        ------
+        UsageError : it is named, and not as the format that was asked for.
+        """
+        first = self.ending
+        if first is None:
+            return default_endings(dtype)
+        suffix = self.output.suffix.lower() if self.output is not None and not self.output.is_dir() else ""
+        if suffix in FORMATS and FORMATS[suffix] != FORMATS[first]:
+            raise UsageError(f"--format {self.format} with -o {self.output}", hint="give one of them")
+        return (first, *(ending for ending in default_endings(dtype) if ending != first))
 
     def set_verbosity(self) -> None:
         Verbosity.level = -1 if self.quiet else self.verbose
@@ -106,6 +136,11 @@ class Common:
                 f"--fit {fit} with {command}", hint="only inpaint has holes to put a square around; use --fit tile"
             )
         return fit is options.Fit.tile
+
+
+def is_file(value: Any) -> bool:
+    """Whether an option's value names a file."""
+    return isinstance(value, str | Path) and Path(value).is_file()
 
 
 def with_common(
@@ -131,7 +166,12 @@ def with_common(
         @functools.wraps(command)
         def run(*arguments: Any, **given: Any) -> None:
             changed = {parameter.name: given.pop(parameter.name) for parameter in shared if parameter.name in given}
-            command(*arguments, **given, common=replace(defaults, **changed))
+            common = replace(defaults, **changed)
+            if own[0].name == "picture":
+                first = arguments[0] if arguments else given.pop("picture")
+                over_streams(command, first, common, **given)
+            else:
+                command(*arguments, **given, common=common)
 
         run.__signature__ = signature.replace(parameters=[*own, *shared])  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in [*own, *shared]} | {"return": None}
@@ -184,22 +224,8 @@ LONG = 60.0
 
 
 def announce_time(task: Task, prior: NetworkPrior, wanted: SolveOptions) -> None:
-    """Say how long it will take, where that is long, and what would be quicker; from the time of one small call."""
-    import torch
-
-    from invsolve.samplers import expected_calls, find_sampler
-    from invsolve.solver import task_ladder
-
-    side = prior.size or 64
-    x = torch.full((1, prior.channels, side, side), 0.5, device=prior.device)
-    prior.denoise(x, 0.1)
-    started = time.perf_counter()
-    prior.denoise(x, 0.1)
-    per_pixel = (time.perf_counter() - started) / side**2
-    levels = len(task_ladder(wanted, prior.sigma_min, wanted.sigma_start or 1.0, prior.channels * round(task.work))) - 1
-    sampler = find_sampler(wanted.sampler) if isinstance(wanted.sampler, str) else wanted.sampler
-    calls = round(expected_calls(sampler, levels) * wanted.samples)
-    seconds = per_pixel * task.work * calls
+    """Say how long it will take, where that is long, and what would be quicker."""
+    levels, calls, seconds = estimate(task, prior, wanted)
     if seconds > LONG:
         quicker = ["--samples 1"] * (wanted.samples > 1) + [f"--steps {levels // 2}"] * (levels == wanted.steps > 20)
         hint = f"; quicker: {' or '.join(quicker)}" if quicker else ""
@@ -264,20 +290,26 @@ def run_pictures(
     """
     patches = common.in_patches(name, squares)
     check_interval(common.wants_interval, common.samples)
-    result = output_path(common.output, source, name, default_endings(photo.pixels.dtype))
+    result = output_path(common.output, source, name, common.endings(photo.pixels.dtype))
     paths = ResultPaths.plan(result, common.samples, interval=common.wants_interval)
     check_format(paths.result, photo.pixels.shape[1], photo.pixels.shape[0], common.quality)
     outputs = [*paths.all, *check_diagnostics(common.diagnostics, paths.all)]
     page = report_path(common.report, result, outputs)
     outputs += page
-    check_writable(outputs, force=common.force)
-    with clean_stdout():
+    check_writable(outputs, force=common.force, make=not common.dry_run)
+    with clean_stdout() as restored:
         from invsolve.pretrained.loading import load_prior
 
         job = make()
         prior = load_prior(common.model, common.device, patches=patches)
+        if common.dry_run:
+            reads = [source, *common.files, *(Path(one) for one in job.facts.values() if is_file(one))]
+            plan = plan_text(f"{name} {source.name}", job.about, reads, outputs, common, job.task, prior)
+            restored()
+            sys.stdout.write(plan)
+            return
         say(f"{source.name}: {job.about}, on {prior.device}")
-        solved = solve_task(job.task, prior, common, input=str(source), **job.facts)
+        solved = solve_task(job.task, prior, common, input=shown(source), **job.facts)
         finish = job.finish or functools.partial(to_pixels, dtype=photo.pixels.dtype)
         pictures = [finish(channels_last(x[0])) for x in solved.posterior.samples]
         mean = finish(channels_last(solved.posterior.mean[0]))
@@ -301,8 +333,8 @@ def run_pictures(
             say_scores(scores)
         if page:
             about, std = f"{name}: {source.name}", std_picture(channels_last(solved.posterior.std[0]))
-            shown = picture_page(about, photo, job.about, solved, pictures, mean, std, bounds or (), compared, scores)
-            write_page(page[0], shown)
+            found = picture_page(about, photo, job.about, solved, pictures, mean, std, bounds or (), compared, scores)
+            write_page(page[0], found)
     if common.as_json:
         certainty = uncertainty_json(solved.summary)
         print_json(solved.facts, outputs, solved.seconds, solved.posterior.network_calls, scores, certainty)
