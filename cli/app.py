@@ -33,6 +33,7 @@ from invsolve.cli.generate import generate
 from invsolve.cli.inpaint import inpaint
 from invsolve.cli.interpolate import interpolate
 from invsolve.cli.likelihood import likelihood
+from invsolve.cli.man import man
 from invsolve.cli.models import models
 from invsolve.cli.mri import mri
 from invsolve.cli.plugins import plugin_command, plugin_names
@@ -126,6 +127,7 @@ app.command(epilog=EXIT_CODES)(verify)
 app.command(epilog=EXIT_CODES)(check)
 app.command(epilog=EXIT_CODES)(evaluate)
 app.command(epilog=EXIT_CODES)(doctor)
+app.command(epilog=EXIT_CODES)(man)
 app.command(epilog=EXIT_CODES)(demo)
 for one in app.registered_commands:
     if one.callback is not None:

@@ -150,8 +150,8 @@ def ct(
         facts: dict[str, object] = {"input": str(sinogram), "method": method, "geometry": scan.geometry.digest}
         facts |= {"views": scan.geometry.views, "units": units}
         if common.dry_run:
-            files = [Path(one) for one in (sinogram, geometry, angles) if one is not None]
-            reads = [*(path for path in files if path.is_file()), *common.files]
+            given = [Path(one) for one in (sinogram, geometry, angles) if one is not None]
+            reads = [*(path for path in given if path.is_file()), *common.files]
             plan = plan_slices(scan, method, common, resolve_device(common.device), reads, paths.values())
             restored()
             sys.stdout.write(plan)

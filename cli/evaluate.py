@@ -44,9 +44,7 @@ class Judged(NamedTuple):
 def evaluate(
     results: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="RESULT...", show_default=False, help="Pictures, .npy, .npz or .tif, or folders of them."
-        ),
+        typer.Argument(metavar="RESULT", show_default=False, help="Pictures, .npy, .npz or .tif, or folders of them."),
     ],
     truth: Annotated[
         Path,

@@ -128,8 +128,8 @@ def mri(
         about = f"{task.problem['acceleration']:.1f} times fewer values, {coils} coil{'s' * (coils > 1)}"
         how = " (estimated)" if noise is None else ""
         if common.dry_run:
-            size, files = f"{values.shape[-1]} x {values.shape[-2]}, ", [Path(one) for one in (mask, sensitivities)]
-            reads = [kspace, *common.files, *(path for path in files if path.is_file())]
+            size, given = f"{values.shape[-1]} x {values.shape[-2]}, ", [Path(one) for one in (mask, sensitivities)]
+            reads = [kspace, *common.files, *(path for path in given if path.is_file())]
             plan = plan_text(f"mri {kspace.name}{which}", size + about, reads, outputs, common, task, prior)
             restored()
             sys.stdout.write(plan)
