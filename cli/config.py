@@ -1,7 +1,7 @@
 """``--config FILE.toml`` and ``--show-config``: the options of a command from a file, and as a file.
 
-A value comes from the command line, else from the environment where an option has a variable, else from the file, else it
-is the default. Keys are the options' long names.
+A value comes from the command line, else from the environment where an option has a variable, else from the file, else
+it is the default. Keys are the options' long names.
 """
 
 from __future__ import annotations
@@ -183,8 +183,8 @@ Config = Annotated[
         callback=use_file,
         is_eager=True,
         show_default=False,
-        help="Options by their long names, such as steps = 40. The command line and the environment go before the file, the file "
-        "before the defaults.",
+        help="Options by their long names, such as steps = 40. The command line and the environment go before the file, "
+        "the file before the defaults.",
         rich_help_panel="Run",
     ),
 ]

@@ -26,7 +26,7 @@ from invsolve.cli.ct_results import (
     score_slices,
 )
 from invsolve.cli.ct_scan import interpret, truth_in_hu
-from invsolve.cli.dry_run import plan_text
+from invsolve.cli.dry_run import files_among, plan_text
 from invsolve.cli.files import check_writable, provenance
 from invsolve.cli.pipeline import Common, Solved, solve_task, with_common
 from invsolve.cli.report import report_path, write_page
@@ -150,8 +150,7 @@ def ct(
         facts: dict[str, object] = {"input": str(sinogram), "method": method, "geometry": scan.geometry.digest}
         facts |= {"views": scan.geometry.views, "units": units}
         if common.dry_run:
-            given = [Path(one) for one in (sinogram, geometry, angles) if one is not None]
-            reads = [*(path for path in given if path.is_file()), *common.files]
+            reads = files_among([sinogram, geometry, angles, common.truth, common.calibration])
             plan = plan_slices(scan, method, common, resolve_device(common.device), reads, paths.values())
             restored()
             sys.stdout.write(plan)

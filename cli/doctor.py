@@ -22,6 +22,8 @@ SLOW_SHARE = 0.1
 
 MB = 1e6
 
+NOT_INSTALLED = "unknown: invsolve is run from its source"
+
 
 class Finding(NamedTuple):
     """What is wrong or slow."""
@@ -160,27 +162,32 @@ def described(facts: dict[str, Any]) -> list[str]:
         for one in accelerator["gpus"]
     ]
     memory = facts["memory_free_bytes"]
+    extras = [
+        f"{name} {'yes' if all(members.values()) else 'no'}"
+        for name, members in facts["packages"].items()
+        if name != "needed"
+    ]
+    built = f"for CUDA {accelerator['torch_cuda']}" if accelerator["torch_cuda"] else "without CUDA"
     rows = {
         "invsolve": f"{versions['invsolve']}, Python {versions['python']}, {versions['system']}",
-        "packages": ", ".join(f"{name} {version or 'missing'}" for name, version in needed.items()) or "unknown: not installed",
-        "extras": ", ".join(
-            f"{name} {'yes' if all(members.values()) else 'no'}" for name, members in facts["packages"].items() if name != "needed"
-        ) or "unknown: not installed",
+        "packages": ", ".join(f"{name} {version or 'missing'}" for name, version in needed.items()) or NOT_INSTALLED,
+        "extras": ", ".join(extras) or NOT_INSTALLED,
         "device": network.get("device", "none"),
-        "GPU": "; ".join(gpus) or f"none (PyTorch built {'for CUDA ' + accelerator['torch_cuda'] if accelerator['torch_cuda'] else 'without CUDA'})",
-        "processor": f"{processor['machine']}, {processor['threads']} threads on {processor['cores']} cores, load {processor['load']}; "
-        f"{processor['instructions']}, AVX512-BF16 {kinds[processor['avx512_bf16']]}, AMX {kinds[processor['amx']]}",
+        "GPU": "; ".join(gpus) or f"none (PyTorch built {built})",
+        "processor": f"{processor['machine']}, {processor['threads']} threads on {processor['cores']} cores, "
+        f"load {processor['load']}; {processor['instructions']}, AVX512-BF16 {kinds[processor['avx512_bf16']]}, "
+        f"AMX {kinds[processor['amx']]}",
         "ASTRA": f"works, CUDA {kinds[facts['astra']['cuda']]}" if facts["astra"]["works"] else facts["astra"]["error"],
         "memory": "unknown" if memory is None else f"{memory / 1e9:.1f} GB free",
         "cache": sized(facts["cache"]),
         "models": sized(facts["models"]),
         "here": f"{facts['here']['path']}, {facts['here']['free_bytes'] / 1e9:.1f} GB free",
-    }  # fmt: skip
+    }
     if "share" in network:
         side = network["picture"][0]
         rows["speed"] = (
-            f"{network['call_seconds']:.3g} s a network call of {side} x {side} pixels: {network['network_gflops']:g} GFLOP/s, "
-            f"{network['share']:.0%} of a matrix product's {network['matrix_product_gflops']:g} ({network['type']})"
+            f"{network['call_seconds']:.3g} s a network call of {side} x {side} pixels: {network['network_gflops']:g} "
+            f"GFLOP/s, {network['share']:.0%} of a matrix product's {network['matrix_product_gflops']:g} ({network['type']})"
         )
     return [f"{name:>10}  {text}" for name, text in rows.items()]
 

@@ -1,4 +1,4 @@
-"""``--dry-run``: what a run would read, compute and write, after all checks that need no solving; nothing is written."""
+"""``--dry-run``: what a run would read, compute and write, after all checks that need no solving."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from invsolve.cli.pipeline import Common
     from invsolve.pretrained.loading import NetworkPrior
     from invsolve.tasks.task import Task
+
+
+def files_among(values: Iterable[Any]) -> list[Path]:
+    """Those values of options that name a file."""
+    return [Path(value) for value in values if isinstance(value, str | Path) and Path(value).is_file()]
 
 
 class Estimate(NamedTuple):

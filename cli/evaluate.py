@@ -51,8 +51,8 @@ def evaluate(
         typer.Option(
             metavar="TRUTH",
             show_default=False,
-            help="The true picture or slice; or a folder of them, each named as its result up to a point: photo.png is the "
-            "truth of photo.inpaint.png.",
+            help="The true picture or slice; or a folder of them, each named as its result up to a point: photo.png is "
+            "the truth of photo.inpaint.png.",
             rich_help_panel="Problem",
         ),
     ],
@@ -61,8 +61,8 @@ def evaluate(
         typer.Option(
             metavar="LOW,HIGH|HU",
             show_default=False,
-            help="Of arrays: the numbers that are black and white. HU is -1000,1000, and the default for what `invsolve ct` wrote; "
-            "else 0 to the truth's largest.",
+            help="Of arrays: the numbers that are black and white. HU is -1000,1000, and the default for what "
+            "`invsolve ct` wrote; else 0 to the truth's largest.",
             rich_help_panel="Problem",
         ),
     ] = None,
@@ -89,8 +89,8 @@ def evaluate(
 ) -> None:
     """Compare results with their truths: PSNR, SSIM, RMSE, means with standard errors, and the worst.
 
-    Pictures are judged over their full range, CT slices from -1000 to 1000 HU. Results with one ending before the file's type,
-    such as .mean, are averaged among themselves.
+    Pictures are judged over their full range, CT slices from -1000 to 1000 HU. Results with one ending before the
+    file's type, such as .mean, are averaged among themselves.
 
     Examples:
 

@@ -12,7 +12,7 @@ import typer
 
 from invsolve.cli.console import clean_stdout, say
 from invsolve.cli.ct_files import labelled_row, npy_bytes
-from invsolve.cli.dry_run import plan_text
+from invsolve.cli.dry_run import files_among, plan_text
 from invsolve.cli.files import check_writable, encode_picture, output_path
 from invsolve.cli.pipeline import Common, Solved, solve_task, with_common
 from invsolve.cli.report import report_path, write_page
@@ -128,8 +128,8 @@ def mri(
         about = f"{task.problem['acceleration']:.1f} times fewer values, {coils} coil{'s' * (coils > 1)}"
         how = " (estimated)" if noise is None else ""
         if common.dry_run:
-            size, given = f"{values.shape[-1]} x {values.shape[-2]}, ", [Path(one) for one in (mask, sensitivities)]
-            reads = [kspace, *common.files, *(path for path in given if path.is_file())]
+            size = f"{values.shape[-1]} x {values.shape[-2]}, "
+            reads = files_among([kspace, common.truth, common.calibration, mask, sensitivities])
             plan = plan_text(f"mri {kspace.name}{which}", size + about, reads, outputs, common, task, prior)
             restored()
             sys.stdout.write(plan)

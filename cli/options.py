@@ -128,7 +128,7 @@ OutputFormat = Annotated[
     typer.Option(
         "--format",
         show_default=False,
-        help="Of a result that -o does not name: in a folder, by default png, or on stdout (-o -), by default the input's kind.",
+        help="Of a result that -o does not name: in a folder, by default png; on stdout (-o -), by default the input's.",
         rich_help_panel=_OUTPUT,
     ),
 ]

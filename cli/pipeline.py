@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
-from invsolve.cli.dry_run import estimate, plan_text
+from invsolve.cli.dry_run import estimate, files_among, plan_text
 from invsolve.cli.files import Photo, check_writable, output_path, provenance, read_picture
 from invsolve.cli.formats import FORMATS, Encoding, check_format, default_endings, format_of, is_lossy, kept_type
 from invsolve.cli.metadata import resized_exif
@@ -90,11 +90,6 @@ class Common:
         return replace(task.options, **asked).settled
 
     @property
-    def files(self) -> list[Path]:
-        """What is read beside a command's own files."""
-        return [path for path in (self.truth, self.calibration) if path is not None and path.is_file()]
-
-    @property
     def wants_interval(self) -> bool:
         return self.interval or self.calibration is not None
 
@@ -136,11 +131,6 @@ class Common:
                 f"--fit {fit} with {command}", hint="only inpaint has holes to put a square around; use --fit tile"
             )
         return fit is options.Fit.tile
-
-
-def is_file(value: Any) -> bool:
-    """Whether an option's value names a file."""
-    return isinstance(value, str | Path) and Path(value).is_file()
 
 
 def with_common(
@@ -303,7 +293,7 @@ def run_pictures(
         job = make()
         prior = load_prior(common.model, common.device, patches=patches)
         if common.dry_run:
-            reads = [source, *common.files, *(Path(one) for one in job.facts.values() if is_file(one))]
+            reads = files_among([source, common.truth, common.calibration, *job.facts.values()])
             plan = plan_text(f"{name} {source.name}", job.about, reads, outputs, common, job.task, prior)
             restored()
             sys.stdout.write(plan)

@@ -1,4 +1,7 @@
-"""A run as one page to read: pictures, figures, what they mean and what the model knows. No network, no external script."""
+"""A run as one page to read: pictures, figures, what they mean and what the model knows.
+
+The page needs no network and no external script.
+"""
 
 from __future__ import annotations
 

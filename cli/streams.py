@@ -1,7 +1,7 @@
 """``-`` for stdin and stdout in the commands that work on pictures.
 
-What comes in is kept in a temporary file and what goes out is made in one, so that nothing else differs; only a whole result
-reaches stdout.
+What comes in is kept in a temporary file and what goes out is made in one, so that nothing else differs; only a whole
+result reaches stdout.
 """
 
 from __future__ import annotations

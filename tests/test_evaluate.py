@@ -1,4 +1,4 @@
-"""``invsolve evaluate``: figures are those of the commands, files are matched by their names, what does not fit is said."""
+"""``invsolve evaluate``: figures as the commands have them, files matched by names, and what does not fit is said."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A result against its truth, and many of them: PSNR, SSIM and RMSE, perceptual distances, means with their standard errors."""
+"""Results against their truths: PSNR, SSIM, RMSE, perceptual distances, and means with their standard errors."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ UNIT = Scale(0.0, 1.0, "of the range")
 def compare(truth: Array, estimate: Array, scale: Scale) -> dict[str, float]:
     """``psnr`` in dB, ``ssim`` and ``rmse`` in the numbers' own unit, of two arrays of one shape.
 
-    PSNR and SSIM are over the scale, to which both are clipped; of a stack they are means over its slices. The RMSE is of
-    the numbers as they are.
+    PSNR and SSIM are over the scale, to which both are clipped; of a stack they are means over its slices. The RMSE is
+    of the numbers as they are.
 
     Parameters
     ----------
