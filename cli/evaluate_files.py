@@ -190,7 +190,12 @@ def read_pictures(pair: Pair) -> Values:
     from invsolve.evaluation.comparison import UNIT
     from invsolve.pictures import to_unit
 
-    truth, estimate = (to_unit(read_picture(path)) for path in (pair.truth, pair.result))
+    try:
+        truth, estimate = (to_unit(read_picture(path)) for path in (pair.truth, pair.result))
+    except InputError as error:
+        if is_tiff_name(pair.truth) and is_tiff_name(pair.result):
+            error.hint = "if they are numbers and not pictures, say of what range: --data-range LOW,HIGH or HU"
+        raise
     check_shapes(pair, truth.shape, estimate.shape)
     return Values(truth, estimate, UNIT, picture=True, stacked=False)
 
@@ -204,18 +209,23 @@ def check_shapes(pair: Pair, truth: tuple[int, ...], result: tuple[int, ...]) ->
         )
 
 
+def is_tiff_name(path: Path) -> bool:
+    return path.suffix.lower() in (".tif", ".tiff")
+
+
 def is_array(pair: Pair, *, given: bool) -> bool:
     """Numbers, not pixels: .npy and .npz, what `invsolve ct` wrote, and any TIFF whose range was given."""
     endings = {pair.result.suffix.lower(), pair.truth.suffix.lower()}
     if endings & {".npy", ".npz"}:
         return True
-    return endings <= {".tif", ".tiff"} and (given or in_hounsfield(pair.result))
+    both = is_tiff_name(pair.result) and is_tiff_name(pair.truth)
+    return both and (given or in_hounsfield(pair.result))
 
 
 def in_hounsfield(path: Path) -> bool:
     """Whether a file says so: a TIFF of `invsolve ct` in itself, an .npy in the report beside it."""
     try:
-        if path.suffix.lower() in (".tif", ".tiff"):
+        if is_tiff_name(path):
             with quiet_tifffile(), tifffile.TiffFile(path) as tiff:
                 facts = json.loads(tiff.pages.first.description)
         else:

@@ -323,7 +323,9 @@ def run_pictures(
             say_scores(scores)
         if page:
             about, std = f"{name}: {source.name}", std_picture(channels_last(solved.posterior.std[0]))
-            found = picture_page(about, photo, job.about, solved, pictures, mean, std, bounds or (), compared, scores)
+            found = picture_page(
+                about, photo, job.about, solved, pictures, mean, std, bounds or (), compared, scores, reference
+            )
             write_page(page[0], found)
     if common.as_json:
         certainty = uncertainty_json(solved.summary)

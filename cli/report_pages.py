@@ -35,6 +35,7 @@ def picture_page(
     bounds: Sequence[Pixels],
     compared: Mapping[str, Pixels],
     scores: Scores,
+    truth: Pixels | None = None,
 ) -> Page:
     """Of a picture command.
 
@@ -55,6 +56,7 @@ def picture_page(
             *(Shown(f"{side} bound", pixels) for side, pixels in zip(("lower", "upper"), bounds, strict=False)),
         ]
     others += [Shown(name, picture, "a classical method") for name, picture in classical.items()]
+    others += [] if truth is None else [Shown("truth", truth)]
     return Page(
         title=f"invsolve {title}",
         compared=(Shown("input", photo.pixels), Shown("result", pictures[0])),

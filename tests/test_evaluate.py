@@ -143,6 +143,7 @@ def test_what_does_not_fit_is_said_in_a_line(folders: Path, photo: np.ndarray) -
     Image.fromarray(photo).save(folders / "cat.png")
     np.save(folders / "p0.flat.npy", np.zeros((9, 9)))
     np.save(folders / "four.npy", np.zeros((2, 2, 9, 9)))
+    tifffile.imwrite(folders / "hu.tif", np.linspace(-900, 900, 400, dtype=np.float32).reshape(20, 20))
     (folders / "empty").mkdir()
     cases: dict[str, tuple[list[object], ExitCode]] = {
         "its truth": ([folders / "p0.small.png", "--truth", clean], ExitCode.BAD_INPUT),
@@ -153,12 +154,15 @@ def test_what_does_not_fit_is_said_in_a_line(folders: Path, photo: np.ndarray) -
         "its truth is not": ([folders / "p0.flat.npy", "--truth", clean], ExitCode.BAD_INPUT),
         "no range": ([folders / "p0.flat.npy", "--truth", folders / "p0.flat.npy"], ExitCode.BAD_INPUT),
         "a stack": ([folders / "four.npy", "--truth", folders / "four.npy"], ExitCode.BAD_INPUT),
+        "floats from": ([folders / "hu.tif", "--truth", folders / "hu.tif"], ExitCode.BAD_INPUT),
         "--data-range": ([found, "--truth", clean, "--data-range", "1,0"], ExitCode.USAGE),
         ".csv": ([found, "--truth", clean, "--csv", folders / "x.txt"], ExitCode.OUTPUT),
     }
     for message, (arguments, code) in cases.items():
         error = refused(*arguments)
         assert message in str(error) and error.exit_code == code and error.hint, message
+    assert "--data-range" in refused(folders / "hu.tif", "--truth", folders / "hu.tif").hint
+    assert evaluate(folders / "hu.tif", "--truth", folders / "hu.tif", "--data-range", "HU").exit_code == 0
     (clean / "p0.jpg").write_bytes((clean / "p0.png").read_bytes())
     (found / "p0.denoise.webp").write_bytes((found / "p0.denoise.png").read_bytes())
     assert "two truths" in str(refused(found / "p0.denoise.webp", "--truth", clean))
