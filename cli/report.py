@@ -9,7 +9,7 @@ import base64
 import hashlib
 import io
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -77,7 +77,8 @@ class Page:
     ----------
     title : of the page.
     compared : the input, or what stands for it, and the result, of one size: the two that the slider compares.
-    samples, others : further pictures; of the samples the first few are shown.
+    samples, drawn : the first samples, :data:`MOST_SHOWN` at most, and how many there are.
+    others : further pictures.
     meaning : paragraphs on what the result is and is not.
     warning : what speaks against it, if anything does.
     scores : by method, against the truth.
@@ -88,6 +89,7 @@ class Page:
     title: str
     compared: tuple[Shown, Shown]
     samples: Sequence[Shown] = ()
+    drawn: int = 0
     others: Sequence[Shown] = ()
     meaning: Sequence[str] = ()
     warning: str | None = None
@@ -111,6 +113,12 @@ def report_path(given: Path | None, result: Path, outputs: Iterable[Path]) -> li
     return [path]
 
 
+def sample_row(pictures: Sequence[Any], draw: Callable[[Any], Pixels] = lambda pixels: pixels) -> list[Shown]:
+    """The first of several samples, as ``draw`` shows each; of one none, for it is the result."""
+    few = range(min(len(pictures), MOST_SHOWN)) if len(pictures) > 1 else ()
+    return [Shown(f"sample {k}", draw(pictures[k])) for k in few]
+
+
 def write_page(path: Path, page: Page) -> None:
     """Write it and say so."""
     from invsolve.atomic import write_files
@@ -129,13 +137,12 @@ def page_bytes(page: Page, *, made: datetime | None = None) -> bytes:
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     when = (made or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC")
-    shown = page.samples[:MOST_SHOWN]
-    few = f" (the first {len(shown)} of {len(page.samples)})" if len(shown) < len(page.samples) else ""
+    few = f" (the first {len(page.samples)} of {page.drawn})" if len(page.samples) < page.drawn else ""
     parts = [
         f"<h1>{text_of(page.title)}</h1>",
         f'<p class="warning">Warning: {text_of(page.warning)}</p>' if page.warning else "",
         _slider(*page.compared),
-        _section(f"Samples{few}", _row(shown)),
+        _section(f"Samples{few}", _row(page.samples)),
         _section("Other pictures", _row(page.others)),
         _section("What this means", "".join(f"<p>{text_of(line)}</p>" for line in page.meaning)),
         _section("Scores against the truth", _scores(page.scores)),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from invsolve.cli.report import Page, Shown
+from invsolve.cli.report import Page, Shown, sample_row
 from invsolve.cli.results import STD_WHITE
 from invsolve.cli.uncertainty import interval_text, uncertainty_lines
 from invsolve.pictures import Pixels, to_pixels
@@ -30,7 +30,7 @@ def picture_page(
     about: str,
     solved: Solved,
     pictures: Sequence[Pixels],
-    mean: Pixels,
+    mean: Pixels | None,
     std: Pixels,
     bounds: Sequence[Pixels],
     compared: Mapping[str, Pixels],
@@ -49,7 +49,7 @@ def picture_page(
     count = len(pictures)
     classical = {name: picture for name, picture in compared.items() if not _is_ours(name, count)}
     others = []
-    if count > 1:
+    if mean is not None and count > 1:
         others = [
             Shown(f"mean of {count}", mean, "closest to the truth, but smoother"),
             Shown("standard deviation", std, f"white: {STD_WHITE:g} of the range or more"),
@@ -60,7 +60,8 @@ def picture_page(
     return Page(
         title=f"invsolve {title}",
         compared=(Shown("input", photo.pixels), Shown("result", pictures[0])),
-        samples=[Shown(f"sample {k}", pixels) for k, pixels in enumerate(pictures)] if count > 1 else [],
+        samples=sample_row(pictures),
+        drawn=count,
         others=[*others, *trace_shown(solved.summary)],
         meaning=[sentence(about), *explanation(solved, unit="of the range")],
         warning=solved.summary.warning,
@@ -92,7 +93,7 @@ def slice_page(title: str, result: Result, window: tuple[float, float], scores: 
         meaning += explanation(solved, unit="HU", factor=HU_PER_UNIT)
     if solved is not None and len(solved.posterior.samples) > 1:
         draws = to_hounsfield(solved.posterior.samples[:, middle, 0]).numpy()
-        samples = [Shown(f"sample {k}", windowed(one, window)) for k, one in enumerate(draws)]
+        samples = sample_row(draws, lambda one: windowed(one, window))
         std = to_pixels(HU_PER_UNIT * solved.posterior.std[middle, 0].numpy() / STD_WHITE_HU)
         others.append(Shown("standard deviation", std, f"white: {STD_WHITE_HU:g} HU or more"))
     misfit = residual_picture(result.residual[middle], result.residual_limit)
@@ -101,6 +102,7 @@ def slice_page(title: str, result: Result, window: tuple[float, float], scores: 
         title=f"invsolve {title}",
         compared=(Shown(first, drawn[first]), Shown(f"result: {last}", drawn[last])),
         samples=samples,
+        drawn=len(solved.posterior.samples) if solved else 0,
         others=[*others, *(trace_shown(solved.summary) if solved else [])],
         meaning=[*meaning, NOT_FOR_DIAGNOSIS],
         warning=(solved.summary.warning if solved else None) or result.warning,
@@ -124,9 +126,8 @@ def magnitude_page(title: str, images: Mapping[str, Array], solved: Solved, whit
     return Page(
         title=f"invsolve {title}",
         compared=(Shown(first, drawn[first]), Shown(f"result: {last}", drawn[last])),
-        samples=[Shown(f"sample {k}", to_pixels(one / white)) for k, one in enumerate(samples)]
-        if len(samples) > 1
-        else [],
+        samples=sample_row(list(samples), lambda one: to_pixels(one / white)),
+        drawn=len(samples),
         others=[*others, *trace_shown(solved.summary)],
         meaning=[
             f"White is {white:.3g}, in the units of k-space.",

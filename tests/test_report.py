@@ -19,7 +19,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from invsolve.cli.main import app
-from invsolve.cli.report import Page, Shown, page_bytes
+from invsolve.cli.report import Page, Shown, page_bytes, sample_row
 from invsolve.forward_models import Geometry, equispaced_mask, even_angles, projector
 from invsolve.tasks.mri_simulation import simulate_mri
 
@@ -90,7 +90,9 @@ def test_a_page_is_closed_and_escaped() -> None:
 
 def test_large_pictures_make_a_small_page() -> None:
     large = np.random.default_rng(0).integers(0, 255, (1500, 2400, 3), np.uint8)
-    content = page_bytes(Page("a", (Shown("in", large), Shown("out", large)), samples=[Shown("s", large)] * 20))
+    content = page_bytes(
+        Page("a", (Shown("in", large), Shown("out", large)), samples=sample_row([large] * 20), drawn=20)
+    )
     found = Parsed(content)
     assert {picture.shape for picture in found.pictures} == {(625, 1000, 3), (263, 420, 3)}
     assert len(found.pictures) == 2 + 8 and "the first 8 of 20" in found.text
