@@ -11,7 +11,8 @@ from typer.core import TyperGroup
 
 from invsolve._version import __version__
 from invsolve.cli.check import check
-from invsolve.cli.colorize import colorize
+from invsolve.cli.colorize import colorize, defaults_in_force
+from invsolve.cli.config import configurable
 from invsolve.cli.console import (
     Verbosity,
     exit_code_of,
@@ -26,11 +27,14 @@ from invsolve.cli.dejpeg import dejpeg
 from invsolve.cli.demo import demo
 from invsolve.cli.denoise import denoise
 from invsolve.cli.describe import describe
+from invsolve.cli.doctor import doctor
+from invsolve.cli.evaluate import evaluate
 from invsolve.cli.generate import generate
 from invsolve.cli.inpaint import inpaint
 from invsolve.cli.interpolate import interpolate
 from invsolve.cli.likelihood import likelihood
 from invsolve.cli.merge import merge
+from invsolve.cli.man import man
 from invsolve.cli.models import models
 from invsolve.cli.mri import mri
 from invsolve.cli.plugins import plugin_command, plugin_names
@@ -123,7 +127,13 @@ app.command(epilog=EXIT_CODES)(train)
 app.add_typer(models, name="models", epilog=EXIT_CODES)
 app.command(epilog=EXIT_CODES)(verify)
 app.command(epilog=EXIT_CODES)(check)
+app.command(epilog=EXIT_CODES)(evaluate)
+app.command(epilog=EXIT_CODES)(doctor)
+app.command(epilog=EXIT_CODES)(man)
 app.command(epilog=EXIT_CODES)(demo)
+for one in app.registered_commands:
+    if one.callback is not None:
+        one.callback = configurable(one.callback, defaults_in_force if one.callback is colorize else None)
 
 
 def run() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -123,6 +123,16 @@ def steered(common: Common, context: typer.Context | None) -> Common:
     wanted = HINTED_COLORIZATION
     steps = common.steps if asked("steps") else wanted.steps
     return replace(common, steps=steps, rule=str(wanted.rule), sampler=str(wanted.sampler))
+
+
+def defaults_in_force(context: typer.Context) -> dict[str, Any]:
+    """The way of solving that the options given so far lead to."""
+    given = context.params
+    if given["hints"] is None and given["reference"] is None:
+        return {}
+    names = ("steps", "rule", "sampler")
+    common = steered(replace(Common(), **{name: given[name] for name in names}), context)
+    return {name: getattr(common, name) for name in names}
 
 
 def colorization_job(grey: Pixels, model: str, steering: Steering, **facts: str) -> PictureJob:

@@ -7,8 +7,8 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from rich.console import Console
@@ -121,17 +121,20 @@ def progress_bar(*columns: str) -> LineProgress:
 
 
 @contextmanager
-def clean_stdout() -> Iterator[None]:
-    """Send whatever libraries print to stderr, so that only results reach stdout."""
+def clean_stdout() -> Iterator[Callable[[], None]]:
+    """Send whatever libraries print to stderr, so that only results reach stdout; what is yielded ends that early."""
     sys.stdout.flush()
     saved = os.dup(1)
     os.dup2(2, 1)
-    try:
-        yield
-    finally:
+
+    def restore() -> None:
         sys.stdout.flush()
         os.dup2(saved, 1)
         os.close(saved)
+
+    with ExitStack() as ended:
+        ended.callback(restore)
+        yield ended.close
 
 
 def hide_warnings() -> None:

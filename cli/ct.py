@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,9 +26,12 @@ from invsolve.cli.ct_results import (
     score_slices,
 )
 from invsolve.cli.ct_scan import interpret, truth_in_hu
+from invsolve.cli.dry_run import files_among, plan_text
 from invsolve.cli.files import Folder, check_writable, provenance
 from invsolve.cli.folders import SINOGRAMS, over_pictures
 from invsolve.cli.pipeline import Common, Solved, prior_of, solve_task, with_common
+from invsolve.cli.report import report_path, write_page
+from invsolve.cli.report_pages import slice_page
 from invsolve.cli.results import check_diagnostics, encode_trace, json_text, report_json, say_scores
 from invsolve.cli.uncertainty import check_interval, say_uncertainty, uncertainty_json
 from invsolve.errors import UsageError
@@ -58,7 +63,7 @@ Output = Annotated[
 
 
 @over_pictures(endings=SINOGRAMS)
-@with_common(Common.of(RECONSTRUCTION, model="ct"), truth=Truth, output=Output, without=("quality",))
+@with_common(Common.of(RECONSTRUCTION, model="ct"), truth=Truth, output=Output, without=("quality", "format"))
 def ct(
     sinogram: Annotated[
         Path,
@@ -138,9 +143,11 @@ def ct(
     paths = plan_paths(common.output, sinogram, method, common.samples, common.wants_interval)
     for path in check_diagnostics(common.diagnostics, list(paths.values())):
         paths["diagnostics"] = path
-    check_writable(list(paths.values()), force=common.force)
+    for path in report_path(common.report, paths["npy"], paths.values()):
+        paths["page"] = path
+    check_writable(list(paths.values()), force=common.force, make=not common.dry_run)
 
-    with clean_stdout():
+    with clean_stdout() as restored:
         from invsolve.atomic import write_files
         from invsolve.pretrained.loading import resolve_device
 
@@ -152,6 +159,12 @@ def ct(
             reference = truth_in_hu(reference, (len(scan.sinogram), *scan.geometry.shape), scan.stacked)
         facts: dict[str, object] = {"input": str(sinogram), "method": method, "geometry": scan.geometry.digest}
         facts |= {"views": scan.geometry.views, "units": units}
+        if common.dry_run:
+            reads = files_among([sinogram, geometry, angles, common.truth, common.calibration])
+            plan = plan_slices(scan, method, common, resolve_device(common.device), reads, paths.values())
+            restored()
+            sys.stdout.write(plan)
+            return []
         result = reconstruct(scan, method, common, resolve_device(common.device), facts, units, mu_water)
         hu = result.in_hounsfield
         scores = score_slices(reference, hu) if reference is not None else {}
@@ -166,6 +179,8 @@ def ct(
             files[paths["diagnostics"]] = encode_trace(traced, paths["diagnostics"], result.facts)
         files[paths["report"]] = (json_text(report) + "\n").encode()
         write_files(files, last=paths["report"])
+        if "page" in paths:
+            write_page(paths["page"], slice_page(f"ct: {sinogram.name}", result, grey_range, scores))
         say_slices(paths, result, common.samples, asked_for(common.output))
         if result.solved is not None:
             say_uncertainty(result.solved.summary, unit="HU", factor=HU_PER_UNIT, interval=common.wants_interval)
@@ -174,6 +189,23 @@ def ct(
     if common.as_json:
         typer.echo(json_text(report))
     return list(paths.values())
+
+
+def plan_slices(
+    scan: Scan, method: str, common: Common, where: torch.device, reads: list[Path], writes: Iterable[Path]
+) -> str:
+    """What a run would do; the projector is made, but not kept in the cache."""
+    from invsolve.ct.reconstruction import check_ct_prior, reconstruction_task
+
+    rows, columns = scan.geometry.shape
+    about = f"{len(scan.sinogram)} of {columns} x {rows} from {scan.geometry.views} views, method {method}"
+    task = prior = None
+    if method == "score":
+        prior = prior_of(common.model, str(where), common.in_patches("ct"))
+        check_ct_prior(prior)
+        operator = Rays.of(scan, where, cache=False).operator
+        task = reconstruction_task(scan.sinogram, scan.geometry, noise=scan.noise, operator=operator)
+    return plan_text(f"ct {reads[0].name}", about, reads, writes, common, task, prior)
 
 
 def check_method(method: str, common: Common) -> None:

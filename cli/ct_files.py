@@ -125,11 +125,11 @@ def residual_picture(residual: Array, limit: float) -> npt.NDArray[np.uint8]:
 
 
 def labelled_row(pictures: dict[str, npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
-    """Grey pictures of one height side by side, each with its name above it."""
-    columns = []
+    """Pictures of one height side by side, each with its name above it: (H, W) if all are grey, else (H, W, 3)."""
+    mode, columns = "RGB" if any(picture.ndim == 3 for picture in pictures.values()) else "L", []
     for name, picture in pictures.items():
-        canvas = Image.new("L", (picture.shape[1], picture.shape[0] + 16), 0)
-        canvas.paste(Image.fromarray(picture), (0, 16))
-        ImageDraw.Draw(canvas).text((3, 2), name, fill=255)
+        canvas = Image.new(mode, (picture.shape[1], picture.shape[0] + 16), 0)
+        canvas.paste(Image.fromarray(picture).convert(mode), (0, 16))
+        ImageDraw.Draw(canvas).text((3, 2), name, fill="white")
         columns.append(np.asarray(canvas))
     return np.concatenate(columns, axis=1)

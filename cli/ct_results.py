@@ -71,15 +71,15 @@ class Rays(NamedTuple):
     sigma: float | Tensor  # standard deviation of y, one or one per ray
 
     @classmethod
-    def of(cls, scan: Scan, where: torch.device) -> Rays:
-        """Of a scan; from photon counts, rays without a photon have no weight."""
+    def of(cls, scan: Scan, where: torch.device, *, cache: bool = True) -> Rays:
+        """Of a scan; from photon counts, rays without a photon have no weight. ``cache`` : as for the projector."""
         import torch
 
         from invsolve.forward_models import projector
 
         y = torch.from_numpy(np.ascontiguousarray(scan.sinogram, dtype=np.float32)).to(where)
         sigma = scan.noise if isinstance(scan.noise, float) else torch.from_numpy(scan.noise).to(where)
-        return cls(projector(scan.geometry, where), y, sigma)
+        return cls(projector(scan.geometry, where, cache=cache), y, sigma)
 
     def residual(self, image: Tensor) -> Tensor:
         """What slices (slices, H, W) do not explain of the line integrals."""

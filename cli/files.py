@@ -212,8 +212,10 @@ def named_output(given: Path, name: str, endings: tuple[str, ...]) -> Path:
     return given
 
 
-def check_writable(paths: list[Path], *, force: bool) -> None:
+def check_writable(paths: list[Path], *, force: bool, make: bool = True) -> None:
     """Before hours of work: nothing would be overwritten, and the folders, made where they are not there, can be written.
+
+    ``make`` : off, no folder is made, and what can be written is judged by its permissions.
 
     Raises
     ------
@@ -229,6 +231,9 @@ def check_writable(paths: list[Path], *, force: bool) -> None:
         if path.exists() and not force:
             raise OutputError(f"{path} exists", hint="use --force to overwrite it, or -o for another name")
     for folder in {path.parent for path in paths}:
+        if not make:
+            check_folder(folder)
+            continue
         make_folder(folder)
         try:
             with tempfile.TemporaryFile(dir=folder):
@@ -236,6 +241,13 @@ def check_writable(paths: list[Path], *, force: bool) -> None:
         except OSError as error:
             reason = error.strerror or str(error)
             raise OutputError(f"cannot write into {folder}: {reason}", hint="choose another place with -o") from None
+
+
+def check_folder(folder: Path) -> None:
+    """Raise an OutputError where a folder cannot be written or made, as far as its permissions say."""
+    there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise OutputError(f"cannot write into {folder}", hint="choose another place with -o")
 
 
 def make_folder(folder: Path) -> None:

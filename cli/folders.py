@@ -59,7 +59,9 @@ SINOGRAMS, KSPACES = frozenset({".npy", ".npz", ".tif", ".tiff"}), frozenset({".
 MATCHED = frozenset({"truth"})
 """Options that name a file for each picture in every command, but do not change the result."""
 
-SAID = frozenset({"output", "force", "as_json", "quiet", "verbose", "device", "fail_fast", "shard", "diagnostics"})
+SAID = frozenset(
+    "output force as_json quiet verbose device fail_fast shard diagnostics report dry_run config show_config".split()
+)
 """Options that say where, how and how loud: the result is the same, and so is what it says of the command that made it."""
 
 ShardOption = Annotated[
@@ -284,6 +286,11 @@ def check_options(options: Mapping[str, Any]) -> None:
     """Raise a UsageError for what only one picture can have."""
     if options.get("diagnostics") is not None:
         raise UsageError("--diagnostics with several pictures", hint="it is one file: give one picture")
+    if options.get("dry_run"):
+        raise UsageError("--dry-run with several pictures", hint="give one of them")
+    report_to = options.get("report")
+    if report_to is not None and not Path(report_to).is_dir():
+        raise UsageError("--report of one file with several pictures", hint="give a folder that is there")
     truth = options.get("truth")
     if truth is not None and not Path(truth).is_dir():
         raise UsageError("--truth of one file with several pictures", hint="give a folder that has one for each")

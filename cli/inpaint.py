@@ -82,6 +82,10 @@ def inpaint(
             raise UsageError(
                 "--scratches with another mask", hint="give --scratches alone, and the mask that it writes later"
             )
+        if common.dry_run or common.report:
+            raise UsageError(
+                "--scratches with --dry-run or --report", hint="it fills nothing; leave them out, and look at its mask"
+            )
         return propose_scratches(picture, photo, common, grow)
     sources = MaskSources(mask, invert_mask, mask_threshold, mask_colour, tuple(box or ()), grow)
     missing = sources.read(photo)

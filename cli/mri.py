@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,9 +12,12 @@ import typer
 
 from invsolve.cli.console import clean_stdout, say
 from invsolve.cli.ct_files import labelled_row, npy_bytes
+from invsolve.cli.dry_run import files_among, plan_text
 from invsolve.cli.files import Folder, check_writable, encode_picture, output_path
 from invsolve.cli.folders import KSPACES, over_pictures
 from invsolve.cli.pipeline import Common, Solved, prior_of, solve_task, with_common
+from invsolve.cli.report import report_path, write_page
+from invsolve.cli.report_pages import magnitude_page
 from invsolve.cli.results import check_diagnostics, encode_trace, print_json, say_scores
 from invsolve.cli.uncertainty import check_interval, say_uncertainty, uncertainty_json
 from invsolve.errors import InputError
@@ -45,7 +49,7 @@ Output = Annotated[
 
 
 @over_pictures(beside=("mask", "sensitivities"), endings=KSPACES)
-@with_common(Common.of(MRI, model="mri"), truth=Truth, output=Output, without=("quality",))
+@with_common(Common.of(MRI, model="mri"), truth=Truth, output=Output, without=("quality", "format"))
 def mri(
     kspace: Annotated[
         Path,
@@ -115,9 +119,11 @@ def mri(
         raise InputError(f"--truth has shape {truth.shape}, {truth.dtype}", hint=f"wanted real {values.shape[-2:]}")
     paths = plan_paths(common.output, kspace, common.samples, common.wants_interval)
     outputs = [*paths.values(), *check_diagnostics(common.diagnostics, list(paths.values()))]
-    check_writable(outputs, force=common.force)
+    page = report_path(common.report, paths["npy"], outputs)
+    outputs += page
+    check_writable(outputs, force=common.force, make=not common.dry_run)
 
-    with clean_stdout():
+    with clean_stdout() as restored:
         from invsolve.atomic import write_files
         from invsolve.tasks.mri import mri_task
 
@@ -127,6 +133,13 @@ def mri(
         coils = int(task.problem["coils"])
         about = f"{task.problem['acceleration']:.1f} times fewer values, {coils} coil{'s' * (coils > 1)}"
         how = " (estimated)" if noise is None else ""
+        if common.dry_run:
+            size = f"{values.shape[-1]} x {values.shape[-2]}, "
+            reads = files_among([kspace, common.truth, common.calibration, mask, sensitivities])
+            plan = plan_text(f"mri {kspace.name}{which}", size + about, reads, outputs, common, task, prior)
+            restored()
+            sys.stdout.write(plan)
+            return []
         say(f"{kspace.name}{which}: {values.shape[-1]} x {values.shape[-2]}, {about}, on {prior.device}")
         say(f"noise {task.problem['noise']:.3g}{how}, in the units of k-space")
         solved = solve_task(task, prior, common, input=str(kspace), mask=mask)
@@ -145,6 +158,9 @@ def mri(
         scores = {} if truth is None else score(truth, images)
         if scores:
             say_scores(scores)
+        if page:
+            white = white_of(images)
+            write_page(page[0], magnitude_page(f"mri: {kspace.name}", images, solved, white, scores))
     if common.as_json:
         print_json(solved.facts, outputs, solved.seconds, calls, scores, uncertainty_json(solved.summary))
     return outputs
@@ -171,8 +187,7 @@ def magnitudes(task: Task, solved: Solved) -> dict[str, Array]:
 def encode(paths: dict[str, Path], images: dict[str, Array], solved: Solved) -> dict[Path, bytes]:
     """Arrays in the units of k-space, and pictures: white is the 99.9th percentile of ours."""
     posterior, interval = solved.posterior, solved.summary.interval
-    ours = list(images.values())[-1]
-    white = max(float(np.quantile(ours, 0.999)), 1e-30)
+    ours, white = list(images.values())[-1], white_of(images)
     grey = {name: to_pixels(image / white) for name, image in images.items()}
     facts = {**solved.facts, "white": white}
     picture = list(grey.values())[-1]
@@ -186,6 +201,11 @@ def encode(paths: dict[str, Path], images: dict[str, Array], solved: Solved) -> 
     files[paths["picture"]] = encode_picture(picture, paths["picture"], facts)
     files[paths["compare"]] = encode_picture(labelled_row(grey), paths["compare"], facts)
     return files
+
+
+def white_of(images: dict[str, Array]) -> float:
+    """What is drawn white: the 99.9th percentile of our estimate, the last one."""
+    return max(float(np.quantile(list(images.values())[-1], 0.999)), 1e-30)
 
 
 def score(truth: Array, images: dict[str, Array]) -> dict[str, dict[str, float]]:

@@ -102,7 +102,7 @@ Output = Annotated[
         parser=Folder.parse,
         metavar="PATH",
         rich_help_panel=_OUTPUT,
-        help="Result file (.png, .jpg, .tif, .webp) or folder.",
+        help="Result file (.png, .jpg, .tif, .webp), folder, or - for stdout.",
     ),
 ]
 Quality = Annotated[
@@ -113,6 +113,26 @@ Quality = Annotated[
         metavar="N",
         show_default=False,
         help="Of a .jpg (95 where not given) or a .webp, which loses nothing where not given.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+
+
+class Format(StrEnum):
+    """What a result is written as."""
+
+    png = "png"
+    jpg = "jpg"
+    tif = "tif"
+    webp = "webp"
+
+
+OutputFormat = Annotated[
+    Format | None,
+    typer.Option(
+        "--format",
+        show_default=False,
+        help="Of a result that -o does not name: in a folder, by default png; on stdout (-o -), by default the input's.",
         rich_help_panel=_OUTPUT,
     ),
 ]
@@ -136,7 +156,23 @@ Diagnostics = Annotated[
     Path | None,
     typer.Option(metavar="FILE.png", help="Draw misfit and step against the noise level.", rich_help_panel=_OUTPUT),
 ]
+Report = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.html",
+        help="Write the run as one page to read: pictures with a slider, samples, scores, what they mean; or a folder.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite existing results.", rich_help_panel=_OUTPUT)]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Check the input, say what would be read, computed and written, and stop.",
+        rich_help_panel=_RUN,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.", rich_help_panel=_OUTPUT)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", envvar="INVSOLVE_DEVICE", rich_help_panel=_RUN)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.", rich_help_panel=_RUN)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -19,9 +20,12 @@ import numpy.typing as npt
 
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
+from invsolve.cli.dry_run import estimate, files_among, plan_text
 from invsolve.cli.files import Photo, check_writable, output_path, provenance, read_picture
-from invsolve.cli.formats import Encoding, check_format, default_endings, format_of, is_lossy, kept_type
+from invsolve.cli.formats import FORMATS, Encoding, check_format, default_endings, format_of, is_lossy, kept_type
 from invsolve.cli.metadata import resized_exif
+from invsolve.cli.report import report_path, write_page
+from invsolve.cli.report_pages import picture_page
 from invsolve.cli.results import (
     ResultPaths,
     check_diagnostics,
@@ -32,6 +36,7 @@ from invsolve.cli.results import (
     say_scores,
     std_picture,
 )
+from invsolve.cli.streams import over_streams, shown
 from invsolve.cli.uncertainty import check_interval, say_uncertainty, uncertainty_json
 from invsolve.errors import InputError, UsageError
 from invsolve.options import AUTO, SolveOptions
@@ -63,10 +68,13 @@ class Common:
     patches: options.Patches = False
     output: options.Output = None
     quality: options.Quality = None
+    format: options.OutputFormat = None
     interval: options.Interval = False
     calibration: options.Calibration = None
     diagnostics: options.Diagnostics = None
+    report: options.Report = None
     force: options.Force = False
+    dry_run: options.DryRun = False
     as_json: options.Json = False
     device: options.Device = "auto"
     quiet: options.Quiet = False
@@ -85,6 +93,26 @@ class Common:
     @property
     def wants_interval(self) -> bool:
         return self.interval or self.calibration is not None
+
+    @property
+    def ending(self) -> str | None:
+        """Of a result's name, where a format was asked for."""
+        return None if self.format is None else f".{self.format}"
+
+    def endings(self, dtype: np.dtype[Any]) -> tuple[str, ...]:
+        """What a result's name may end with, first what it ends with where it has none yet.
+
+        Raises
+        ------
+        UsageError : it is named, and not as the format that was asked for.
+        """
+        first = self.ending
+        if first is None:
+            return default_endings(dtype)
+        suffix = self.output.suffix.lower() if self.output is not None and not self.output.is_dir() else ""
+        if suffix in FORMATS and FORMATS[suffix] != FORMATS[first]:
+            raise UsageError(f"--format {self.format} with -o {self.output}", hint="give one of them")
+        return (first, *(ending for ending in default_endings(dtype) if ending != first))
 
     def set_verbosity(self) -> None:
         Verbosity.level = -1 if self.quiet else self.verbose
@@ -129,7 +157,11 @@ def with_common(
         @functools.wraps(command)
         def run(*arguments: Any, **given: Any) -> T:
             changed = {parameter.name: given.pop(parameter.name) for parameter in shared if parameter.name in given}
-            return command(*arguments, **given, common=replace(defaults, **changed))
+            common = replace(defaults, **changed)
+            if own[0].name != "picture":
+                return command(*arguments, **given, common=common)
+            first = arguments[0] if arguments else given.pop("picture")
+            return over_streams(command, first, common, **given)  # type: ignore[no-any-return]
 
         run.__signature__ = signature.replace(parameters=[*own, *shared])  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in [*own, *shared]} | {"return": signature.return_annotation}
@@ -182,22 +214,8 @@ LONG = 60.0
 
 
 def announce_time(task: Task, prior: NetworkPrior, wanted: SolveOptions) -> None:
-    """Say how long it will take, where that is long, and what would be quicker; from the time of one small call."""
-    import torch
-
-    from invsolve.samplers import expected_calls, find_sampler
-    from invsolve.solver import task_ladder
-
-    side = prior.size or 64
-    x = torch.full((1, prior.channels, side, side), 0.5, device=prior.device)
-    prior.denoise(x, 0.1)
-    started = time.perf_counter()
-    prior.denoise(x, 0.1)
-    per_pixel = (time.perf_counter() - started) / side**2
-    levels = len(task_ladder(wanted, prior.sigma_min, wanted.sigma_start or 1.0, prior.channels * round(task.work))) - 1
-    sampler = find_sampler(wanted.sampler) if isinstance(wanted.sampler, str) else wanted.sampler
-    calls = round(expected_calls(sampler, levels) * wanted.samples)
-    seconds = per_pixel * task.work * calls
+    """Say how long it will take, where that is long, and what would be quicker."""
+    levels, calls, seconds = estimate(task, prior, wanted)
     if seconds > LONG:
         quicker = ["--samples 1"] * (wanted.samples > 1) + [f"--steps {levels // 2}"] * (levels == wanted.steps > 20)
         hint = f"; quicker: {' or '.join(quicker)}" if quicker else ""
@@ -270,16 +288,24 @@ def run_pictures(
     """
     patches = common.in_patches(name, squares)
     check_interval(common.wants_interval, common.samples)
-    result = output_path(common.output, source, name, default_endings(photo.pixels.dtype))
+    result = output_path(common.output, source, name, common.endings(photo.pixels.dtype))
     paths = ResultPaths.plan(result, common.samples, interval=common.wants_interval)
     check_format(paths.result, photo.pixels.shape[1], photo.pixels.shape[0], common.quality)
     outputs = [*paths.all, *check_diagnostics(common.diagnostics, paths.all)]
-    check_writable(outputs, force=common.force)
-    with clean_stdout():
+    page = report_path(common.report, result, outputs)
+    outputs += page
+    check_writable(outputs, force=common.force, make=not common.dry_run)
+    with clean_stdout() as restored:
         job = make()
         prior = prior_of(common.model, common.device, patches)
+        if common.dry_run:
+            reads = files_among([source, common.truth, common.calibration, *job.facts.values()])
+            plan = plan_text(f"{name} {source.name}", job.about, reads, outputs, common, job.task, prior)
+            restored()
+            sys.stdout.write(plan)
+            return []
         say(f"{source.name}: {job.about}, on {prior.device}")
-        solved = solve_task(job.task, prior, common, input=str(source), **job.facts)
+        solved = solve_task(job.task, prior, common, input=shown(source), **job.facts)
         finish = job.finish or functools.partial(to_pixels, dtype=photo.pixels.dtype)
         pictures = [finish(channels_last(x[0])) for x in solved.posterior.samples]
         mean = finish(channels_last(solved.posterior.mean[0]))
@@ -297,9 +323,16 @@ def run_pictures(
         say_loss(result, photo.pixels.dtype, common.quality, keeps_pixels=job.keeps_pixels)
         say(", ".join(f"{key} {value}" for key, value in solved.posterior.settings.items()), level=1)
         scores: Scores = {}
+        compared = candidates(job.task, pictures, mean, photo.pixels.dtype) if page or reference is not None else {}
         if reference is not None:
-            scores = job.judge(reference, candidates(job.task, pictures, mean, photo.pixels.dtype))
+            scores = job.judge(reference, compared)
             say_scores(scores)
+        if page:
+            about, std = f"{name}: {source.name}", std_picture(channels_last(solved.posterior.std[0]))
+            found = picture_page(
+                about, photo, job.about, solved, pictures, mean, std, bounds or (), compared, scores, reference
+            )
+            write_page(page[0], found)
     if common.as_json:
         certainty = uncertainty_json(solved.summary)
         print_json(solved.facts, outputs, solved.seconds, solved.posterior.network_calls, scores, certainty)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from invsolve.cli.console import say
 from invsolve.cli.files import encode_picture
 from invsolve.cli.formats import Encoding
+from invsolve.cli.streams import shown
 from invsolve.errors import OutputError
 from invsolve.pictures import Pixels, to_pixels
 
@@ -113,7 +114,7 @@ def encode_trace(diagnostics: dict[str, list[float]], path: Path, facts: dict[st
 
 def say_results(paths: ResultPaths, seconds: float, calls: int, *, sampler: str = "") -> None:
     """Where the pictures are, and what they are, of a run with ``sampler``."""
-    say(f"wrote {paths.result} ({seconds:.1f} s, {calls} network calls)")
+    say(f"wrote {shown(paths.result)} ({seconds:.1f} s, {calls} network calls)")
     if paths.mean and paths.std:
         say(
             f"it is one sample of {1 + len(paths.samples)}; the others: {paths.samples[0].name} ...; "

@@ -27,15 +27,23 @@ def say_uncertainty(summary: Summary, *, unit: str, factor: float = 1.0, interva
     """
     if summary.warning:
         say(f"warning: {summary.warning}")
+    for line in uncertainty_lines(summary, unit=unit, factor=factor, interval=interval):
+        say(line)
+
+
+def uncertainty_lines(summary: Summary, *, unit: str, factor: float = 1.0, interval: bool = False) -> list[str]:
+    """What was measured, the interval where it was asked for, and how good the mean is at least, as far as known."""
+    lines = []
     if not math.isnan(summary.determined):
         line = f"the data determine {summary.determined:.1%} of the values, the prior filled in the rest"
         if not math.isnan(summary.prior_share):
             line += f"; {summary.prior_share:.1%} of the samples' variance is the prior's"
-        say(line)
+        lines.append(line)
     if interval and summary.interval:
-        say(f"interval: {interval_text(summary)}; mean width {factor * summary.width:.3g} {unit}")
+        lines.append(f"interval: {interval_text(summary)}; mean width {factor * summary.width:.3g} {unit}")
     if text := psnr_text(summary):
-        say(text)
+        lines.append(text)
+    return lines
 
 
 def interval_text(summary: Summary) -> str:
