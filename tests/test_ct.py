@@ -19,7 +19,8 @@ from invsolve.ct.misfit import chi_squared, scan_warning
 from invsolve.ct.reconstruction import reconstruct_ct
 from invsolve.ct.scan import Description, interpret
 from invsolve.ct.simulation import finer, photon_counts, project_slice
-from invsolve.ct.sinogram import check_range, estimate_noise, find_axes, find_center, from_counts, normalize, slice_size
+from invsolve.ct.noise import estimate_noise
+from invsolve.ct.sinogram import check_range, find_axes, find_center, from_counts, normalize, slice_size
 from invsolve.ct.total_variation import gradient, gradient_adjoint, total_variation
 from invsolve.ct.units import attenuation_per_unit, from_hounsfield, to_hounsfield
 from invsolve.errors import InputError, ModelError, UsageError

@@ -57,7 +57,7 @@ def fbp(operator: LinearOperator, geometry: Geometry, sinogram: Tensor, window: 
     Missing rays count as zero: the weights are each view's share of the half turn.
     """
     seen: Tensor | float = 1.0
-    if fan := geometry.kind == "fan":
+    if fan := geometry.kind != "parallel":
         geometry, sinogram, seen = rebin_to_parallel(geometry, sinogram)
     # The back-projection A' spreads each ray's value with weights that add up to pixel / bin per view.
     ratio = geometry.detector_spacing / geometry.pixel_size
@@ -129,10 +129,7 @@ def rebin_to_parallel(geometry: Geometry, sinogram: Tensor) -> Rebinned:
     parallel = _parallel_grid(geometry, views.step)
     offset = (np.arange(geometry.detectors) - parallel.axis_bin) * parallel.detector_spacing
     fan = np.arcsin(np.clip(offset / geometry.source_distance, -1, 1))
-    focal = geometry.source_distance + geometry.detector_distance
-    shift = (
-        focal * np.tan(fan) / geometry.detector_spacing
-    )  # from the axis to where the ray meets the detector, in bins
+    shift = geometry.bins_at(fan)  # from the axis to where the ray meets the detector
     theta = np.asarray(parallel.angles)[:, None]
     direct = _read_rays(views, sinogram, theta + np.rad2deg(fan), geometry.axis_bin + shift)
     opposite = _read_rays(views, sinogram, theta + 180 - np.rad2deg(fan), geometry.axis_bin - shift)

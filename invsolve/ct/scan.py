@@ -12,10 +12,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from invsolve.ct.noise import estimate_noise
 from invsolve.ct.sinogram import (
     UNITS,
     Units,
-    estimate_noise,
     find_axes,
     find_center,
     from_counts,
@@ -245,7 +245,7 @@ def axis_bin(stack: Array, geometry: Geometry, known: Description) -> float:
     InputError : it lies off the detector, or the data do not tell it.
     UsageError : a fan's is to be found.
     """
-    if known.center == "auto" and geometry.kind == "fan":
+    if known.center == "auto" and geometry.kind != "parallel":
         raise UsageError("--center auto with a fan beam: it is found for parallel beams only", hint="give --center BIN")
     given = known.center
     at = find_center(attenuating(stack, known), geometry.angles) if given == "auto" or given is None else given
