@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from invsolve.cli.console import clean_stdout, say
-from invsolve.cli.ct_files import read_array
+from invsolve.cli.ct_files import read_reference
 from invsolve.cli.ct_results import (
     HU_PER_UNIT,
     Classical,
     Rays,
     Result,
     asked_for,
+    check_kind,
     encode_slices,
     parse_window,
     plan_paths,
     say_slices,
     score_slices,
 )
-from invsolve.cli.ct_scan import interpret, truth_in_hu
+from invsolve.cli.ct_scan import interpret, read_sinogram, truth_in_hu
 from invsolve.cli.files import check_writable, provenance
 from invsolve.cli.pipeline import Common, Solved, solve_task, with_common
 from invsolve.cli.results import check_diagnostics, encode_trace, json_text, report_json, say_scores
@@ -44,7 +45,8 @@ Truth = Annotated[
     typer.Option(help="The true slice in HU: prints PSNR, SSIM and RMSE of every method.", rich_help_panel=_SCAN),
 ]
 Output = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Result (.npy, .tif or .png) or folder.", rich_help_panel=_OUT)
+    Path | None,
+    typer.Option("--output", "-o", help="Result (.npy, .tif, .png, .dcm or .nii.gz) or folder.", rich_help_panel=_OUT),
 ]
 
 
@@ -52,8 +54,21 @@ Output = Annotated[
 def ct(
     sinogram: Annotated[
         Path,
-        typer.Argument(metavar="SINOGRAM", help=".npy, .npz or .tif, 2D or a stack of slices.", show_default=False),
+        typer.Argument(
+            metavar="SINOGRAM",
+            help=".npy, .npz or .tif, 2D or a stack of slices; HDF5 (Data Exchange, NXtomo) or Zarr.",
+            show_default=False,
+        ),
     ],
+    number: Annotated[
+        int | None,
+        typer.Option(
+            "--slice",
+            metavar="N",
+            rich_help_panel=_SCAN,
+            help="Of HDF5 and Zarr, from 0; default the middle. Of a stack.",
+        ),
+    ] = None,
     views: Annotated[
         int | None, typer.Option(min=1, help="Use an even subset of so many views.", rich_help_panel=_SCAN)
     ] = None,
@@ -74,7 +89,12 @@ def ct(
     ] = None,
     center: Annotated[
         str | None,
-        typer.Option(metavar="BIN|auto", help="Rotation axis on the detector, from 0.", rich_help_panel=_SCAN),
+        typer.Option(
+            metavar="BIN|auto|correlation|entropy",
+            rich_help_panel=_SCAN,
+            help="Rotation axis on the detector, from 0; or found by centre of mass (auto), by opposite views or by the "
+            "sharpest slice.",
+        ),
     ] = None,
     axis: Annotated[
         str,
@@ -82,13 +102,23 @@ def ct(
             metavar="ORDER", help="views,detectors or detectors,views; auto looks at the data.", rich_help_panel=_SCAN
         ),
     ] = "auto",
-    units: Annotated[
+    bad_bins: Annotated[
         str,
         typer.Option(
+            metavar="auto|none|LIST", rich_help_panel=_SCAN, help="Detector bins that measure nothing, such as 3,40:44."
+        ),
+    ] = "auto",
+    rings: Annotated[
+        bool, typer.Option("--rings", rich_help_panel=_SCAN, help="Remove stripes of the sinogram (needs algotom).")
+    ] = False,
+    units: Annotated[
+        str | None,
+        typer.Option(
             rich_help_panel=_SCAN,
+            show_default="what the file says, else pixel",
             help="pixel: line integrals of n in pixel lengths (HU = 2000 n - 1000); attenuation: -ln(I/I0); counts: I.",
         ),
-    ] = "pixel",
+    ] = None,
     mu_water: Annotated[
         float, typer.Option(metavar="PER_MM", help="Attenuation of water.", rich_help_panel=_SCAN)
     ] = 0.0192,
@@ -119,30 +149,39 @@ def ct(
       invsolve ct counts.npy --units counts --i0 1e5 --pixel-size 1.4
 
       invsolve ct scan.tif --geometry geometry.toml --truth slice.npy
+
+      invsolve ct scan.h5 --slice 40 --center correlation --rings -o slice.dcm
     """
     common.set_verbosity()
     grey_range = parse_window(window)
     check_method(method, common)
-    measured = read_array(sinogram, "sinogram")
-    reference = read_array(common.truth, "slice") if common.truth else None
+    opened = read_sinogram(sinogram, number, units)
+    reference = read_reference(common.truth) if common.truth else None
     paths = plan_paths(common.output, sinogram, method, common.samples, common.wants_interval)
     for path in check_diagnostics(common.diagnostics, list(paths.values())):
         paths["diagnostics"] = path
     check_writable(list(paths.values()), force=common.force)
+    check_kind(asked_for(common.output), pixel_known=bool(pixel_size or geometry or opened.pixel_size))
 
     with clean_stdout():
         from invsolve.atomic import write_files
         from invsolve.pretrained.loading import resolve_device
 
         scan = interpret(
-            measured, reference, views=views, angles=angles, geometry_file=geometry, size=size, pixel_size=pixel_size,
-            center=center, axis=axis, units=units, mu_water=mu_water, i0=i0, noise=noise,
+            opened, reference, views=views, angles=angles, geometry_file=geometry, size=size, pixel_size=pixel_size,
+            center=center, axis=axis, mu_water=mu_water, i0=i0, noise=noise, bad_bins=bad_bins, rings=rings,
         )  # fmt: skip
+        if "dcm" in paths and len(scan.sinogram) > 1:
+            raise UsageError(
+                f"{len(scan.sinogram)} slices do not go into one DICOM file", hint="give --slice N, or -o result.nii.gz"
+            )
         if reference is not None:
             reference = truth_in_hu(reference, (len(scan.sinogram), *scan.geometry.shape), scan.stacked)
         facts: dict[str, object] = {"input": str(sinogram), "method": method, "geometry": scan.geometry.digest}
-        facts |= {"views": scan.geometry.views, "units": units}
-        result = reconstruct(scan, method, common, resolve_device(common.device), facts, units, mu_water)
+        facts |= {"views": scan.geometry.views, "units": opened.units}
+        if opened.slice is not None:
+            facts["slice"] = opened.slice
+        result = reconstruct(scan, method, common, resolve_device(common.device), facts, opened.units, mu_water)
         hu = result.in_hounsfield
         scores = score_slices(reference, hu) if reference is not None else {}
         report = report_json(result.facts, [str(p) for p in paths.values()], result.seconds, result.calls, scores)

@@ -198,9 +198,7 @@ class Geometry:
             return np.concatenate([ray, middle, step], axis=1)
         return np.concatenate([self.source_distance * ray, middle - self.detector_distance * ray, step], axis=1)
 
-    def _arc_vectors(
-        self, theta: npt.NDArray[np.float64], source: npt.NDArray[np.float64]
-    ) -> npt.NDArray[np.float64]:
+    def _arc_vectors(self, theta: npt.NDArray[np.float64], source: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """A ray of fan angle g leaves the source of angle b in the direction of a parallel beam of angle b - g."""
         fan = self.opening(np.arange(self.detectors) - self.axis_bin)
         angle = (theta[:, None] - fan).ravel()

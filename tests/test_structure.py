@@ -15,7 +15,20 @@ from invsolve._moved import MOVED
 ROOT = Path(__file__).resolve().parents[1] / "invsolve"
 
 FLOORS = (
-    ("_version", "_moved", "cache", "errors", "atomic", "files", "named", "colours", "pictures", "options", "typed"),
+    (
+        "_version",
+        "_moved",
+        "cache",
+        "errors",
+        "atomic",
+        "files",
+        "hdf5",
+        "named",
+        "colours",
+        "pictures",
+        "options",
+        "typed",
+    ),
     ("forward_models",),
     ("models",),
     ("ode",),

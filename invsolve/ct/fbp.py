@@ -63,10 +63,10 @@ def fbp(operator: LinearOperator, geometry: Geometry, sinogram: Tensor, window: 
     ratio = geometry.detector_spacing / geometry.pixel_size
     weights = angular_weights(geometry).to(sinogram)[:, None]
     filtered = ramp_filter(sinogram, window) * (seen * weights) / ratio
-    return operator.T(filtered) if ratio == 1 and not fan else _back_project(geometry, filtered)
+    return operator.T(filtered) if ratio == 1 and not fan else back_project(geometry, filtered)
 
 
-def _back_project(geometry: Geometry, filtered: Tensor) -> Tensor:
+def back_project(geometry: Geometry, filtered: Tensor) -> Tensor:
     """Pixel-driven back-projection with linear interpolation, for bins of another size than the pixels."""
     rows, columns = geometry.shape
     left, _, _, top = geometry.window()

@@ -33,7 +33,8 @@ def read_hdf5(file: Path, number: int | None) -> ScanFile:
             return _read_nxtomo(entry, file, number)
         found = ", ".join(sorted(map(str, h5))[:5]) or "nothing"
     raise InputError(
-        f"{file} is HDF5 with {found}", hint="wanted Data Exchange (exchange/data) or NXtomo (image_key, rotation_angle)"
+        f"{file} is HDF5 with {found}",
+        hint="wanted Data Exchange (exchange/data) or NXtomo (image_key, rotation_angle)",
     )
 
 
@@ -141,7 +142,8 @@ def checked(data: Any, name: str, file: Path) -> Any:
     frames, _, bins = data.shape
     if frames > MOST_VIEWS or frames * bins > MOST_VALUES:
         raise InputError(
-            f"a slice of {name} in {file} is {frames} x {bins}", hint=f"at most {MOST_VIEWS} views, {MOST_VALUES} values"
+            f"a slice of {name} in {file} is {frames} x {bins}",
+            hint=f"at most {MOST_VIEWS} views, {MOST_VALUES} values",
         )
     return data
 
