@@ -15,7 +15,7 @@ import torch
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import fftconvolve
 
-from invsolve.ct.fbp import angular_weights, back_project, ramp_filter, rebin_to_parallel, usual_step
+from invsolve.ct.fbp import angular_weights, back_project, ramp_filter, usual_step
 from invsolve.ct.sinogram import constant_mass, find_center
 from invsolve.errors import InputError, UsageError
 from invsolve.forward_models import Geometry, even_subset
@@ -68,25 +68,24 @@ def find_axis(stack: Array, geometry: Geometry, way: str = "auto") -> tuple[Axis
     Raises
     ------
     InputError : the views do not tell it.
-    UsageError : a fan's by another way than entropy, or an unknown way.
+    UsageError : a fan's, or an unknown way.
     """
     if way not in WAYS:
         raise UsageError(f"--center {way!r}", hint=f"wanted a bin number, {', '.join(WAYS)}")
-    if geometry.kind != "parallel" and way != "entropy":
+    if geometry.kind != "parallel":
         raise UsageError(
-            f"--center {way} with a fan beam: it is found for parallel beams only",
-            hint="give --center BIN, or entropy",
+            f"--center {way} with a fan beam: it is found for parallel beams only", hint="give --center BIN"
         )
-    cheap = {"auto": by_mass, "correlation": by_correlation} if geometry.kind == "parallel" else {}
+    methods = {"auto": by_mass, "correlation": by_correlation}
     others = []
-    for name, method in cheap.items():
+    for name, method in methods.items():
         if name != way:
             try:
                 others.append(method(stack, geometry))
             except InputError:
                 continue  # what cannot be compared is not
     if way != "entropy":
-        return cheap[way](stack, geometry), others
+        return methods[way](stack, geometry), others
     whole = [axis.bin for axis in others if axis.way == "auto" and constant_mass(stack) < WHOLE]
     return by_entropy(stack, geometry, near=whole[0] if whole else (geometry.detectors - 1) / 2), others
 
@@ -185,10 +184,11 @@ def by_entropy(stack: Array, geometry: Geometry, *, near: float) -> Axis:
     """The axis whose slice has the grey values of least entropy; the score is that entropy, in nats.
 
     A wrong axis doubles and blurs edges, which spreads the histogram (Donath et al., J. Opt. Soc. Am. A 23, 1048, 2006). The
-    middle slice is looked at, from coarse to fine steps around the bin ``near``. The spread is half of what the slices of the
+    middle slice is looked at, from coarse to fine steps around the bin ``near``, of half a turn: views from the other side would
+    blur a slice that is off its axis, which looks as if it had less in it. The spread is half of what the slices of the
     even and of the odd views are apart.
     """
-    lines = stack[len(stack) // 2]
+    lines, geometry = _half_turn(stack[len(stack) // 2], geometry)
     for limits, reach, step in ((COARSE, geometry.detectors / REACH, 1.0), (FINE, None, 0.5), (FINE, 0.5, 0.125)):
         small, scan, factor = _smaller(lines, geometry, limits)
         start, reach = (near - (factor - 1) / 2) / factor, 1.5 if reach is None else max(reach / factor, 4 * step)
@@ -204,6 +204,13 @@ def by_entropy(stack: Array, geometry: Geometry, *, near: float) -> Axis:
     return Axis(at, "entropy", -minima[0][1], max(abs(even - odd) / 2 * factor, 0.01))
 
 
+def _half_turn(lines: Array, geometry: Geometry) -> tuple[Array, Geometry]:
+    """The views of the first half turn."""
+    turned = (np.asarray(geometry.angles) - geometry.angles[0]) % 360.0
+    kept = np.flatnonzero(turned < 180.0 - 1e-6)
+    return lines[kept], replace(geometry, angles=tuple(geometry.angles[i] for i in kept))
+
+
 def _smaller(lines: Array, geometry: Geometry, limits: tuple[int, int]) -> tuple[Array, Geometry, int]:
     """A sinogram (views, detectors) and its scan with no more bins and views than the limits, and how many bins became
     one."""
@@ -212,7 +219,7 @@ def _smaller(lines: Array, geometry: Geometry, limits: tuple[int, int]) -> tuple
     kept = even_subset(geometry.views, min(geometry.views, limits[1]))
     small = lines[kept, : bins * factor].reshape(len(kept), bins, factor).mean(axis=2)
     spacing = geometry.detector_spacing * factor
-    pixel = spacing / geometry.magnification
+    pixel = spacing
     side = max(1, min(bins, round(max(geometry.shape) * geometry.pixel_size / pixel)))
     angles = tuple(geometry.angles[i] for i in kept)
     scan = replace(
@@ -238,8 +245,6 @@ def _slices(lines: Array, scan: Geometry) -> Array:
     """Filtered back-projections of all, of the even and of the odd views, without a stored matrix: (3, pixels) of those
     within the circle that every view sees."""
     sinogram = torch.from_numpy(np.ascontiguousarray(lines, dtype=np.float32))[None]
-    if scan.kind != "parallel":
-        scan, sinogram, _ = rebin_to_parallel(scan, sinogram)
     weighted = ramp_filter(sinogram, "hann") * angular_weights(scan).to(sinogram)[:, None]
     halves = []
     for first in (0, 1):

@@ -53,7 +53,7 @@ class Description:
     truth_width : width of a true slice that the result will be compared with: the size, if none is given.
     pixel_size : side of a pixel and of a bin in mm.
     center : bin of the rotation axis from 0, or a way to find it: "auto" for the centre of mass, "correlation" of opposite
-        views (both of parallel beams), or "entropy" of the slice; see :mod:`invsolve.ct.rotation_axis`.
+        views, or "entropy" of the slice (all of parallel beams); see :mod:`invsolve.ct.rotation_axis`.
     axis : "views,detectors", "detectors,views" or "auto".
     units, mu_water, i0 : see :func:`invsolve.ct.sinogram.normalize`.
     noise : standard deviation in the sinogram's own units, or "auto".
@@ -284,7 +284,7 @@ def axis_bin(stack: Array, geometry: Geometry, known: Description) -> tuple[floa
     Raises
     ------
     InputError : it lies off the detector, or the data do not tell it.
-    UsageError : a fan's is to be found by another way than entropy.
+    UsageError : a fan's is to be found.
     """
     notes = []
     if isinstance(known.center, str):
