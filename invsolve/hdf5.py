@@ -50,7 +50,8 @@ def own_data(group: Any, name: str, file: Path) -> Any:
     """
     import h5py
 
-    data = None if isinstance(group.get(name, getlink=True), h5py.ExternalLink) else group.get(name)
+    linked = isinstance(group.get(name, getlink=True), h5py.ExternalLink)
+    data: Any = None if linked else group.get(name)
     own = isinstance(data, h5py.Dataset) and data.file.filename == group.file.filename
     if not own or data.is_virtual or data.external:
         raise InputError(f"{file}: {name} is no data set of its own", hint="copy its data into this file")
