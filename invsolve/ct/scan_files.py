@@ -32,7 +32,7 @@ class ScanFile:
     measured : same shape, False for rays that hold no measurement; their ``values`` are interpolated.
     angles : degrees, one per view, ascending; None where the file does not say.
     pixel_size : width of a bin in mm; None where the file does not say.
-    units : "attenuation" where the file was corrected here; None where it does not say.
+    units : "attenuation" where the file was corrected here; what an array's attribute ``units`` says; None where nothing does.
     slices, slice : how many the file holds, and the one that was read.
     layout : what kind of file it is.
     corrections : what was done to the numbers, in words.

@@ -11,6 +11,7 @@ import numpy as np
 from invsolve.ct.flat_field import filled
 from invsolve.ct.hdf5_files import EXTRA, attribute, numbers, pixel_size, read_data_exchange
 from invsolve.ct.scan_files import ScanFile, chosen_slice, in_degrees, in_order
+from invsolve.ct.sinogram import UNITS
 from invsolve.errors import InputError, UsageError, first_line
 from invsolve.forward_models.geometry import MOST_VALUES, MOST_VIEWS
 from invsolve.hdf5 import LARGEST_CHUNK
@@ -87,6 +88,15 @@ def _read_sinogram(data: Any, theta: Any, pixel: Any, folder: Path, number: int 
         angles, done = in_degrees(numbers(theta, "theta", folder, views), attribute(theta, "units"), views, folder)
     lines, told, more = in_order(filled(values, np.isfinite(values)), angles, folder)
     width = None if pixel is None else pixel_size(pixel, folder)
+    unit = attribute(data, "units")
     return ScanFile(
-        lines.values, lines.measured, told, width, attribute(data, "units"), slices, chosen, "Zarr", (*done, *more)
+        lines.values,
+        lines.measured,
+        told,
+        width,
+        unit if unit in UNITS else None,
+        slices,
+        chosen,
+        "Zarr",
+        (*done, *more),
     )
