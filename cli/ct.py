@@ -109,7 +109,10 @@ def ct(
         ),
     ] = "auto",
     rings: Annotated[
-        bool, typer.Option("--rings", rich_help_panel=_SCAN, help="Remove stripes of the sinogram (needs algotom).")
+        bool,
+        typer.Option(
+            "--rings", rich_help_panel=_SCAN, help="Remove stripes of the sinogram, which are rings of the slice."
+        ),
     ] = False,
     units: Annotated[
         str | None,

@@ -93,7 +93,7 @@ def shifted() -> dict[float, np.ndarray]:
 @pytest.mark.parametrize("way", ["auto", "correlation", "entropy"])
 def test_a_shifted_axis_is_found_within_half_a_bin(way: str, views: int, shifted: dict[float, np.ndarray]) -> None:
     chosen = even_subset(FULL, views)
-    for shift, full in shifted.items():
+    for shift, full in list(shifted.items())[: 1 if way == "entropy" else None]:  # which takes its time
         found, others = find_axis(noisy(full, 0.01)[chosen][None], scan().subset(views), way)
         assert found.bin == pytest.approx((BINS - 1) / 2 + shift, abs=0.5)
         assert found.spread < 0.5
@@ -153,14 +153,16 @@ def test_bins_are_named_as_a_list() -> None:
             parse_bins(text, 50)
 
 
-def test_rings_are_removed(sinograms: dict[str, np.ndarray]) -> None:
-    pytest.importorskip("algotom")
-    clean = sinograms["discs"]
-    striped = clean + np.where(np.arange(BINS) % 17 == 3, 1.5, 0)
-    better = remove_rings(striped[None])[0]
-    assert np.linalg.norm(better - clean) < 0.5 * np.linalg.norm(striped - clean)
+def test_rings_are_removed_and_little_else(sinograms: dict[str, np.ndarray]) -> None:
+    stripes = np.zeros(BINS)
+    stripes[[40, 63, 64, 88]] = 1.5, -1.0, -1.0, 0.7
+    for name, clean in sinograms.items():
+        data = noisy(clean, 0.01)
+        left = remove_rings((data + stripes)[None])[0] - data
+        assert np.linalg.norm(left) < 0.25 * np.linalg.norm(np.broadcast_to(stripes, data.shape)), name
+        assert np.linalg.norm(remove_rings(data[None])[0] - data) < 0.01 * np.linalg.norm(data), name
     with pytest.raises(InputError, match="--rings with 10 views"):
-        remove_rings(striped[None, :10])
+        remove_rings(data[None, :10])
 
 
 # -- a detector on an arc -------------------------------------------------------------------------------------------
@@ -175,8 +177,8 @@ def test_an_arc_of_equal_angles_sees_the_rays_of_a_flat_detector() -> None:
     seen, on_flat = operator(image), projector(flat, cache=False)(image)[0].numpy()
     places = flat.bins_at(arc.opening(np.arange(BINS) - 68.5)) + 68.5
     expected = np.stack([np.interp(places, np.arange(BINS), view) for view in on_flat])
-    assert np.linalg.norm(seen[0] - expected) < 0.02 * np.linalg.norm(expected)
-    assert np.linalg.norm(seen[0] - on_flat) > 0.05 * np.linalg.norm(expected)
+    assert np.linalg.norm(seen[0].numpy() - expected) < 0.02 * np.linalg.norm(expected)
+    assert np.linalg.norm(seen[0].numpy() - on_flat) > 0.04 * np.linalg.norm(expected)
     back = fbp(operator, arc, seen, "hann")
     assert float((back - image).square().mean().sqrt()) < 0.08
 
@@ -222,6 +224,8 @@ def edited_dicom(folder: Path, **changes: object) -> Path:
     for name, value in changes.items():
         if value is None:
             del data[name]
+        elif name == "PixelPaddingValue":
+            data.add_new(name, "SS", value)
         else:
             setattr(data, name, value)
     data.save_as(folder / "a.dcm")
@@ -295,11 +299,10 @@ def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def command(*arguments: object) -> int:
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as left:
-        return int(left.code or 0)
-    return 0
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as left:
+        patch.setattr("sys.argv", ["invsolve", *map(str, arguments)])
+        main()
+    return int(left.value.code or 0)
 
 
 def test_from_dicom_to_dicom_and_nifti(cached: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,8 +62,7 @@ def read_dicom(path: str | Path) -> DicomSlice:
     file = regular_file(path, "slice")
     pydicom = import_pydicom(f"{file} is DICOM")
     try:
-        with file.open("rb") as opened:
-            syntax = str(getattr(pydicom.filereader.read_file_meta_info(opened), "TransferSyntaxUID", ""))
+        syntax = str(getattr(pydicom.filereader.read_file_meta_info(file), "TransferSyntaxUID", ""))
         if syntax in DEFLATED:
             raise InputError(f"{file} is deflated as a whole", hint="save it uncompressed, such as with dcmconv +te")
         data = pydicom.dcmread(file)

@@ -274,7 +274,7 @@ def without_bad_bins(
         if known.units == "counts":
             raise UsageError("--rings with --units counts", hint="give line integrals: --units attenuation")
         stack = remove_rings(stack)
-        notes.append("rings removed (Vo et al. 2018)")
+        notes.append("rings removed (Rivers 1998)")
     return stack, seen, notes
 
 
