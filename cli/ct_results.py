@@ -238,7 +238,7 @@ def encode_medical(
             scan.geometry.pixel_size,
             series="Reconstruction by a learned prior (invsolve)" if learned else f"{what} reconstruction (invsolve)",
             derivation=f"Reconstructed from {views} views of a CT sinogram by {how}"
-            + (f", {what} of the posterior: detail may be the prior's" if learned else "")
+            + (f", {what} from the posterior: detail may be the prior's" if learned else "")
             + ". Not for diagnosis.",
             window=grey_range,
         )

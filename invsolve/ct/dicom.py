@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,20 +63,24 @@ def read_dicom(path: str | Path) -> DicomSlice:
     file = regular_file(path, "slice")
     pydicom = import_pydicom(f"{file} is DICOM")
     try:
-        syntax = str(getattr(pydicom.filereader.read_file_meta_info(file), "TransferSyntaxUID", ""))
-        if syntax in DEFLATED:
-            raise InputError(f"{file} is deflated as a whole", hint="save it uncompressed, such as with dcmconv +te")
-        data = pydicom.dcmread(file)
-        _check(data, file)
-        stored = _pixels(data, file)
-        hu = stored.astype(np.float64) * _number(data, "RescaleSlope") + _number(data, "RescaleIntercept")
-        padding, notes = _padding(data, stored), []
-        if padding.any():
-            hu = np.where(padding, AIR, hu)
-            notes.append(f"{int(padding.sum())} padding pixels taken as air")
-        if data.PhotometricInterpretation == "MONOCHROME1":
-            notes.append("shown inverted (MONOCHROME1), which does not change its Hounsfield units")
-        size = _pixel_size(data, file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damage that does not matter; what does is an error
+            syntax = str(getattr(pydicom.filereader.read_file_meta_info(file), "TransferSyntaxUID", ""))
+            if syntax in DEFLATED:
+                raise InputError(
+                    f"{file} is deflated as a whole", hint="save it uncompressed, such as with dcmconv +te"
+                )
+            data = pydicom.dcmread(file)
+            _check(data, file)
+            stored = _pixels(data, file)
+            hu = stored.astype(np.float64) * _number(data, "RescaleSlope") + _number(data, "RescaleIntercept")
+            padding, notes = _padding(data, stored), []
+            if padding.any():
+                hu = np.where(padding, AIR, hu)
+                notes.append(f"{int(padding.sum())} padding pixels taken as air")
+            if data.PhotometricInterpretation == "MONOCHROME1":
+                notes.append("shown inverted (MONOCHROME1), which does not change its Hounsfield units")
+            size = _pixel_size(data, file)
     except InvsolveError:
         raise
     except Exception as error:  # noqa: BLE001 - a damaged file fails in the library's many ways, which all mean the same
