@@ -8,13 +8,13 @@ slice is neither white nor free: the views of one slice fulfil the consistency c
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import chi2
 
-Array = npt.NDArray[np.floating]
+Array = npt.NDArray[Any]
 
 TILE = (16, 16)
 """Neighbouring views and bins over which the noise is taken together."""
@@ -112,7 +112,7 @@ def _difference(y: Array, order: int) -> Array:
 
 def _around(seen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Whether all eight rays that a seventh difference takes were seen; (..., detectors - 7)."""
-    return np.lib.stride_tricks.sliding_window_view(seen, 8, axis=-1).all(axis=-1)
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(seen, 8, axis=-1).all(axis=-1))
 
 
 # -- between the views ----------------------------------------------------------------------------------------------
