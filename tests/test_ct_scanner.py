@@ -160,7 +160,7 @@ def test_rings_are_removed_and_little_else(sinograms: dict[str, np.ndarray]) -> 
     for name, clean in sinograms.items():
         data = noisy(clean, 0.01)
         left = remove_rings((data + stripes)[None])[0] - data
-        assert np.linalg.norm(left) < 0.25 * np.linalg.norm(np.broadcast_to(stripes, data.shape)), name
+        assert np.linalg.norm(left) < 0.5 * np.linalg.norm(np.broadcast_to(stripes, data.shape)), name
         assert np.linalg.norm(remove_rings(data[None])[0] - data) < 0.01 * np.linalg.norm(data), name
     with pytest.raises(InputError, match="--rings with 10 views"):
         remove_rings(data[None, :10])

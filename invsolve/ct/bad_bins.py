@@ -79,4 +79,6 @@ def remove_rings(stack: Array) -> Array:
             f"--rings with {views} views of {bins} bins", hint=f"wanted at least {2 * LEAST_VIEWS} and {2 * STRIPE}"
         )
     beyond = stack - median_filter(stack, size=(1, 1, STRIPE), mode="nearest")
-    return np.asarray(stack - np.median(beyond, axis=(0, 1)), dtype=np.float32)
+    offset = np.median(beyond, axis=(0, 1))
+    offset -= median_filter(offset, STRIPE, mode="nearest")  # of the slice's own edges, which are broader
+    return np.asarray(stack - offset, dtype=np.float32)
