@@ -108,12 +108,6 @@ def ct(
             metavar="auto|none|LIST", rich_help_panel=_SCAN, help="Detector bins that measure nothing, such as 3,40:44."
         ),
     ] = "auto",
-    rings: Annotated[
-        bool,
-        typer.Option(
-            "--rings", rich_help_panel=_SCAN, help="Remove stripes of the sinogram, which are rings of the slice."
-        ),
-    ] = False,
     units: Annotated[
         str | None,
         typer.Option(
@@ -153,7 +147,7 @@ def ct(
 
       invsolve ct scan.tif --geometry geometry.toml --truth slice.npy
 
-      invsolve ct scan.h5 --slice 40 --center correlation --rings -o slice.dcm
+      invsolve ct scan.h5 --slice 40 --center correlation -o slice.dcm
     """
     common.set_verbosity()
     grey_range = parse_window(window)
@@ -172,7 +166,7 @@ def ct(
 
         scan = interpret(
             opened, reference, views=views, angles=angles, geometry_file=geometry, size=size, pixel_size=pixel_size,
-            center=center, axis=axis, mu_water=mu_water, i0=i0, noise=noise, bad_bins=bad_bins, rings=rings,
+            center=center, axis=axis, mu_water=mu_water, i0=i0, noise=noise, bad_bins=bad_bins,
         )  # fmt: skip
         if "dcm" in paths and len(scan.sinogram) > 1:
             raise UsageError(

@@ -1,4 +1,4 @@
-"""What is found out about a scan, axis, noise and bad bins; rings; fans of equal angles; DICOM and NIfTI."""
+"""What is found out about a scan, axis, noise and bad bins; fans of equal angles; DICOM and NIfTI."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from invsolve.cli.main import main
-from invsolve.ct.bad_bins import bad_bins, parse_bins, remove_rings
+from invsolve.ct.bad_bins import bad_bins, parse_bins
 from invsolve.ct.dicom import dicom_bytes, read_dicom
 from invsolve.ct.fbp import fbp
 from invsolve.ct.nifti import nifti_bytes
@@ -125,7 +125,7 @@ def test_an_axis_that_cannot_be_found_is_refused() -> None:
         find_axis(y, fan, "entropy")
 
 
-# -- bad bins and rings ---------------------------------------------------------------------------------------------
+# -- bad bins -------------------------------------------------------------------------------------------------------
 def test_bad_bins_are_found_and_no_good_one_is(sinograms: dict[str, np.ndarray]) -> None:
     rng = np.random.default_rng(0)
     for name, clean in sinograms.items():
@@ -152,18 +152,6 @@ def test_bins_are_named_as_a_list() -> None:
     for text in ("50", "4:", ":4", "a", "", "4:4", "-1"):
         with pytest.raises(UsageError, match="--bad-bins"):
             parse_bins(text, 50)
-
-
-def test_rings_are_removed_and_little_else(sinograms: dict[str, np.ndarray]) -> None:
-    stripes = np.zeros(BINS)
-    stripes[[40, 63, 64, 88]] = 1.5, -1.0, -1.0, 0.7
-    for name, clean in sinograms.items():
-        data = noisy(clean, 0.01)
-        left = remove_rings((data + stripes)[None])[0] - data
-        assert np.linalg.norm(left) < 0.5 * np.linalg.norm(np.broadcast_to(stripes, data.shape)), name
-        assert np.linalg.norm(remove_rings(data[None])[0] - data) < 0.01 * np.linalg.norm(data), name
-    with pytest.raises(InputError, match="--rings with 10 views"):
-        remove_rings(data[None, :10])
 
 
 # -- a detector on an arc -------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Detector bins that measure nothing, and the rings of those that measure too much or too little."""
+"""Detector bins that measure nothing."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import median_filter
 
-from invsolve.errors import InputError, UsageError
+from invsolve.errors import UsageError
 
 Array = npt.NDArray[Any]
 
@@ -20,9 +19,6 @@ DEAD, RESTLESS = 0.1, 6.0
 
 LEAST_VIEWS = 16
 """Fewer say little of a bin."""
-
-STRIPE = 9
-"""Bins, odd, of whose median a stripe stands out; stripes of half as many are found."""
 
 
 def bad_bins(stack: Array) -> npt.NDArray[np.bool_]:
@@ -60,25 +56,3 @@ def parse_bins(text: str, bins: int) -> npt.NDArray[np.bool_]:
             raise UsageError(f"--bad-bins {part.strip()}", hint=f"wanted bins from 0 to {bins - 1}")
         out[start:stop] = True
     return out
-
-
-def remove_rings(stack: Array) -> Array:
-    """(S, views, detectors) without the stripes that become rings of the slice, float32.
-
-    A bin that measures too much does so in every view, while the slice's details wander over the bins: what a bin has beyond
-    its neighbours' median, in the median over all views, is subtracted (the smoothed mean sinogram of Rivers, SPIE 3449, 1998,
-    with medians for means). A ring that truly is in the slice, around the axis and up to two bins wide, goes with it.
-
-    Raises
-    ------
-    InputError : too few views, or bins, to tell a stripe from the slice.
-    """
-    views, bins = stack.shape[-2:]
-    if views < 2 * LEAST_VIEWS or bins < 2 * STRIPE:
-        raise InputError(
-            f"--rings with {views} views of {bins} bins", hint=f"wanted at least {2 * LEAST_VIEWS} and {2 * STRIPE}"
-        )
-    beyond = stack - median_filter(stack, size=(1, 1, STRIPE), mode="nearest")
-    offset = np.median(beyond, axis=(0, 1))
-    offset -= median_filter(offset, STRIPE, mode="nearest")  # of the slice's own edges, which are broader
-    return np.asarray(stack - offset, dtype=np.float32)

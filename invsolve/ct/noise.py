@@ -61,7 +61,7 @@ def estimate_noise(
     known = np.ones(y.shape, dtype=bool) if seen is None else np.asarray(seen, dtype=bool).reshape(y.shape)
     largest = float(np.abs(y).max())
     quiet, between = quietest_noise(y, known), inconsistency(y, angles)
-    if quiet <= between.bound:
+    if math.isfinite(quiet) and quiet <= between.bound:
         return quiet if quiet > LEAST_NOISE * largest else 0.0
     return between.noise if between.white and between.noise > LEAST_INCONSISTENCY * largest else 0.0
 

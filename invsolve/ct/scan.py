@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from invsolve.ct.bad_bins import bad_bins, parse_bins, remove_rings
+from invsolve.ct.bad_bins import bad_bins, parse_bins
 from invsolve.ct.flat_field import filled
 from invsolve.ct.noise import LEAST_NOISE, estimate_noise
 from invsolve.ct.rotation_axis import disagreement, find_axis
@@ -60,7 +60,6 @@ class Description:
     views : use an even subset of so many views.
     measured : in the shape of the numbers, False for rays that hold no measurement; default all of them do.
     bad_bins : detector bins that measured nothing: "auto" looks for them, "none", or a list such as "3,17,40:44".
-    rings : whether stripes of the sinogram, rings of the slice, are removed.
     """
 
     geometry: Geometry | None = None
@@ -77,7 +76,6 @@ class Description:
     views: int | None = None
     measured: npt.NDArray[np.bool_] | None = None
     bad_bins: str = "auto"
-    rings: bool = False
 
 
 @dataclass(frozen=True)
@@ -255,7 +253,7 @@ def view_angles(given: AngleRange | tuple[float, ...], views: int) -> tuple[floa
 def without_bad_bins(
     stack: Array, seen: npt.NDArray[np.bool_], known: Description
 ) -> tuple[Array, npt.NDArray[np.bool_], list[str]]:
-    """Rays of bad bins are not ``seen`` and interpolated, stripes removed where asked for; and what was done."""
+    """Rays of bad bins are not ``seen`` and interpolated; and what was done."""
     bins, notes = np.zeros(stack.shape[-1], dtype=bool), []
     if known.bad_bins == "auto":
         bins = bad_bins(attenuating(stack, known))
@@ -270,11 +268,6 @@ def without_bad_bins(
         notes.append(f"bad detector bins{how}: {found}; their rays count as missing (--bad-bins)")
     if not seen.all():
         stack = np.stack([filled(*pair).values for pair in zip(stack, seen, strict=True)])
-    if known.rings:
-        if known.units == "counts":
-            raise UsageError("--rings with --units counts", hint="give line integrals: --units attenuation")
-        stack = remove_rings(stack)
-        notes.append("rings removed (Rivers 1998)")
     return stack, seen, notes
 
 
