@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from invsolve.pretrained.loading import resolve_device
 from invsolve.training.crops import Augmentation
 from invsolve.training.export import About, export_prior, initial_weights

@@ -33,8 +33,8 @@ from invsolve.cli.generate import generate
 from invsolve.cli.inpaint import inpaint
 from invsolve.cli.interpolate import interpolate
 from invsolve.cli.likelihood import likelihood
-from invsolve.cli.merge import merge
 from invsolve.cli.man import man
+from invsolve.cli.merge import merge
 from invsolve.cli.models import models
 from invsolve.cli.mri import mri
 from invsolve.cli.plugins import plugin_command, plugin_names

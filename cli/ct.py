@@ -12,20 +12,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from invsolve.cli.console import clean_stdout, say
-from invsolve.cli.ct_files import read_array
+from invsolve.cli.ct_files import read_reference
 from invsolve.cli.ct_results import (
     HU_PER_UNIT,
     Classical,
     Rays,
     Result,
     asked_for,
+    check_kind,
     encode_slices,
     parse_window,
     plan_paths,
     say_slices,
     score_slices,
 )
-from invsolve.cli.ct_scan import interpret, truth_in_hu
+from invsolve.cli.ct_scan import interpret, read_sinogram, truth_in_hu
 from invsolve.cli.dry_run import files_among, plan_text
 from invsolve.cli.files import Folder, check_writable, provenance
 from invsolve.cli.folders import SINOGRAMS, over_pictures
@@ -56,7 +57,7 @@ Output = Annotated[
         "-o",
         parser=Folder.parse,
         metavar="PATH",
-        help="Result (.npy, .tif or .png) or folder.",
+        help="Result (.npy, .tif, .png, .dcm or .nii.gz) or folder.",
         rich_help_panel=_OUT,
     ),
 ]
@@ -67,8 +68,21 @@ Output = Annotated[
 def ct(
     sinogram: Annotated[
         Path,
-        typer.Argument(metavar="SINOGRAM", help=".npy, .npz or .tif, 2D or a stack of slices.", show_default=False),
+        typer.Argument(
+            metavar="SINOGRAM",
+            help=".npy, .npz or .tif, 2D or a stack of slices; HDF5 (Data Exchange, NXtomo) or Zarr.",
+            show_default=False,
+        ),
     ],
+    number: Annotated[
+        int | None,
+        typer.Option(
+            "--slice",
+            metavar="N",
+            rich_help_panel=_SCAN,
+            help="Of HDF5 and Zarr, from 0; default the middle. Of a stack.",
+        ),
+    ] = None,
     views: Annotated[
         int | None, typer.Option(min=1, help="Use an even subset of so many views.", rich_help_panel=_SCAN)
     ] = None,
@@ -89,7 +103,12 @@ def ct(
     ] = None,
     center: Annotated[
         str | None,
-        typer.Option(metavar="BIN|auto", help="Rotation axis on the detector, from 0.", rich_help_panel=_SCAN),
+        typer.Option(
+            metavar="BIN|auto|correlation|entropy",
+            rich_help_panel=_SCAN,
+            help="Rotation axis on the detector, from 0; or found by centre of mass (auto), by opposite views or by the "
+            "sharpest slice.",
+        ),
     ] = None,
     axis: Annotated[
         str,
@@ -97,13 +116,20 @@ def ct(
             metavar="ORDER", help="views,detectors or detectors,views; auto looks at the data.", rich_help_panel=_SCAN
         ),
     ] = "auto",
-    units: Annotated[
+    bad_bins: Annotated[
         str,
         typer.Option(
+            metavar="auto|none|LIST", rich_help_panel=_SCAN, help="Detector bins that measure nothing, such as 3,40:44."
+        ),
+    ] = "auto",
+    units: Annotated[
+        str | None,
+        typer.Option(
             rich_help_panel=_SCAN,
+            show_default="what the file says, else pixel",
             help="pixel: line integrals of n in pixel lengths (HU = 2000 n - 1000); attenuation: -ln(I/I0); counts: I.",
         ),
-    ] = "pixel",
+    ] = None,
     mu_water: Annotated[
         float, typer.Option(metavar="PER_MM", help="Attenuation of water.", rich_help_panel=_SCAN)
     ] = 0.0192,
@@ -134,38 +160,47 @@ def ct(
       invsolve ct counts.npy --units counts --i0 1e5 --pixel-size 1.4
 
       invsolve ct scan.tif --geometry geometry.toml --truth slice.npy
+
+      invsolve ct scan.h5 --slice 40 --center correlation -o slice.dcm
     """
     common.set_verbosity()
     grey_range = parse_window(window)
     check_method(method, common)
-    measured = read_array(sinogram, "sinogram")
-    reference = read_array(common.truth, "slice") if common.truth else None
+    opened = read_sinogram(sinogram, number, units)
+    reference = read_reference(common.truth) if common.truth else None
     paths = plan_paths(common.output, sinogram, method, common.samples, common.wants_interval)
     for path in check_diagnostics(common.diagnostics, list(paths.values())):
         paths["diagnostics"] = path
     for path in report_path(common.report, paths["npy"], paths.values()):
         paths["page"] = path
     check_writable(list(paths.values()), force=common.force, make=not common.dry_run)
+    check_kind(asked_for(common.output), pixel_known=bool(pixel_size or geometry or opened.pixel_size))
 
     with clean_stdout() as restored:
         from invsolve.atomic import write_files
         from invsolve.pretrained.loading import resolve_device
 
         scan = interpret(
-            measured, reference, views=views, angles=angles, geometry_file=geometry, size=size, pixel_size=pixel_size,
-            center=center, axis=axis, units=units, mu_water=mu_water, i0=i0, noise=noise,
+            opened, reference, views=views, angles=angles, geometry_file=geometry, size=size, pixel_size=pixel_size,
+            center=center, axis=axis, mu_water=mu_water, i0=i0, noise=noise, bad_bins=bad_bins,
         )  # fmt: skip
+        if "dcm" in paths and len(scan.sinogram) > 1:
+            raise UsageError(
+                f"{len(scan.sinogram)} slices do not go into one DICOM file", hint="give --slice N, or -o result.nii.gz"
+            )
         if reference is not None:
             reference = truth_in_hu(reference, (len(scan.sinogram), *scan.geometry.shape), scan.stacked)
         facts: dict[str, object] = {"input": str(sinogram), "method": method, "geometry": scan.geometry.digest}
-        facts |= {"views": scan.geometry.views, "units": units}
+        facts |= {"views": scan.geometry.views, "units": opened.units}
+        if opened.slice is not None:
+            facts["slice"] = opened.slice
         if common.dry_run:
             reads = files_among([sinogram, geometry, angles, common.truth, common.calibration])
             plan = plan_slices(scan, method, common, resolve_device(common.device), reads, paths.values())
             restored()
             sys.stdout.write(plan)
             return []
-        result = reconstruct(scan, method, common, resolve_device(common.device), facts, units, mu_water)
+        result = reconstruct(scan, method, common, resolve_device(common.device), facts, opened.units, mu_water)
         hu = result.in_hounsfield
         scores = score_slices(reference, hu) if reference is not None else {}
         report = report_json(result.facts, [str(p) for p in paths.values()], result.seconds, result.calls, scores)

@@ -64,6 +64,21 @@ def read_array(path: Path, what: str) -> Array:
     return array.astype(np.float64 if array.dtype == np.float64 else np.float32)
 
 
+def read_reference(path: Path) -> Array:
+    """A true slice, or a stack of them: an array as it is, or a DICOM slice in HU.
+
+    Raises
+    ------
+    InputError : as from :func:`read_array`, or of DICOM that holds no CT slice.
+    UsageError : pydicom is needed and missing.
+    """
+    from invsolve.ct.dicom import is_dicom, read_dicom
+
+    if path.suffix.lower() in ENDINGS or not is_dicom(path):
+        return read_array(path, "slice")
+    return read_dicom(path).hu
+
+
 @contextmanager
 def quiet_tifffile() -> Iterator[None]:
     """Keep what libraries warn and log of a damaged file off the terminal: the error says it."""

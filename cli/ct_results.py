@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 STD_WHITE_HU = 200.0
 HU_PER_UNIT = 2000.0
+DICOM = (".dcm", ".dicom")
 
 
 def parse_window(text: str) -> tuple[float, float]:
@@ -41,7 +42,11 @@ def parse_window(text: str) -> tuple[float, float]:
 
 def plan_paths(output: Path | None, source: Path, method: str, samples: int, interval: bool = False) -> dict[str, Path]:
     """Names of everything the run writes."""
-    base = output_path(output, source, "ct", (".npy", ".tif", ".tiff", ".png")).with_suffix("")
+    kind = asked_for(output)
+    if output is not None and output.name.lower().endswith(".nii.gz"):
+        output = output.with_suffix("")
+    endings = (".npy", ".tif", ".tiff", ".png", *DICOM, ".nii")
+    base = output_path(output, source, "ct", endings).with_suffix("")
 
     def beside(ending: str) -> Path:
         return base.with_name(base.name + ending)
@@ -49,6 +54,10 @@ def plan_paths(output: Path | None, source: Path, method: str, samples: int, int
     tif = ".tiff" if output is not None and output.suffix.lower() == ".tiff" else ".tif"
     paths = {"npy": beside(".npy"), "tif": beside(tif), "picture": beside(".png")}
     paths |= {"compare": beside(".compare.png"), "residual": beside(".residual.png"), "report": beside(".json")}
+    if kind == "dcm" and output is not None:
+        paths["dcm"] = beside(output.suffix)
+    elif kind in ("nii", "nii.gz"):
+        paths[kind] = beside(f".{kind}")
     if method == "score" and samples > 1:
         paths |= {"std": beside(".std.npy"), "std_picture": beside(".std.png"), "samples": beside(".samples.npy")}
         if interval:
@@ -59,8 +68,33 @@ def plan_paths(output: Path | None, source: Path, method: str, samples: int, int
 
 def asked_for(output: Path | None) -> str:
     """Which of :func:`plan_paths` the output names; the numbers, if it names none."""
-    ending = output.suffix.lower() if output is not None else ""
-    return {".tif": "tif", ".tiff": "tif", ".png": "picture"}.get(ending, "npy")
+    if output is None or output.is_dir():
+        return "npy"
+    if output.name.lower().endswith(".nii.gz"):
+        return "nii.gz"
+    kinds = {".tif": "tif", ".tiff": "tif", ".png": "picture", ".nii": "nii"} | dict.fromkeys(DICOM, "dcm")
+    return kinds.get(output.suffix.lower(), "npy")
+
+
+def check_kind(kind: str, *, pixel_known: bool) -> None:
+    """Before hours of work: that a medical format can be written, and that what it must say is known.
+
+    Raises
+    ------
+    UsageError : a package is missing, or the pixel size, which would have to be invented.
+    """
+    if kind == "dcm":
+        from invsolve.ct.dicom import import_pydicom
+
+        import_pydicom("writing DICOM")
+    elif kind in ("nii", "nii.gz"):
+        from invsolve.ct.nifti import import_nibabel
+
+        import_nibabel()
+    if kind in ("dcm", "nii", "nii.gz") and not pixel_known:
+        raise UsageError(
+            f"a .{kind} file says how large its pixels are, which is not known", hint="give --pixel-size MM"
+        )
 
 
 class Rays(NamedTuple):
@@ -170,6 +204,7 @@ def encode_slices(
         files[paths[name]] = encode_picture(grey, paths[name], {**facts, **about})
 
     files = {paths["npy"]: npy_bytes(shaped(hu[main])), paths["tif"]: tif_bytes(shaped(hu[main]), facts)}
+    files |= encode_medical(paths, scan, hu[main], grey_range, main, facts)
     pictures = {name: windowed(image[middle], grey_range) for name, image in hu.items()}
     picture("picture", pictures[main], window=grey_range)
     for name, stack in spread(paths, result).items():
@@ -185,6 +220,34 @@ def encode_slices(
     picture("compare", labelled_row(pictures), window=grey_range)
     misfit = residual_picture(result.residual[middle], result.residual_limit)
     picture("residual", misfit, white=result.residual_limit)
+    return files
+
+
+def encode_medical(
+    paths: Mapping[str, Path], scan: Scan, hu: Array, grey_range: tuple[float, float], what: str, facts: dict[str, Any]
+) -> dict[Path, bytes]:
+    """Slices (slices, H, W) in HU as DICOM or NIfTI, where one of them was asked for."""
+    views, learned = scan.geometry.views, facts["method"] == "score"
+    how = f"a learned prior ({facts.get('model', '')})" if learned else what
+    files = {}
+    if "dcm" in paths:
+        from invsolve.ct.dicom import dicom_bytes
+
+        files[paths["dcm"]] = dicom_bytes(
+            hu[0],
+            scan.geometry.pixel_size,
+            series="Reconstruction by a learned prior (invsolve)" if learned else f"{what} reconstruction (invsolve)",
+            derivation=f"Reconstructed from {views} views of a CT sinogram by {how}"
+            + (f", {what} from the posterior: detail may be the prior's" if learned else "")
+            + ". Not for diagnosis.",
+            window=grey_range,
+        )
+    for kind in ("nii", "nii.gz"):
+        if kind in paths:
+            from invsolve.ct.nifti import nifti_bytes
+
+            about = f"HU, {views} views, {'learned prior' if learned else what}, invsolve, not for diagnosis"
+            files[paths[kind]] = nifti_bytes(hu, scan.geometry, description=about, packed=kind == "nii.gz")
     return files
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,33 +21,80 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 
+class Opened(NamedTuple):
+    """What a sinogram's file holds and says of itself."""
+
+    values: Array
+    units: str
+    measured: npt.NDArray[np.bool_] | None = None
+    angles: tuple[float, ...] | None = None
+    pixel_size: float | None = None
+    slice: int | None = None
+
+
+def read_sinogram(path: Path, number: int | None, units: str | None) -> Opened:
+    """A file's numbers, of HDF5 and Zarr one slice, with what it says of the scan; says what it read.
+
+    Raises
+    ------
+    InputError : it cannot be read.
+    UsageError : no such slice, or units that the file contradicts.
+    """
+    from invsolve.ct.scan_files import chosen_slice, is_scan_file, read_scan
+
+    if not is_scan_file(path):
+        values = read_array(path, "sinogram")
+        if number is not None:
+            if values.ndim != 3:
+                raise UsageError(f"--slice {number} of {path}, which holds one slice", hint="leave --slice out")
+            number = chosen_slice(number, len(values), path)
+            values = values[number]
+        return Opened(values, units or "pixel", slice=number)
+    found = read_scan(path, number)
+    say(f"{path.name}: {found.summary}")
+    if units is not None and found.units not in (None, units):
+        raise UsageError(f"--units {units}, but {path} holds {found.units}", hint="leave --units out")
+    return Opened(
+        found.values, units or found.units or "pixel", found.measured, found.angles, found.pixel_size, found.slice
+    )
+
+
 def interpret(
-    measured: Array, reference: Array | None, *, views: int | None, angles: str | None, geometry_file: Path | None,
-    size: int | None, pixel_size: float | None, center: str | None, axis: str, units: str, mu_water: float,
-    i0: float | None, noise: str,
+    opened: Opened, reference: Array | None, *, views: int | None, angles: str | None, geometry_file: Path | None,
+    size: int | None, pixel_size: float | None, center: str | None, axis: str, mu_water: float,
+    i0: float | None, noise: str, bad_bins: str,
 ) -> Scan:  # fmt: skip
-    """The scan that the options describe; see :class:`invsolve.ct.scan.Description` for them."""
+    """The scan that the file and the options describe, the options first; see :class:`invsolve.ct.scan.Description`."""
     from invsolve.ct import scan
     from invsolve.forward_models.geometry import Geometry
 
     known = scan.Description(
         geometry=Geometry.read(geometry_file) if geometry_file else None,
-        angles=parse_angles(angles) if angles else None,
+        angles=parse_angles(angles) if angles else opened.angles,
         size=size,
         truth_width=None if reference is None else reference.shape[-1],
-        pixel_size=pixel_size,
-        center=None if center is None else parse_number("--center", center, "a bin number, or auto"),
-        axis=axis,
-        units=units,
+        pixel_size=pixel_size or (None if geometry_file else opened.pixel_size),
+        center=None if center is None else parse_center(center),
+        axis="views,detectors" if axis == "auto" and opened.measured is not None else axis,
+        units=opened.units,
         mu_water=mu_water,
         i0=i0,
         noise=parse_number("--noise", noise, "a number >= 0 in the file's units, or auto"),
         views=views,
+        measured=opened.measured,
+        bad_bins=bad_bins,
     )
-    found = scan.interpret(measured, known)
+    found = scan.interpret(opened.values, known)
     for note in found.notes:
         say(note)
     return found
+
+
+def parse_center(text: str) -> float | str:
+    """A bin, or a way to find it."""
+    from invsolve.ct.rotation_axis import WAYS
+
+    return text if text in WAYS else parse_number("--center", text, f"a bin number, {', '.join(WAYS)}")
 
 
 def parse_number(option: str, text: str, wanted: str) -> float | Literal["auto"]:

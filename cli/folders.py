@@ -60,7 +60,21 @@ MATCHED = frozenset({"truth"})
 """Options that name a file for each picture in every command, but do not change the result."""
 
 SAID = frozenset(
-    "output force as_json quiet verbose device fail_fast shard diagnostics report dry_run config show_config".split()
+    [
+        "output",
+        "force",
+        "as_json",
+        "quiet",
+        "verbose",
+        "device",
+        "fail_fast",
+        "shard",
+        "diagnostics",
+        "report",
+        "dry_run",
+        "config",
+        "show_config",
+    ]
 )
 """Options that say where, how and how loud: the result is the same, and so is what it says of the command that made it."""
 

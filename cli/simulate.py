@@ -43,11 +43,13 @@ Folder = Annotated[
 @simulate.command("ct")
 def simulate_ct(
     picture: Annotated[
-        Path, typer.Argument(metavar="SLICE", help="Slice in HU (.npy, .npz, .tif), or a grey picture.")
+        Path, typer.Argument(metavar="SLICE", help="Slice in HU (.npy, .npz, .tif, .dcm), or a grey picture.")
     ],
     views: Annotated[int, typer.Option(min=1, help="Parallel views over 180 degrees.")] = 23,
     geometry: Annotated[Path | None, typer.Option(metavar="FILE", help="geometry.toml of another scan.")] = None,
-    pixel_size: Annotated[float, typer.Option(metavar="MM", help="Side of a pixel.")] = 1.5,
+    pixel_size: Annotated[
+        float | None, typer.Option(metavar="MM", help="Side of a pixel.", show_default="what DICOM says, else 1.5")
+    ] = None,
     i0: Annotated[float | None, typer.Option(metavar="N", help="Poisson noise of N photons per ray.")] = None,
     noise: Annotated[float, typer.Option(min=0.0, metavar="STD", help="Gaussian noise, in pixel units.")] = 0.0,
     mu_water: Annotated[float, typer.Option(metavar="PER_MM", help="Attenuation of water.")] = 0.0192,
@@ -64,12 +66,13 @@ def simulate_ct(
     Example: invsolve simulate ct slice.npy --views 23 --i0 1e5
     """
     Verbosity.level = -1 if quiet else 0
-    for name, value in (("--pixel-size", pixel_size), ("--mu-water", mu_water), ("--i0", i0 or 1.0)):
+    for name, value in (("--pixel-size", pixel_size or 1.0), ("--mu-water", mu_water), ("--i0", i0 or 1.0)):
         if not (math.isfinite(value) and value > 0):
             raise UsageError(f"{name} {value}", hint="wanted a positive number")
     if i0 is not None and noise:
         raise UsageError("both --i0 and --noise", hint="give one kind of noise")
-    hu = read_slice(picture)
+    hu, stated = read_slice(picture)
+    pixel_size = pixel_size or stated or 1.5
     folder = results_folder(output, picture)
     paths = [folder / f"{picture.stem}.{part}" for part in ("sinogram.npy", "geometry.toml", "truth.npy")]
     check_writable(paths, force=force)
@@ -104,16 +107,24 @@ def simulate_ct(
     say(f"now: invsolve ct {paths[0]} --geometry {paths[1]}{units} --truth {paths[2]}")
 
 
-def read_slice(path: Path) -> Array:
-    """(H, W) in HU: numbers as they are (n, where all lie in -0.5 to 4), grey pictures as n."""
+def read_slice(path: Path) -> tuple[Array, float | None]:
+    """(H, W) in HU: numbers as they are (n, where all lie in -0.5 to 4), grey pictures as n; and the side of a pixel in mm
+    where the file says it, which DICOM does."""
+    from invsolve.ct.dicom import is_dicom, read_dicom
+
+    if path.suffix.lower() not in ENDINGS and is_dicom(path):
+        found = read_dicom(path)
+        size = f"pixels of {found.pixel_size:g} mm" if found.pixel_size else "no pixel size"
+        say(", ".join((f"{path.name}: CT slice of {found.hu.shape[1]} x {found.hu.shape[0]}, {size}", *found.notes)))
+        return found.hu, found.pixel_size
     array, is_picture = read_plane(path)
     if is_picture:
         say(f"{path.name} is a picture: black taken as -1000 HU, white as 1000 HU")
     elif array.min() >= -0.5 and array.max() <= 4:
         say(f"{path.name} looks like n, not HU: taken as HU = 2000 n - 1000")
     else:
-        return array
-    return 2000 * array - 1000
+        return array, None
+    return 2000 * array - 1000, None
 
 
 def read_plane(path: Path) -> tuple[Array, bool]:

@@ -4,6 +4,8 @@ Coordinates: x to the right and y **up**, in millimetres, origin on the rotation
 At angle 0 the rays are vertical and the detector's first bin is on the left; angles count **counter-clockwise**
 (detector and source go that way round the slice). A fan's source is **below** the slice at angle 0 and its detector
 above, as in ASTRA's ``fanflat``: ``source = R (sin b, -cos b)``. A sinogram is (views, detectors).
+
+Most medical scanners have an arc of a detector about the source instead, whose bins are equal angles: kind ``fan-arc``.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ MOST_VALUES = 2**28
 
 MOST_VIEWS = 100_000
 
+KINDS = ("parallel", "fan", "fan-arc")
+
 LENGTHS = (1e-6, 1e6)
 """Lengths in mm that a scanner may have."""
 
@@ -39,15 +43,17 @@ Check = tuple[bool, str, str]
 
 @dataclass(frozen=True)
 class Geometry:
-    """A two-dimensional scan with a flat detector, in ASTRA's convention.
+    """A two-dimensional scan, in ASTRA's convention.
 
     Parameters
     ----------
     angles : one per view, in degrees; see the module for direction and zero.
     detectors : number of detector bins.
     shape : (height, width) of the slice in pixels.
-    kind : "parallel", or "fan" with a point source (below the slice at angle 0) and a flat detector.
-    detector_spacing : width of a bin in mm, on the detector.
+    kind : "parallel", "fan" with a point source (below the slice at angle 0) and a flat detector, or "fan-arc" with a
+        detector on a circle about the source (equal angles from bin to bin).
+    detector_spacing : width of a bin in mm, on the detector; of an arc along it, so that neighbouring rays are
+        ``detector_spacing / (source_distance + detector_distance)`` radians apart.
     pixel_size : side of a pixel in mm.
     center : where the rotation axis falls on the detector, in bins counted from 0 at the first bin's middle; default
         the middle, (detectors - 1) / 2. A shifted detector and a shifted axis are the same thing here.
@@ -63,7 +69,7 @@ class Geometry:
     angles: tuple[float, ...]
     detectors: int
     shape: tuple[int, int]
-    kind: Literal["parallel", "fan"] = "parallel"
+    kind: Literal["parallel", "fan", "fan-arc"] = "parallel"
     detector_spacing: float = 1.0
     pixel_size: float = 1.0
     center: float | None = None
@@ -78,7 +84,7 @@ class Geometry:
 
     def _checks(self) -> Iterator[Check]:
         """What must hold, in an order that lets each check rely on those before it."""
-        yield self.kind in ("parallel", "fan"), f"kind = {brief(self.kind)}", "parallel or fan"
+        yield self.kind in KINDS, f"kind = {brief(self.kind)}", " or ".join(KINDS)
         yield isinstance(self.angles, tuple | list) and len(self.angles) > 0, "no angles", "at least one, in degrees"
         yield len(self.angles) <= MOST_VIEWS, f"{len(self.angles)} angles", f"at most {MOST_VIEWS}"
         yield all(map(_is_number, self.angles)), "an angle is not a number", "degrees"
@@ -95,7 +101,7 @@ class Geometry:
         for name in ("detector_spacing", "pixel_size"):
             yield _is_length(getattr(self, name)), f"{name} = {brief(getattr(self, name))}", "a width in mm"
         yield from self._axis_checks()
-        if self.kind == "fan":
+        if self.kind != "parallel":
             yield from self._fan_checks()
 
     def _axis_checks(self) -> Iterator[Check]:
@@ -127,6 +133,13 @@ class Geometry:
             f"detector_distance = {brief(self.detector_distance)}",
             "a distance in mm",
         )
+        if self.kind == "fan-arc":
+            widest = self.opening(max(self.axis_bin, self.detectors - 1 - self.axis_bin))
+            yield (
+                widest < math.pi / 2,
+                f"the arc's outermost ray is {math.degrees(widest):.3g} degrees from the axis",
+                "less than 90: check detector_spacing and the distances",
+            )
 
     @property
     def views(self) -> int:
@@ -147,6 +160,21 @@ class Geometry:
         """Size on the detector of what has size 1 at the rotation axis."""
         return 1.0 if self.kind == "parallel" else 1 + self.detector_distance / self.source_distance
 
+    @property
+    def focal_distance(self) -> float:
+        """Source to detector in mm (fans)."""
+        return self.source_distance + self.detector_distance
+
+    def opening(self, bins: Any) -> Any:
+        """Fan angle in radians of rays that are so many ``bins`` from the axis's bin (fans)."""
+        along = bins * self.detector_spacing / self.focal_distance
+        return along if self.kind == "fan-arc" else np.arctan(along)
+
+    def bins_at(self, fan: Any) -> Any:
+        """The inverse of :meth:`opening`: bins from the axis's bin at which a ray of fan angle ``fan`` is detected."""
+        along = fan if self.kind == "fan-arc" else np.tan(fan)
+        return along * self.focal_distance / self.detector_spacing
+
     def window(self) -> tuple[float, float, float, float]:
         """(left, right, bottom, top) of the slice in mm."""
         rows, columns = self.shape
@@ -155,15 +183,30 @@ class Geometry:
         return left, left + columns * self.pixel_size, top - rows * self.pixel_size, top
 
     def vectors(self) -> npt.NDArray[np.float64]:
-        """ASTRA's per-view vectors (views, 6): ray direction or source, detector middle, step from bin to bin."""
+        """ASTRA's per-view vectors (views, 6): ray direction or source, detector middle, step from bin to bin.
+
+        Of an arc, which ASTRA has not, they are per ray (views * detectors, 6): parallel beams of one bin each.
+        """
         theta = np.deg2rad(np.asarray(self.angles, dtype=float))
         along = np.stack([np.cos(theta), np.sin(theta)], axis=1)  # the detector's axis
         ray = np.stack([np.sin(theta), -np.cos(theta)], axis=1)  # of parallel beams; the way to a fan's source
         middle = ((self.detectors - 1) / 2 - self.axis_bin) * self.detector_spacing * along
         step = self.detector_spacing * along
+        if self.kind == "fan-arc":
+            return self._arc_vectors(theta, ray)
         if self.kind == "parallel":
             return np.concatenate([ray, middle, step], axis=1)
         return np.concatenate([self.source_distance * ray, middle - self.detector_distance * ray, step], axis=1)
+
+    def _arc_vectors(self, theta: npt.NDArray[np.float64], source: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """A ray of fan angle g leaves the source of angle b in the direction of a parallel beam of angle b - g."""
+        fan = self.opening(np.arange(self.detectors) - self.axis_bin)
+        angle = (theta[:, None] - fan).ravel()
+        ray = np.stack([np.sin(angle), -np.cos(angle)], axis=1)
+        start = self.source_distance * np.repeat(source, self.detectors, axis=0)
+        middle = start - self.focal_distance * ray
+        width = self.detector_spacing * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        return np.concatenate([ray, middle, width], axis=1)
 
     def subset(self, views: int) -> Geometry:
         """The same scan with ``views`` of its angles, evenly spaced in the list (see :func:`even_subset`)."""
@@ -191,7 +234,7 @@ class Geometry:
         ]
         if self.axis_pixel is not None:
             lines.append(f"axis_pixel = [{float(self.axis_pixel[0])!r}, {float(self.axis_pixel[1])!r}]  # row, column")
-        if self.kind == "fan":
+        if self.kind != "parallel":
             lines += [
                 f"source_distance = {float(self.source_distance)!r}",
                 f"detector_distance = {float(self.detector_distance)!r}",
@@ -234,7 +277,7 @@ def _arguments(table: dict[str, Any]) -> dict[str, Any]:
     unit = _one_of("angle_unit", given.pop("angle_unit", "degrees"), ("degrees", "radians"))
     direction = _one_of("direction", given.pop("direction", "counter-clockwise"), ("counter-clockwise", "clockwise"))
     if given.get("kind") == "cone":  # before its other keys are called unknown
-        raise InputError("kind = 'cone' is not supported yet", hint="wanted parallel or fan")
+        raise InputError("kind = 'cone' is not supported yet", hint=f"wanted {' or '.join(KINDS)}")
     if unknown := sorted(set(given) - {field.name for field in fields(Geometry)}):
         raise InputError(f"unknown key {unknown[0]!r}", hint="see docs/ct.md for the keys of a geometry")
     for name in ("angles", "detectors", "shape"):

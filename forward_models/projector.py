@@ -202,8 +202,9 @@ def _create_projector(geometry: Geometry) -> int:
     astra = import_astra()
     rows, columns = geometry.shape
     volume = astra.create_vol_geom(rows, columns, *geometry.window())
-    if geometry.kind == "parallel":
-        scan = astra.create_proj_geom("parallel_vec", geometry.detectors, geometry.vectors())
+    if geometry.kind != "fan":
+        bins = 1 if geometry.kind == "fan-arc" else geometry.detectors  # an arc's vectors are of single rays
+        scan = astra.create_proj_geom("parallel_vec", bins, geometry.vectors())
         return int(astra.create_projector("linear", scan, volume))
     scan = astra.create_proj_geom("fanflat_vec", geometry.detectors, geometry.vectors())
     return int(astra.create_projector("line_fanflat", scan, volume))

@@ -16,10 +16,11 @@ from invsolve.ct.classical import classical
 from invsolve.ct.fbp import FILTERS, angular_weights, fbp, rebin_to_parallel
 from invsolve.ct.iterative import cgls, sirt
 from invsolve.ct.misfit import chi_squared, scan_warning
+from invsolve.ct.noise import estimate_noise
 from invsolve.ct.reconstruction import reconstruct_ct
 from invsolve.ct.scan import Description, interpret
 from invsolve.ct.simulation import finer, photon_counts, project_slice
-from invsolve.ct.sinogram import check_range, estimate_noise, find_axes, find_center, from_counts, normalize, slice_size
+from invsolve.ct.sinogram import check_range, find_axes, find_center, from_counts, normalize, slice_size
 from invsolve.ct.total_variation import gradient, gradient_adjoint, total_variation
 from invsolve.ct.units import attenuation_per_unit, from_hounsfield, to_hounsfield
 from invsolve.errors import InputError, ModelError, UsageError

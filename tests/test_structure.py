@@ -22,6 +22,7 @@ FLOORS = (
         "errors",
         "atomic",
         "files",
+        "hdf5",
         "named",
         "colours",
         "pictures",

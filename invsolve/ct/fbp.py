@@ -57,16 +57,16 @@ def fbp(operator: LinearOperator, geometry: Geometry, sinogram: Tensor, window: 
     Missing rays count as zero: the weights are each view's share of the half turn.
     """
     seen: Tensor | float = 1.0
-    if fan := geometry.kind == "fan":
+    if fan := geometry.kind != "parallel":
         geometry, sinogram, seen = rebin_to_parallel(geometry, sinogram)
     # The back-projection A' spreads each ray's value with weights that add up to pixel / bin per view.
     ratio = geometry.detector_spacing / geometry.pixel_size
     weights = angular_weights(geometry).to(sinogram)[:, None]
     filtered = ramp_filter(sinogram, window) * (seen * weights) / ratio
-    return operator.T(filtered) if ratio == 1 and not fan else _back_project(geometry, filtered)
+    return operator.T(filtered) if ratio == 1 and not fan else back_project(geometry, filtered)
 
 
-def _back_project(geometry: Geometry, filtered: Tensor) -> Tensor:
+def back_project(geometry: Geometry, filtered: Tensor) -> Tensor:
     """Pixel-driven back-projection with linear interpolation, for bins of another size than the pixels."""
     rows, columns = geometry.shape
     left, _, _, top = geometry.window()
@@ -129,10 +129,7 @@ def rebin_to_parallel(geometry: Geometry, sinogram: Tensor) -> Rebinned:
     parallel = _parallel_grid(geometry, views.step)
     offset = (np.arange(geometry.detectors) - parallel.axis_bin) * parallel.detector_spacing
     fan = np.arcsin(np.clip(offset / geometry.source_distance, -1, 1))
-    focal = geometry.source_distance + geometry.detector_distance
-    shift = (
-        focal * np.tan(fan) / geometry.detector_spacing
-    )  # from the axis to where the ray meets the detector, in bins
+    shift = geometry.bins_at(fan)  # from the axis to where the ray meets the detector
     theta = np.asarray(parallel.angles)[:, None]
     direct = _read_rays(views, sinogram, theta + np.rad2deg(fan), geometry.axis_bin + shift)
     opposite = _read_rays(views, sinogram, theta + 180 - np.rad2deg(fan), geometry.axis_bin - shift)

@@ -6,18 +6,20 @@ Nothing is read, written or said here: what was assumed is told in the ``notes``
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from invsolve.ct.bad_bins import bad_bins, parse_bins
+from invsolve.ct.flat_field import filled
+from invsolve.ct.noise import LEAST_NOISE, estimate_noise
+from invsolve.ct.rotation_axis import disagreement, find_axis
 from invsolve.ct.sinogram import (
     UNITS,
     Units,
-    estimate_noise,
     find_axes,
-    find_center,
     from_counts,
     normalize,
     slice_size,
@@ -50,11 +52,14 @@ class Description:
     size : side of the slice in pixels.
     truth_width : width of a true slice that the result will be compared with: the size, if none is given.
     pixel_size : side of a pixel and of a bin in mm.
-    center : bin of the rotation axis from 0, or "auto" for the centre of mass (parallel beams).
+    center : bin of the rotation axis from 0, or a way to find it: "auto" for the centre of mass, "correlation" of opposite
+        views, or "entropy" of the slice (all of parallel beams); see :mod:`invsolve.ct.rotation_axis`.
     axis : "views,detectors", "detectors,views" or "auto".
     units, mu_water, i0 : see :func:`invsolve.ct.sinogram.normalize`.
     noise : standard deviation in the sinogram's own units, or "auto".
     views : use an even subset of so many views.
+    measured : in the shape of the numbers, False for rays that hold no measurement; default all of them do.
+    bad_bins : detector bins that measured nothing: "auto" looks for them, "none", or a list such as "3,17,40:44".
     """
 
     geometry: Geometry | None = None
@@ -62,13 +67,15 @@ class Description:
     size: int | None = None
     truth_width: int | None = None
     pixel_size: float | None = None
-    center: float | Literal["auto"] | None = None
+    center: float | str | None = None
     axis: str = "auto"
     units: str = "pixel"
     mu_water: float = MU_WATER
     i0: float | None = None
     noise: float | Literal["auto"] = "auto"
     views: int | None = None
+    measured: npt.NDArray[np.bool_] | None = None
+    bad_bins: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -79,8 +86,8 @@ class Scan:
     ----------
     sinogram : (slices, views, detectors), line integrals of n in pixel lengths.
     geometry : the scan.
-    noise : standard deviation of the line integrals in their units: a number, 0 where unknown or none; or from photon
-        counts one for each ray, infinite where no photon came through.
+    noise : standard deviation of the line integrals in their units: a number, 0 where unknown or none; or one for each ray,
+        infinite where nothing was measured, from photon counts and where rays are missing.
     stacked : whether there was an axis of slices.
     i0 : photons per ray without an object, where the sinogram came as counts.
     notes : sentences on what was assumed, for a person.
@@ -91,7 +98,7 @@ class Scan:
     noise: float | Array
     stacked: bool
     i0: float | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=())
 
 
 def interpret(measured: Array, known: Description) -> Scan:
@@ -104,20 +111,26 @@ def interpret(measured: Array, known: Description) -> Scan:
     """
     _check(measured, known)
     stack = measured if measured.ndim == 3 else measured[None]
+    seen = np.ones(stack.shape, dtype=bool) if known.measured is None else known.measured.reshape(stack.shape)
     order = axis_order(stack, known)
     if order == "detectors,views":
-        stack = np.ascontiguousarray(np.swapaxes(stack, -1, -2))
+        stack, seen = (np.ascontiguousarray(np.swapaxes(one, -1, -2)) for one in (stack, seen))
     geometry, told = _given_geometry(stack, known, order) if known.geometry else _assumed_geometry(stack, known, order)
     notes = [told]
+    stack, seen, more = without_bad_bins(stack, seen, known)
+    notes += more
     if known.center is not None:
-        geometry = replace(geometry, center=axis_bin(stack, geometry, known))
-        notes.append(f"centre of rotation at bin {geometry.axis_bin:.2f}")
+        at, more = axis_bin(stack, geometry, known)
+        geometry = replace(geometry, center=at)
+        notes += more
     if known.views is not None:
         chosen = even_subset(geometry.views, known.views)
         if known.views < geometry.views:
             notes.append(f"using {known.views} of {geometry.views} views, evenly spaced")
-        stack, geometry = stack[:, chosen], geometry.subset(known.views)
-    sinogram, noise, more = line_integrals(stack, replace(known, pixel_size=known.pixel_size or _pixel_size(known)))
+        stack, seen, geometry = stack[:, chosen], seen[:, chosen], geometry.subset(known.views)
+    known = replace(known, pixel_size=known.pixel_size or _pixel_size(known))
+    angles = geometry.angles if geometry.kind == "parallel" else None
+    sinogram, noise, more = line_integrals(stack, known, angles, seen)
     return Scan(sinogram, geometry, noise, measured.ndim == 3, known.i0, (*notes, *more))
 
 
@@ -236,24 +249,51 @@ def view_angles(given: AngleRange | tuple[float, ...], views: int) -> tuple[floa
     return angles
 
 
-# -- which centre ---------------------------------------------------------------------------------------------------
-def axis_bin(stack: Array, geometry: Geometry, known: Description) -> float:
-    """The bin of the rotation axis, given or found.
+# -- which bins, which centre ---------------------------------------------------------------------------------------
+def without_bad_bins(
+    stack: Array, seen: npt.NDArray[np.bool_], known: Description
+) -> tuple[Array, npt.NDArray[np.bool_], list[str]]:
+    """Rays of bad bins are not ``seen`` and interpolated; and what was done."""
+    bins, notes = np.zeros(stack.shape[-1], dtype=bool), []
+    if known.bad_bins == "auto":
+        bins = bad_bins(attenuating(stack, known))
+    elif known.bad_bins != "none":
+        bins = parse_bins(known.bad_bins, stack.shape[-1])
+    if bins.all():
+        raise InputError("no detector bin measures anything", hint="give --bad-bins none")
+    if bins.any():
+        seen = seen & ~bins
+        found = ", ".join(map(str, np.flatnonzero(bins)[:8])) + (", ..." if bins.sum() > 8 else "")
+        how = " found" if known.bad_bins == "auto" else ""
+        notes.append(f"bad detector bins{how}: {found}; their rays count as missing (--bad-bins)")
+    if not seen.all():
+        stack = np.stack([filled(*pair).values for pair in zip(stack, seen, strict=True)])
+    return stack, seen, notes
+
+
+def axis_bin(stack: Array, geometry: Geometry, known: Description) -> tuple[float, list[str]]:
+    """The bin of the rotation axis, given or found, and how.
 
     Raises
     ------
     InputError : it lies off the detector, or the data do not tell it.
     UsageError : a fan's is to be found.
     """
-    if known.center == "auto" and geometry.kind == "fan":
-        raise UsageError("--center auto with a fan beam: it is found for parallel beams only", hint="give --center BIN")
-    given = known.center
-    at = find_center(attenuating(stack, known), geometry.angles) if given == "auto" or given is None else given
+    notes = []
+    if isinstance(known.center, str):
+        found, others = find_axis(attenuating(stack, known), geometry, known.center)
+        at = found.bin
+        notes.append(f"centre of rotation at bin {'; '.join(map(str, [found, *others]))}")
+        if disagreement(found, others):
+            notes.append("warning: the ways to find the centre disagree; the right one has the least chi-squared")
+    else:
+        at = geometry.axis_bin if known.center is None else known.center
+        notes.append(f"centre of rotation at bin {at:.2f}")
     if not 0 <= at <= geometry.detectors - 1:
         raise InputError(
             f"--center {at:g} is off the detector", hint=f"wanted a bin from 0 to {geometry.detectors - 1}"
         )
-    return at
+    return at, notes
 
 
 # -- which units, which noise ---------------------------------------------------------------------------------------
@@ -261,8 +301,11 @@ def _pixel_size(known: Description) -> float | None:
     return known.geometry.pixel_size if known.geometry else None
 
 
-def line_integrals(stack: Array, known: Description) -> tuple[Array, float | Array, list[str]]:
-    """Line integrals of n in pixel lengths, the standard deviation of their noise, and what was assumed of both."""
+def line_integrals(
+    stack: Array, known: Description, angles: tuple[float, ...] | None, seen: npt.NDArray[np.bool_]
+) -> tuple[Array, float | Array, list[str]]:
+    """Line integrals of n in pixel lengths, the standard deviation of their noise, and what was assumed of both; ``angles``
+    are those of parallel views, and rays that were not ``seen`` have infinite noise."""
     units: Units = next(one for one in UNITS if one == known.units)
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         normal = normalize(stack, units, pixel_size=known.pixel_size, mu_water=known.mu_water, i0=known.i0)
@@ -277,9 +320,20 @@ def line_integrals(stack: Array, known: Description) -> tuple[Array, float | Arr
         told = f"units: {units}, water {known.mu_water:g} per mm, pixels of {known.pixel_size:g} mm"
     if normal.i0 is not None:
         integrals, noise = from_counts(normal.sinogram, normal.i0, normal.scale)
+        noise = np.where(seen, noise, np.inf).astype(np.float32)
         return integrals, noise, [told, f"noise: photon counts, I0 = {normal.i0:g}"]
     if known.noise != "auto":
-        return normal.sinogram, known.noise / normal.scale, [told]
-    level = estimate_noise(normal.sinogram)
+        return normal.sinogram, per_ray(known.noise / normal.scale, normal.sinogram, seen), [told]
+    level = estimate_noise(normal.sinogram, angles, seen)
     found = f"{level * normal.scale:.3g} (in the file's units), estimated where the scan is quietest"
-    return normal.sinogram, level, [told, f"noise: {found if level else 'none found'}; --noise to set it"]
+    notes = [told, f"noise: {found if level else 'none found'}; --noise to set it"]
+    return normal.sinogram, per_ray(level, normal.sinogram, seen), notes
+
+
+def per_ray(level: float, sinogram: Array, seen: npt.NDArray[np.bool_]) -> float | Array:
+    """One noise level as it is, or one for each ray, infinite for those not ``seen``: they then have no weight. Exact rays
+    get a noise too small to matter, since weights are relative to it."""
+    if seen.all():
+        return level
+    least = LEAST_NOISE * float(np.abs(sinogram).max())
+    return np.where(seen, level or least or 1.0, np.inf).astype(np.float32)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from invsolve.forward_models import Geometry, TransmissionNoise, projector
+from invsolve.forward_models import AstraProjector, Geometry, TransmissionNoise
 
 Array = npt.NDArray[np.floating]
 
@@ -50,7 +50,8 @@ def project_slice(slice_n: Array, geometry: Geometry, *, same_grid: bool = False
 
 
 def _project(image: Array, geometry: Geometry) -> Array:
-    return projector(geometry, cache=False)(torch.from_numpy(image)[None, None])[0].numpy()
+    """By ASTRA itself: a matrix for one slice would take far longer to make than to use."""
+    return AstraProjector(geometry)(torch.from_numpy(image)[None, None])[0].numpy()
 
 
 def photon_counts(line_integrals: Array, i0: float, scale: float, seed: int = 0) -> Array:

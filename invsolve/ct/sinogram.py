@@ -59,67 +59,6 @@ def find_center(sinogram: Array, angles: tuple[float, ...]) -> float:
     return float(np.linalg.lstsq(design, centroid, rcond=None)[0][0])
 
 
-TILE = (16, 16)
-"""Neighbouring views and bins over which the noise is taken together."""
-
-CHANCE = 2.5
-"""Standard deviations by which a tile of pure noise may be above the mean of the quieter ones."""
-
-FLATNESS = 1.06
-"""Third over seventh differences of what counts as white noise; of edges it is 1.1 to 2."""
-
-LEAST_NOISE = 4e-4
-"""Noise of less than this share of the largest value changes no reconstruction: it counts as none."""
-
-
-def estimate_noise(sinogram: Array) -> float:
-    """Standard deviation of white noise, 0 where there is none or it cannot be told from the slice; (..., views, detectors).
-
-    High differences along the detector cancel smooth shadows and keep noise, but also something of edges and of the
-    slice's own texture. White noise is as strong at every place and at every frequency; what comes from the slice is
-    neither: it changes from bin to bin and fades towards high frequencies. So the differences' energy is taken over tiles
-    of neighbouring views and bins, and the noise is that of the quietest tiles, as many as are equal within chance and
-    as strong in third as in seventh differences. In a sinogram with air in it these are the tiles of air.
-    """
-    if sinogram.shape[-1] < 32:
-        return 0.0
-    y = np.asarray(sinogram, dtype=np.float64).reshape(-1, *sinogram.shape[-2:])
-    energy, count = _tile_energies(y)
-    energy = energy[:, np.argsort(energy[1])]
-    tiles = energy.shape[1]
-    quietest = np.arange(1, tiles + 1)
-    mean = np.cumsum(energy, axis=1) / quietest
-    chance = math.sqrt(2 / (0.35 * count))  # relative, of a tile's mean: fifth differences of neighbours are correlated
-    equal = np.append(True, energy[1, 1:] <= (1 + CHANCE * chance) * mean[1, :-1])
-    white = (mean[0] <= FLATNESS**2 * mean[2]) & (mean[2] <= FLATNESS**2 * mean[0])
-    enough = quietest >= max(2, math.ceil(0.04 * tiles))
-    fitting = np.flatnonzero(np.logical_and.accumulate(equal) & white & enough)
-    noise = math.sqrt(mean[1, fitting[-1]]) if fitting.size else 0.0
-    return noise if noise > LEAST_NOISE * np.abs(y).max() else 0.0
-
-
-def _tile_energies(y: Array) -> tuple[Array, int]:
-    """Mean squares of third, fifth and seventh differences of (S, views, detectors) over tiles: (3, tiles), and a tile's
-    number of values; each is noise^2 for white noise. Tiles that are constant in parts, masked or clipped, are left out.
-    """
-    slices, views, _ = y.shape
-    rows = max(1, views // TILE[0])
-    height, columns = views // rows, (y.shape[-1] - 7) // TILE[1]
-
-    def tiled(values: Array) -> Array:
-        cut = values[:, : rows * height, : columns * TILE[1]]
-        return cut.reshape(slices, rows, height, columns, TILE[1]).mean(axis=(2, 4)).ravel()
-
-    energy = np.stack([tiled(_difference(y, order)[..., (7 - order) // 2 :] ** 2) for order in (3, 5, 7)])
-    constant = tiled(np.diff(y, axis=-1)[..., 3:-3] == 0)
-    return energy[:, constant < 0.1], height * TILE[1]
-
-
-def _difference(y: Array, order: int) -> Array:
-    """The ``order``-th differences along the detector, scaled to keep the variance of white noise."""
-    return np.diff(y, n=order, axis=-1) / math.sqrt(math.comb(2 * order, order))
-
-
 def slice_size(sinogram: Array) -> int:
     """Side of the slice in bins: the detector's width, or its 1/sqrt(2) where the shadow leaves the rest empty.
 

@@ -8,8 +8,6 @@ as the slice needs: what it sees beyond the slice is cut off, by a unitary trans
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +16,8 @@ import numpy.typing as npt
 
 from invsolve.errors import InputError, UsageError, first_line
 from invsolve.files import regular_file
+from invsolve.hdf5 import SIGNATURE as HDF5_SIGNATURE
+from invsolve.hdf5 import opened, own_data
 
 Array = npt.NDArray[Any]
 
@@ -28,7 +28,6 @@ MOST_READOUTS = 2**22
 """In one ISMRMRD file."""
 
 NPY_SIGNATURE = b"\x93NUMPY"
-HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 EXTRA = "pip install 'invsolve[mri]'"
 
 _OF_OTHER_KINDS = (
@@ -69,11 +68,11 @@ def read_kspace(path: str | Path, number: int | None = None) -> KSpace:
     UsageError : no such slice, or a package that is needed is not installed.
     """
     file = regular_file(path, "k-space")
-    with file.open("rb") as opened:
-        start = opened.read(8)
+    with file.open("rb") as stream:
+        start = stream.read(8)
     if start != HDF5_SIGNATURE:
         return KSpace(read_numbers(file, "k-space"), None, 1, _chosen(number, 1, file))
-    with _opened(file) as h5:
+    with opened(file, EXTRA) as h5:
         if "kspace" in h5:
             return _read_fastmri(h5, file, number)
         if "dataset" in h5:
@@ -92,12 +91,12 @@ def read_numbers(path: str | Path, what: str) -> Array:
     InputError : missing, damaged, or not numbers.
     """
     file = regular_file(path, what)
-    with file.open("rb") as opened:
-        if opened.read(len(NPY_SIGNATURE)) != NPY_SIGNATURE:
+    with file.open("rb") as stream:
+        if stream.read(len(NPY_SIGNATURE)) != NPY_SIGNATURE:
             raise InputError(f"{file} is no .npy file", hint=f"save the {what} with numpy.save")
     try:
-        with file.open("rb") as opened:
-            array = np.load(opened, allow_pickle=False)
+        with file.open("rb") as stream:
+            array = np.load(stream, allow_pickle=False)
     except Exception as error:  # noqa: BLE001 - a damaged file fails in numpy's many ways, which all mean the same
         raise InputError(
             f"{file} is damaged: {first_line(error)}", hint=f"save the {what} with numpy.save again"
@@ -119,33 +118,6 @@ def without_oversampling(kspace: Array, rows: int) -> Array:
     return cut.astype(np.complex64)
 
 
-@contextmanager
-def _opened(file: Path) -> Iterator[Any]:
-    """An HDF5 file, opened to read; what its many ways of being damaged raise becomes one error."""
-    try:
-        import h5py
-    except ImportError:
-        raise UsageError(f"{file} is HDF5, which needs h5py", hint=f"install it with {EXTRA}") from None
-    try:
-        with h5py.File(file, "r") as h5:
-            yield h5
-    except (InputError, UsageError):
-        raise
-    except Exception as error:  # noqa: BLE001
-        raise InputError(f"{file} is damaged: {first_line(error)}", hint="copy it again from the original") from None
-
-
-def _own(group: Any, name: str, file: Path) -> Any:
-    """A data set that lies in this very file: links to others and virtual data would read what nobody named."""
-    import h5py
-
-    data = group.get(name)
-    own = isinstance(group.get(name, getlink=True), h5py.HardLink) and isinstance(data, h5py.Dataset)
-    if not own or data.is_virtual or data.external:
-        raise InputError(f"{file}: {name} is no data set of its own", hint="copy its data into this file")
-    return data
-
-
 def _chosen(number: int | None, slices: int, file: Path) -> int:
     """The slice to read."""
     if slices < 1:
@@ -164,7 +136,7 @@ def _check_size(values: int, file: Path) -> None:
 
 def _read_fastmri(h5: Any, file: Path, number: int | None) -> KSpace:
     """(slices, H, W) or (slices, coils, H, W), with the columns' mask where the set is undersampled."""
-    data = _own(h5, "kspace", file)
+    data = own_data(h5, "kspace", file)
     if data.ndim not in (3, 4) or data.dtype.kind != "c" or 0 in data.shape:
         raise InputError(
             f"kspace in {file} has shape {data.shape}, {data.dtype}",
@@ -174,13 +146,13 @@ def _read_fastmri(h5: Any, file: Path, number: int | None) -> KSpace:
     _check_size(int(np.prod(data.shape[1:])), file)
     mask = None
     if "mask" in h5:
-        stored = _own(h5, "mask", file)
+        stored = own_data(h5, "mask", file)
         if stored.shape != data.shape[-1:]:
             raise InputError(f"mask in {file} has shape {stored.shape}", hint=f"wanted {data.shape[-1:]}, the columns")
         mask = np.asarray(stored[()]) != 0
     values = np.asarray(data[chosen], dtype=np.complex64)
     if "ismrmrd_header" in h5:
-        encoding = _header(_own(h5, "ismrmrd_header", file)[()], file)
+        encoding = _header(own_data(h5, "ismrmrd_header", file)[()], file)
         values = without_oversampling(values, encoding.reconSpace.matrixSize.x)
     return KSpace(values, mask, data.shape[0], chosen)
 
@@ -209,7 +181,7 @@ def _header(xml: Any, file: Path) -> Any:
 def _read_ismrmrd(h5: Any, file: Path, number: int | None) -> KSpace:
     """The lines of one slice: averages are averaged, of other contrasts, phases, repetitions and sets the first is taken."""
     group = h5["dataset"]
-    xml, data = _own(group, "xml", file), _own(group, "data", file)
+    xml, data = own_data(group, "xml", file), own_data(group, "data", file)
     encoding = _header(xml[0], file)
     if encoding.trajectory.value != "cartesian":
         raise InputError(
