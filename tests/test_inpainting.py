@@ -16,7 +16,7 @@ from invsolve.models.gaussian import smooth_gaussian_prior
 from invsolve.models.score_model import FunctionPrior
 from invsolve.tasks.baselines import biharmonic
 from invsolve.tasks.inpainting import SIGMA_START
-from invsolve.tasks.regions import CONTEXT, Region, hole_regions, resolutions
+from invsolve.tasks.regions import CONTEXT, Region, hole_boxes, resolutions
 
 
 def unit(photo: np.ndarray) -> np.ndarray:
@@ -59,7 +59,7 @@ def test_regions_cover_every_hole_and_do_not_overlap() -> None:
     missing[16:20, 95:99] = True
     missing[400:410, 300:320] = True
     missing[599, 499] = True
-    regions = hole_regions(missing)
+    regions = hole_boxes(missing)
     assert len(regions) == 3
     covered = np.zeros_like(missing)
     for region in regions:
