@@ -48,7 +48,7 @@ Output = Annotated[
 ]
 
 
-@with_common(Common.of(RECONSTRUCTION, model="ct"), truth=Truth, output=Output, without=("quality",))
+@with_common(Common.of(RECONSTRUCTION, model="ct"), truth=Truth, output=Output, without=("quality", "memory"))
 def ct(
     sinogram: Annotated[
         Path,

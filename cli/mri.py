@@ -38,7 +38,7 @@ Truth = Annotated[
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Result (.npy) or folder.", rich_help_panel=_OUT)]
 
 
-@with_common(Common.of(MRI, model="mri"), truth=Truth, output=Output, without=("quality",))
+@with_common(Common.of(MRI, model="mri"), truth=Truth, output=Output, without=("quality", "memory"))
 def mri(
     kspace: Annotated[
         Path,

@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import inspect
 import time
-from collections.abc import Callable, Mapping
+from bisect import bisect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
@@ -21,6 +22,7 @@ from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
 from invsolve.cli.files import Photo, check_writable, output_path, provenance, read_picture
 from invsolve.cli.formats import Encoding, check_format, default_endings, format_of, is_lossy, kept_type
+from invsolve.cli.memory import Memory, keep_to_memory
 from invsolve.cli.metadata import resized_exif
 from invsolve.cli.results import (
     ResultPaths,
@@ -67,6 +69,7 @@ class Common:
     diagnostics: options.Diagnostics = None
     force: options.Force = False
     as_json: options.Json = False
+    memory: Memory = None
     device: options.Device = "auto"
     quiet: options.Quiet = False
     verbose: options.Verbose = 0
@@ -147,28 +150,43 @@ class Solved(NamedTuple):
     facts: dict[str, Any]  # provenance
 
 
-def solve_task(task: Task, prior: NetworkPrior, common: Common, *, most: int | None = None, **facts: Any) -> Solved:
+def solve_task(
+    task: Task,
+    prior: NetworkPrior,
+    common: Common,
+    *,
+    most: int | None = None,
+    photo: Photo | None = None,
+    **facts: Any,
+) -> Solved:
     """Find the calibration, estimate the time, solve with a progress bar, and summarize.
 
-    ``most`` : samples that are split into what was measured and what was not, where that is work; ``facts`` go into
+    ``photo`` : what the task is about, where memory is limited. ``most`` : samples that are split into what was measured and what was not, where that is work; ``facts`` go into
     the provenance of every file.
     """
     from invsolve.pretrained.calibrations import find_scaling
     from invsolve.summary import summarize
 
     wanted = common.solve_options(task)
+    if photo is not None:
+        wanted = keep_to_memory(common.memory, task, prior, wanted, photo)
     scaling = find_scaling(common.calibration, task.name, task.problem, prior.card.sha256, wanted)
     if scaling.warning:
         say(f"warning: {scaling.warning}")
     announce_time(task, prior, wanted)
     started = time.perf_counter()
-    with progress_bar() as bar:
-        running = bar.add_task(task.name, total=1.0)
-        posterior = task.solve(prior, wanted, progress=lambda done: bar.update(running, completed=done))
+    with progress_bar(*["region {task.fields[region]} of " + str(len(task.ends))] * (len(task.ends) > 1)) as bar:
+        running = bar.add_task(task.name, total=1.0, region=1)
+
+        def show(done: float) -> None:
+            bar.update(running, completed=done, region=min(bisect(task.ends, done) + 1, len(task.ends)))
+
+        posterior = task.solve(prior, wanted, progress=show)
     seconds = time.perf_counter() - started
     summary = summarize(
-        posterior, task.operator, task.determined(), scaling=scaling, most=most, open_values=task.open_values
-    )
+        posterior, task.operator, task.determined(), scaling=scaling, most=most, open_values=task.open_values,
+        share=task.share,
+    )  # fmt: skip
     made = provenance(
         task=task.name, **facts, model=prior.card.name, model_sha256=prior.card.sha256, seed=wanted.seed,
         samples=wanted.samples, device=str(prior.device), **posterior.settings,
@@ -231,6 +249,7 @@ class PictureJob:
     keep_profile : whether the input's colour profile still describes the result.
     judge : scores of candidates against the truth, by name.
     keeps_pixels : whether some pixels are the input's.
+    place : from grey (H', W') of a result's size to the picture's, where the task's posterior holds a part of it.
     check : of the first result as it is written, a line on how it fits the measurement, and the same as figures.
     """
 
@@ -242,6 +261,7 @@ class PictureJob:
     keep_profile: bool = True
     judge: Callable[[Pixels, Mapping[str, Pixels]], Scores] = score_pixels
     keeps_pixels: bool = False
+    place: Callable[[Pixels], Pixels] | None = None
     check: Callable[[Pixels], tuple[str, dict[str, float]]] | None = None
 
 
@@ -272,9 +292,9 @@ def run_pictures(
         job = make()
         prior = load_prior(common.model, common.device, patches=patches)
         say(f"{source.name}: {job.about}, on {prior.device}")
-        solved = solve_task(job.task, prior, common, input=str(source), **job.facts)
+        solved = solve_task(job.task, prior, common, photo=photo, input=str(source), **job.facts)
         finish = job.finish or functools.partial(to_pixels, dtype=photo.pixels.dtype)
-        pictures = [finish(channels_last(x[0])) for x in solved.posterior.samples]
+        pictures = Finished(lambda x: finish(channels_last(x[0])), solved.posterior.samples)
         mean = finish(channels_last(solved.posterior.mean[0]))
         bounds = None
         if common.wants_interval and solved.summary.interval:
@@ -298,6 +318,21 @@ def run_pictures(
         print_json(solved.facts, outputs, solved.seconds, solved.posterior.network_calls, scores, certainty)
 
 
+class Finished(Sequence[Any]):
+    """What ``finish`` makes of each of ``parts``, made anew whenever it is asked for: large pictures are held one at a time."""
+
+    def __init__(self, finish: Callable[[Any], Any], parts: Any) -> None:
+        self.finish, self.parts = finish, parts
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __getitem__(self, number: Any) -> Any:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        return self.finish(self.parts[number])
+
+
 def say_loss(path: Path, dtype: np.dtype[Any], quality: int | None, *, keeps_pixels: bool) -> None:
     """A line where a file of this name holds less than the input did."""
     kept, better = kept_type(path, dtype), default_endings(dtype)[0]
@@ -308,7 +343,7 @@ def say_loss(path: Path, dtype: np.dtype[Any], quality: int | None, *, keeps_pix
         say(f"{format_of(path)} changes known pixels a little; name a {better} file to keep them bit for bit")
 
 
-def candidates(task: Task, pictures: list[Pixels], mean: Pixels, dtype: npt.DTypeLike) -> dict[str, Pixels]:
+def candidates(task: Task, pictures: Sequence[Pixels], mean: Pixels, dtype: npt.DTypeLike) -> dict[str, Pixels]:
     """The classical estimates, rounded to ``dtype`` as a file would be, one sample and the mean, by name."""
     found = {name: to_pixels(picture, dtype) for name, picture in task.baselines().items()}
     found["invsolve sample"] = pictures[0]
@@ -323,19 +358,20 @@ def write_pictures(
     photo: Photo,
     common: Common,
     solved: Solved,
-    pictures: list[Pixels],
+    pictures: Sequence[Pixels],
     mean: Pixels,
     bounds: list[Pixels] | None,
 ) -> None:
     """Write samples, mean, standard deviation, bounds and the picture of the run: all or nothing."""
     from invsolve.atomic import write_files
 
+    std = std_picture(channels_last(solved.posterior.std[0]))
     files = encode_results(
         paths,
-        [photo.with_alpha(picture, opaque=job.opaque) for picture in pictures],
+        Finished(lambda picture: photo.with_alpha(picture, opaque=job.opaque), pictures),
         solved.posterior.seeds,
         photo.with_alpha(mean, opaque=job.opaque),
-        std_picture(channels_last(solved.posterior.std[0])),
+        job.place(std) if job.place else std,
         solved.facts,
         Encoding(
             photo.icc_profile if job.keep_profile else None,
