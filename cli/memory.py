@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
+from invsolve.cli.console import say
 from invsolve.cli.files import available_memory
 from invsolve.errors import UsageError
 
@@ -22,8 +23,11 @@ if TYPE_CHECKING:
 
 UNITS = {"": 1, "B": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
-WRITING = {1: 15.0, 2: 40.0, 4: 40.0}
+WRITING = {1: 12.0, 2: 32.0, 4: 24.0}
 """Bytes per pixel that making and encoding a result takes, by the bytes of a channel; measured, see benchmarks/large.py."""
+
+SUMMARY = 12.0
+"""Bytes per pixel of the mean, the standard deviation and the bounds of several samples, as pictures."""
 
 WHOLE_PICTURES = 60.0
 """Bytes per pixel of a task that works on the whole picture: what was measured, a first guess and an estimate as floats."""
@@ -82,9 +86,10 @@ def keep_to_memory(
     allowed = (used + available_memory()) / 2 if limit is None else limit
     pixels = math.prod(photo.pixels.shape[:2])
     made = 0.0 if task.values else WHOLE_PICTURES * pixels
+    writing = WRITING[np.dtype(photo.pixels.dtype).itemsize] + (SUMMARY if options.samples > 1 else 0)
     planned = plan_memory(
         task, prior, options, limit=allowed, held=used + made, values=3 * pixels,
-        writing=WRITING[np.dtype(photo.pixels.dtype).itemsize] * pixels, most=prior.pixels_at_once, tiles=prior.tiles,
+        writing=writing * pixels, most=prior.pixels_at_once, tiles=prior.tiles,
     )  # fmt: skip
     if planned.least > allowed:
         fewer = "fewer --samples, or " if options.samples > 1 else ""
@@ -94,6 +99,8 @@ def keep_to_memory(
             hint=f"{fewer}--memory {in_words(planned.least).replace(' ', '')}, where the machine has that, or a smaller picture",
         )
     prior.pixels_at_once = planned.call
+    say(f"about {in_words(planned.needed)} of memory, {in_words(allowed)} are allowed: {planned.batch} at once, "
+        f"the network sees {planned.call} pixels", level=1)  # fmt: skip
     return replace(options, batch=min(options.batch, planned.batch))
 
 

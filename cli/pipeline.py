@@ -295,7 +295,7 @@ def run_pictures(
         solved = solve_task(job.task, prior, common, photo=photo, input=str(source), **job.facts)
         finish = job.finish or functools.partial(to_pixels, dtype=photo.pixels.dtype)
         pictures = Finished(lambda x: finish(channels_last(x[0])), solved.posterior.samples)
-        mean = finish(channels_last(solved.posterior.mean[0]))
+        mean = finish(channels_last(solved.posterior.mean[0])) if len(pictures) > 1 else None
         bounds = None
         if common.wants_interval and solved.summary.interval:
             ends = (solved.summary.interval.low, solved.summary.interval.high)
@@ -343,11 +343,11 @@ def say_loss(path: Path, dtype: np.dtype[Any], quality: int | None, *, keeps_pix
         say(f"{format_of(path)} changes known pixels a little; name a {better} file to keep them bit for bit")
 
 
-def candidates(task: Task, pictures: Sequence[Pixels], mean: Pixels, dtype: npt.DTypeLike) -> dict[str, Pixels]:
+def candidates(task: Task, pictures: Sequence[Pixels], mean: Pixels | None, dtype: npt.DTypeLike) -> dict[str, Pixels]:
     """The classical estimates, rounded to ``dtype`` as a file would be, one sample and the mean, by name."""
     found = {name: to_pixels(picture, dtype) for name, picture in task.baselines().items()}
     found["invsolve sample"] = pictures[0]
-    if len(pictures) > 1:
+    if mean is not None:
         found[f"mean of {len(pictures)}"] = mean
     return found
 
@@ -359,19 +359,22 @@ def write_pictures(
     common: Common,
     solved: Solved,
     pictures: Sequence[Pixels],
-    mean: Pixels,
+    mean: Pixels | None,
     bounds: list[Pixels] | None,
 ) -> None:
     """Write samples, mean, standard deviation, bounds and the picture of the run: all or nothing."""
     from invsolve.atomic import write_files
 
-    std = std_picture(channels_last(solved.posterior.std[0]))
+    std = None
+    if mean is not None:
+        grey = std_picture(channels_last(solved.posterior.std[0]))
+        mean, std = photo.with_alpha(mean, opaque=job.opaque), job.place(grey) if job.place else grey
     files = encode_results(
         paths,
         Finished(lambda picture: photo.with_alpha(picture, opaque=job.opaque), pictures),
         solved.posterior.seeds,
-        photo.with_alpha(mean, opaque=job.opaque),
-        job.place(std) if job.place else std,
+        mean,
+        std,
         solved.facts,
         Encoding(
             photo.icc_profile if job.keep_profile else None,

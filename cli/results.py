@@ -77,13 +77,14 @@ def encode_results(
     paths: ResultPaths,
     samples: Sequence[Pixels],
     seeds: Sequence[int],
-    mean: Pixels,
-    std: Pixels,
+    mean: Pixels | None,
+    std: Pixels | None,
     facts: dict[str, Any],
     encoding: Encoding = PLAIN,
     bounds: list[Pixels] | None = None,
 ) -> dict[Path, Content]:
     """The whole set as files; ``samples`` (H, W[, 2, 3 or 4]) in order of their ``seeds``, each taken when it is written.
+    Of one sample there are no ``mean`` and ``std``.
 
     ``bounds`` are the interval's lower and upper picture.
     """
@@ -94,7 +95,7 @@ def encode_results(
         if number > 0 and seeds[number] == seeds[number - 1]:
             own["noise"] = "that of the seed with the opposite sign"
         files[path] = partial(_write_sample, samples, number, path, facts | own, encoding)
-    if paths.mean and paths.std:
+    if paths.mean and paths.std and mean is not None and std is not None:
         files[paths.mean] = encode_picture(mean, paths.mean, {**facts, "content": "mean of the samples"}, encoding)
         content = f"standard deviation, white = {STD_WHITE}"
         files[paths.std] = encode_picture(std, paths.std, {**facts, "content": content}, plain)
