@@ -100,7 +100,9 @@ def writing() -> dict[str, float]:
     noise = np.random.default_rng(0).integers(0, 256, grey_levels.shape, dtype=np.uint16)
     deep = grey_levels.astype(np.uint16) * 256 + noise
     for name, picture in (("8-bit", grey_levels), ("16-bit", deep), ("float", (deep / 65535).astype(np.float32))):
-        for ending in (".png", ".jpg", ".tif") if name == "8-bit" else (".png", ".tif") if name == "16-bit" else (".tif",):
+        for ending in (
+            (".png", ".jpg", ".tif") if name == "8-bit" else (".png", ".tif") if name == "16-bit" else (".tif",)
+        ):
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak so far
             before = _status("VmRSS")
             encode_picture(picture, Path(f"x{ending}"), {})

@@ -45,7 +45,9 @@ class MissingPixels:
         return torch.from_numpy(np.searchsorted(self.places, flat))
 
 
-def scattered(values: npt.NDArray[np.generic], missing: Missing, picture: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+def scattered(
+    values: npt.NDArray[np.generic], missing: Missing, picture: npt.NDArray[np.generic]
+) -> npt.NDArray[np.generic]:
     """A copy of ``picture`` (H, W[, C]) with ``values`` (K, C) at its missing pixels."""
     whole = picture.copy()
     whole[missing] = values.reshape(len(values), *picture.shape[2:]) if picture.ndim == 3 else values[:, 0]

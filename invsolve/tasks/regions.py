@@ -96,7 +96,9 @@ def wide_parts(missing: Missing) -> Missing:
     return ndimage.maximum_filter(ndimage.minimum_filter(missing, size, mode="nearest"), size, mode="nearest")
 
 
-def _work(height: npt.NDArray[np.int64] | int, width: npt.NDArray[np.int64] | int, context: int) -> npt.NDArray[np.int64]:
+def _work(
+    height: npt.NDArray[np.int64] | int, width: npt.NDArray[np.int64] | int, context: int
+) -> npt.NDArray[np.int64]:
     """Pixels that boxes around holes of this extent take."""
     return np.asarray((height + 2 * context) * (width + 2 * context) + BOX_WORK)
 
