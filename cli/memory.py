@@ -29,8 +29,8 @@ WRITING = {1: 12.0, 2: 32.0, 4: 24.0}
 SUMMARY = 12.0
 """Bytes per pixel of the mean, the standard deviation and the bounds of several samples, as pictures."""
 
-WHOLE_PICTURES = 60.0
-"""Bytes per pixel of a task that works on the whole picture: what was measured, a first guess and an estimate as floats."""
+WHOLE_PICTURES = 24.0
+"""Bytes per pixel of a task that works on the whole picture, besides what it holds before: two estimates as floats."""
 
 BEFORE = 5e8
 """Bytes that Python and torch take, where the system does not say what the process has."""

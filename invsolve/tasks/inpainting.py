@@ -221,7 +221,7 @@ def _extent(parts: Sequence[Part]) -> dict[str, Any]:
 
 def inpaint(
     picture: UnitPicture,
-    missing: npt.NDArray[np.bool_],
+    missing: Missing,
     prior: ScoreModel,
     options: SolveOptions = INPAINTING,
     *,
