@@ -95,13 +95,13 @@ def test_what_was_filled_before_counts_as_known() -> None:
         seen.append(x)
         return torch.full_like(x, 0.9)
 
-    inpaint(np.full((400, 400, 3), 0.2, np.float32), missing, FunctionPrior(bright, channels=3), steps=1, samples=2)
+    inpaint(np.full((400, 400, 3), 0.2, np.float32), missing, FunctionPrior(bright, channels=3), steps=1)
     first, second = parts[0].region, parts[1].region
     overlap = np.zeros(missing.shape, bool)
     overlap[first.slices] = True
     filled = (overlap & missing)[second.slices] & ~parts[1].own
     assert filled.any()
-    assert len(seen) == len(parts)  # one call each, of both samples
+    assert len(seen) == len(parts)  # one call each
     start = seen[1][0].mean(dim=0)
     assert float(start[torch.from_numpy(filled)].mean()) > 0.7
 
@@ -205,13 +205,14 @@ def call(monkeypatch: Patch, *arguments: object) -> int:
 def test_the_command_gives_the_rest_back_and_writes_every_picture(
     tmp_path: Path, picture: np.ndarray, missing: np.ndarray, small_prior: Path, monkeypatch: Patch
 ) -> None:
+    picture, missing = picture[:150, 300:480], missing[:150, 300:480] | missing[:150, 400:580]
     Image.fromarray(picture).save(tmp_path / "p.png")
     Image.fromarray(missing).save(tmp_path / "m.png")
-    fixed = ("--model", small_prior, "--device", "cpu", "--steps", 2, "--samples", 4, "--interval", "-q")
+    fixed = ("--model", small_prior, "--device", "cpu", "--steps", 2, "--samples", 2, "--interval", "-q")
     given = (tmp_path / "p.png", "--mask", tmp_path / "m.png")
     assert call(monkeypatch, "inpaint", *given, *fixed, "-o", tmp_path / "a.png", "--memory", "8GB") == 0
     assert call(monkeypatch, "inpaint", *given, *fixed, "-o", tmp_path / "b.png", "--memory", "3GB") == 0
-    for name in (".", ".sample-1.", ".sample-3.", ".mean.", ".low.", ".high."):
+    for name in (".", ".sample-1.", ".mean.", ".low.", ".high."):
         made = np.asarray(Image.open(tmp_path / f"a{name}png"))
         assert (made[~missing] == picture[~missing]).all()
         assert (made[missing] != picture[missing]).any()
