@@ -93,7 +93,8 @@ def hole_boxes(missing: Missing, context: int = CONTEXT, largest: int = LARGEST_
 def wide_parts(missing: Missing) -> Missing:
     """The pixels of holes where a square of twice :data:`WIDE_HOLE` and one fits into the hole."""
     size = 2 * int(WIDE_HOLE) + 1
-    return ndimage.maximum_filter(ndimage.minimum_filter(missing, size, mode="nearest"), size, mode="nearest")
+    eroded = ndimage.minimum_filter(missing, size, mode="nearest")
+    return np.asarray(ndimage.maximum_filter(eroded, size, mode="nearest"), dtype=bool)
 
 
 def _work(
