@@ -166,8 +166,8 @@ def plan_memory(
     copies = 1 if options.samples == 1 else COPIES
     results = 4.0 * (task.values or values) * (options.samples * copies + 1)
     if prior.device.type != "cpu":  # the work is in the memory of another device
-        needed = held + results + writing
-        return Plan(options.batch, most, needed, needed)
+        there = held + results + writing
+        return Plan(options.batch, most, there, there)
 
     def needed(batch: int, call: int) -> float:
         return held + results + max(writing, found.step * pixels * batch + found.call * min(call, pixels * batch))
