@@ -64,7 +64,7 @@ Output = Annotated[
 
 
 @over_pictures(endings=SINOGRAMS)
-@with_common(Common.of(RECONSTRUCTION, model="ct"), truth=Truth, output=Output, without=("quality", "format"))
+@with_common(Common.of(RECONSTRUCTION, model="ct"), truth=Truth, output=Output, without=("quality", "format", "memory"))
 def ct(
     sinogram: Annotated[
         Path,

@@ -34,8 +34,8 @@ Image.MAX_IMAGE_PIXELS = None  # large scans are legitimate; what they take in m
 
 EIGHT_BIT = frozenset({"1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr"})
 
-BYTES_PER_PIXEL = 64
-"""Memory that a picture takes as it is read, made real numbers, filled and written, in bytes per pixel."""
+BYTES_PER_PIXEL = 16
+"""Memory that a picture takes as it is read, in bytes per pixel; what is then done with it takes more, see ``--memory``."""
 
 LUMA = np.array((0.299, 0.587, 0.114), np.float32)
 """Rec. 601 weights of red, green and blue: ``invsolve.colours`` has them too, but needs torch."""

@@ -135,22 +135,26 @@ def inpainting_job(
     photo: Photo, missing: npt.NDArray[np.bool_], noise: float, fit: Fit | None = None, **facts: str
 ) -> PictureJob:
     """The task, and known pixels that stay as they are in the file."""
-    from invsolve.tasks.inpainting import inpainting_task
+    from invsolve.tasks.inpainting import inpainting_task, missing_pixels_task
+    from invsolve.tasks.missing import scattered
 
     pixels = photo.pixels
     squares: Literal["crop", "resize"] | None = "crop" if fit is Fit.crop else "resize" if fit is Fit.resize else None
+    about = f"{missing.mean():.1%} of {pixels.shape[1]} x {pixels.shape[0]} pixels missing"
+    facts = facts if fit is None else {**facts, "fit": str(fit)}
+    if noise:
+        task = inpainting_task(photo.unit, missing, noise=noise, fit=squares)
+        return PictureJob(task, about, facts, opaque=missing)
 
     def finish(image: npt.NDArray[np.floating]) -> Pixels:
-        rounded = to_pixels(image, pixels.dtype).reshape(pixels.shape)
-        if noise == 0:
-            rounded[~missing] = pixels[~missing]
-        return rounded
+        return scattered(to_pixels(image[0], pixels.dtype), missing, pixels)
 
     return PictureJob(
-        task=inpainting_task(photo.unit, missing, noise=noise, fit=squares),
-        about=f"{missing.mean():.1%} of {pixels.shape[1]} x {pixels.shape[0]} pixels missing",
-        facts=facts if fit is None else {**facts, "fit": str(fit)},
+        missing_pixels_task(pixels, missing, fit=squares),
+        about,
+        facts,
         finish=finish,
         opaque=missing,
-        keeps_pixels=noise == 0,
+        keeps_pixels=True,
+        place=lambda grey: scattered(grey[0][:, None], missing, np.zeros(missing.shape, grey.dtype)),
     )

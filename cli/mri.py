@@ -49,7 +49,7 @@ Output = Annotated[
 
 
 @over_pictures(beside=("mask", "sensitivities"), endings=KSPACES)
-@with_common(Common.of(MRI, model="mri"), truth=Truth, output=Output, without=("quality", "format"))
+@with_common(Common.of(MRI, model="mri"), truth=Truth, output=Output, without=("quality", "format", "memory"))
 def mri(
     kspace: Annotated[
         Path,

@@ -10,7 +10,8 @@ import functools
 import inspect
 import sys
 import time
-from collections.abc import Callable, Mapping
+from bisect import bisect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_type_hints
@@ -23,6 +24,7 @@ from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
 from invsolve.cli.dry_run import estimate, files_among, plan_text
 from invsolve.cli.files import Photo, check_writable, output_path, provenance, read_picture
 from invsolve.cli.formats import FORMATS, Encoding, check_format, default_endings, format_of, is_lossy, kept_type
+from invsolve.cli.memory import Memory, keep_to_memory
 from invsolve.cli.metadata import resized_exif
 from invsolve.cli.report import report_path, write_page
 from invsolve.cli.report_pages import picture_page
@@ -76,6 +78,7 @@ class Common:
     force: options.Force = False
     dry_run: options.DryRun = False
     as_json: options.Json = False
+    memory: Memory = None
     device: options.Device = "auto"
     quiet: options.Quiet = False
     verbose: options.Verbose = 0
@@ -180,28 +183,43 @@ class Solved(NamedTuple):
     facts: dict[str, Any]  # provenance
 
 
-def solve_task(task: Task, prior: NetworkPrior, common: Common, *, most: int | None = None, **facts: Any) -> Solved:
+def solve_task(
+    task: Task,
+    prior: NetworkPrior,
+    common: Common,
+    *,
+    most: int | None = None,
+    photo: Photo | None = None,
+    **facts: Any,
+) -> Solved:
     """Find the calibration, estimate the time, solve with a progress bar, and summarize.
 
-    ``most`` : samples that are split into what was measured and what was not, where that is work; ``facts`` go into
-    the provenance of every file.
+    ``photo`` : what the task is about, where memory is limited. ``most`` : samples that are split into what was measured and
+    what was not, where that is work; ``facts`` go into the provenance of every file.
     """
     from invsolve.pretrained.calibrations import find_scaling
     from invsolve.summary import summarize
 
     wanted = common.solve_options(task)
+    if photo is not None:
+        wanted = keep_to_memory(common.memory, task, prior, wanted, photo)
     scaling = find_scaling(common.calibration, task.name, task.problem, prior.card.sha256, wanted)
     if scaling.warning:
         say(f"warning: {scaling.warning}")
     announce_time(task, prior, wanted)
     started = time.perf_counter()
-    with progress_bar() as bar:
-        running = bar.add_task(task.name, total=1.0)
-        posterior = task.solve(prior, wanted, progress=lambda done: bar.update(running, completed=done))
+    with progress_bar(*["region {task.fields[region]} of " + str(len(task.ends))] * (len(task.ends) > 1)) as bar:
+        running = bar.add_task(task.name, total=1.0, region=1)
+
+        def show(done: float) -> None:
+            bar.update(running, completed=done, region=min(bisect(task.ends, done) + 1, len(task.ends)))
+
+        posterior = task.solve(prior, wanted, progress=show)
     seconds = time.perf_counter() - started
     summary = summarize(
-        posterior, task.operator, task.determined(), scaling=scaling, most=most, open_values=task.open_values
-    )
+        posterior, task.operator, task.determined(), scaling=scaling, most=most, open_values=task.open_values,
+        share=task.share,
+    )  # fmt: skip
     made = provenance(
         task=task.name, **facts, model=prior.card.name, model_sha256=prior.card.sha256, seed=wanted.seed,
         samples=wanted.samples, device=str(prior.device), **posterior.settings,
@@ -258,6 +276,7 @@ class PictureJob:
     keep_profile : whether the input's colour profile still describes the result.
     judge : scores of candidates against the truth, by name.
     keeps_pixels : whether some pixels are the input's.
+    place : from grey (H', W') of a result's size to the picture's, where the task's posterior holds a part of it.
     check : of the first result as it is written, a line on how it fits the measurement, and the same as figures.
     """
 
@@ -269,6 +288,7 @@ class PictureJob:
     keep_profile: bool = True
     judge: Callable[[Pixels, Mapping[str, Pixels]], Scores] = score_pixels
     keeps_pixels: bool = False
+    place: Callable[[Pixels], Pixels] | None = None
     check: Callable[[Pixels], tuple[str, dict[str, float]]] | None = None
 
 
@@ -305,10 +325,10 @@ def run_pictures(
             sys.stdout.write(plan)
             return []
         say(f"{source.name}: {job.about}, on {prior.device}")
-        solved = solve_task(job.task, prior, common, input=shown(source), **job.facts)
+        solved = solve_task(job.task, prior, common, photo=photo, input=shown(source), **job.facts)
         finish = job.finish or functools.partial(to_pixels, dtype=photo.pixels.dtype)
-        pictures = [finish(channels_last(x[0])) for x in solved.posterior.samples]
-        mean = finish(channels_last(solved.posterior.mean[0]))
+        pictures = Finished(lambda x: finish(channels_last(x[0])), solved.posterior.samples)
+        mean = finish(channels_last(solved.posterior.mean[0])) if len(pictures) > 1 else None
         bounds = None
         if common.wants_interval and solved.summary.interval:
             ends = (solved.summary.interval.low, solved.summary.interval.high)
@@ -328,7 +348,8 @@ def run_pictures(
             scores = job.judge(reference, compared)
             say_scores(scores)
         if page:
-            about, std = f"{name}: {source.name}", std_picture(channels_last(solved.posterior.std[0]))
+            about, grey = f"{name}: {source.name}", std_picture(channels_last(solved.posterior.std[0]))
+            std = job.place(grey) if job.place else grey
             found = picture_page(
                 about, photo, job.about, solved, pictures, mean, std, bounds or (), compared, scores, reference
             )
@@ -337,6 +358,21 @@ def run_pictures(
         certainty = uncertainty_json(solved.summary)
         print_json(solved.facts, outputs, solved.seconds, solved.posterior.network_calls, scores, certainty)
     return outputs
+
+
+class Finished(Sequence[Any]):
+    """What ``finish`` makes of each of ``parts``, made anew whenever it is asked for: large pictures are held one at a time."""
+
+    def __init__(self, finish: Callable[[Any], Any], parts: Any) -> None:
+        self.finish, self.parts = finish, parts
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __getitem__(self, number: Any) -> Any:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        return self.finish(self.parts[number])
 
 
 def say_loss(path: Path, dtype: np.dtype[Any], quality: int | None, *, keeps_pixels: bool) -> None:
@@ -349,11 +385,11 @@ def say_loss(path: Path, dtype: np.dtype[Any], quality: int | None, *, keeps_pix
         say(f"{format_of(path)} changes known pixels a little; name a {better} file to keep them bit for bit")
 
 
-def candidates(task: Task, pictures: list[Pixels], mean: Pixels, dtype: npt.DTypeLike) -> dict[str, Pixels]:
+def candidates(task: Task, pictures: Sequence[Pixels], mean: Pixels | None, dtype: npt.DTypeLike) -> dict[str, Pixels]:
     """The classical estimates, rounded to ``dtype`` as a file would be, one sample and the mean, by name."""
     found = {name: to_pixels(picture, dtype) for name, picture in task.baselines().items()}
     found["invsolve sample"] = pictures[0]
-    if len(pictures) > 1:
+    if mean is not None:
         found[f"mean of {len(pictures)}"] = mean
     return found
 
@@ -364,19 +400,23 @@ def write_pictures(
     photo: Photo,
     common: Common,
     solved: Solved,
-    pictures: list[Pixels],
-    mean: Pixels,
+    pictures: Sequence[Pixels],
+    mean: Pixels | None,
     bounds: list[Pixels] | None,
 ) -> None:
     """Write samples, mean, standard deviation, bounds and the picture of the run: all or nothing."""
     from invsolve.atomic import write_files
 
+    std = None
+    if mean is not None:
+        grey = std_picture(channels_last(solved.posterior.std[0]))
+        mean, std = photo.with_alpha(mean, opaque=job.opaque), job.place(grey) if job.place else grey
     files = encode_results(
         paths,
-        [photo.with_alpha(picture, opaque=job.opaque) for picture in pictures],
+        Finished(lambda picture: photo.with_alpha(picture, opaque=job.opaque), pictures),
         solved.posterior.seeds,
-        photo.with_alpha(mean, opaque=job.opaque),
-        std_picture(channels_last(solved.posterior.std[0])),
+        mean,
+        std,
         solved.facts,
         Encoding(
             photo.icc_profile if job.keep_profile else None,

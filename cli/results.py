@@ -7,12 +7,14 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from invsolve.atomic import Content
 from invsolve.cli.console import say
 from invsolve.cli.files import encode_picture
 from invsolve.cli.formats import Encoding
@@ -74,26 +76,27 @@ def std_picture(std: npt.NDArray[np.floating]) -> Pixels:
 
 def encode_results(
     paths: ResultPaths,
-    samples: list[Pixels],
+    samples: Sequence[Pixels],
     seeds: Sequence[int],
-    mean: Pixels,
-    std: Pixels,
+    mean: Pixels | None,
+    std: Pixels | None,
     facts: dict[str, Any],
     encoding: Encoding = PLAIN,
     bounds: list[Pixels] | None = None,
-) -> dict[Path, bytes]:
-    """The whole set as files; ``samples`` (H, W[, 2, 3 or 4]) in order of their ``seeds``.
+) -> dict[Path, Content]:
+    """The whole set as files; ``samples`` (H, W[, 2, 3 or 4]) in order of their ``seeds``, each taken when it is written.
+    Of one sample there are no ``mean`` and ``std``.
 
     ``bounds`` are the interval's lower and upper picture.
     """
-    files: dict[Path, bytes] = {}
+    files: dict[Path, Content] = {}
     plain = Encoding(quality=encoding.quality)
-    for number, (path, picture) in enumerate(zip([paths.result, *paths.samples], samples, strict=True)):
+    for number, path in enumerate([paths.result, *paths.samples]):
         own: dict[str, Any] = {"seed": seeds[number]}
         if number > 0 and seeds[number] == seeds[number - 1]:
             own["noise"] = "that of the seed with the opposite sign"
-        files[path] = encode_picture(picture, path, facts | own, encoding)
-    if paths.mean and paths.std:
+        files[path] = partial(_write_sample, samples, number, path, facts | own, encoding)
+    if paths.mean and paths.std and mean is not None and std is not None:
         files[paths.mean] = encode_picture(mean, paths.mean, {**facts, "content": "mean of the samples"}, encoding)
         content = f"standard deviation, white = {STD_WHITE}"
         files[paths.std] = encode_picture(std, paths.std, {**facts, "content": content}, plain)
@@ -102,6 +105,12 @@ def encode_results(
             content = f"{side} bound of each pixel's interval"
             files[path] = encode_picture(picture, path, {**facts, "content": content}, encoding)
     return files
+
+
+def _write_sample(
+    samples: Sequence[Pixels], number: int, path: Path, facts: dict[str, Any], encoding: Encoding, file: IO[bytes]
+) -> None:
+    file.write(encode_picture(samples[number], path, facts, encoding))
 
 
 def encode_trace(diagnostics: dict[str, list[float]], path: Path, facts: dict[str, Any]) -> bytes:

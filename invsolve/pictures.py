@@ -18,6 +18,9 @@ Pixels = npt.NDArray[Any]
 Missing = npt.NDArray[np.bool_]
 """(H, W), True where a pixel is missing."""
 
+VALUES_AT_ONCE = 2**22
+"""Of large pictures so many are rounded at once: the copies would take as much again, three times."""
+
 REACH = 4.0
 """How far from [0, 1] the values of a picture with strong noise may lie; grey levels lie further."""
 
@@ -80,7 +83,7 @@ def check_missing(missing: Any, shape: tuple[int, ...]) -> Missing:
         raise InputError(
             f"the mask holds {missing.dtype} values other than 0 and 1", hint="wanted True where missing: mask > 127"
         )
-    marked = missing.astype(np.bool_)
+    marked = missing.astype(np.bool_, copy=False)
     hint = "white means missing; use --invert-mask if yours is the other way round"
     if not marked.any():
         raise InputError("the mask marks no pixel as missing", hint=hint)
@@ -98,6 +101,11 @@ def full_range(dtype: npt.DTypeLike) -> int:
 def to_pixels(picture: npt.NDArray[np.floating], dtype: npt.DTypeLike = np.uint8) -> Pixels:
     """Clip to [0, 1] and round to grey levels of ``dtype``; each value moves by at most half a level, and so does the luma of
     RGB. Floats are only clipped."""
+    if picture.size > VALUES_AT_ONCE and len(picture) > 1:
+        half = len(picture) // 2
+        rounded = np.empty(picture.shape, dtype)
+        rounded[:half], rounded[half:] = to_pixels(picture[:half], dtype), to_pixels(picture[half:], dtype)
+        return rounded
     clipped = np.clip(picture, 0, 1)
     if np.dtype(dtype).kind == "f":
         return clipped.astype(dtype)
@@ -106,7 +114,8 @@ def to_pixels(picture: npt.NDArray[np.floating], dtype: npt.DTypeLike = np.uint8
 
 def to_unit(pixels: Pixels) -> npt.NDArray[np.float32]:
     """A file's numbers as float32 in [0, 1]; :func:`to_pixels` gives back grey levels as they were."""
-    return pixels.astype(np.float32) / np.float32(full_range(pixels.dtype))
+    unit: npt.NDArray[np.float32] = np.divide(pixels, full_range(pixels.dtype), dtype=np.float32)
+    return unit
 
 
 def channels_last(image: Any) -> npt.NDArray[np.floating]:

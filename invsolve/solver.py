@@ -41,6 +41,7 @@ def solve(
     batch: int = 8,
     turn: bool = False,
     antithetic: bool = False,
+    paired: bool = False,
     stream: int = 0,
     callback: Callback | None = None,
     **options: Any,
@@ -68,6 +69,7 @@ def solve(
     antithetic : draw the samples in pairs: of samples 2m and 2m + 1 the second takes the first one's noise with the
         opposite sign. Each is a sample as before, but what the two err by cancels in their mean as far as the sampler
         is affine (Hammersley & Morton 1956; Jia et al. 2025, "Antithetic noise in diffusion models").
+    paired : y (n, ...) holds the measurement of one image anew for each sample, as where samples continue others.
     stream : mixed into the seeds, so that several solves of one run draw different noise.
     callback : called after every step with a :class:`StepInfo` counted over the whole run.
     options : passed to the sampler.
@@ -79,6 +81,8 @@ def solve(
     SolveError : x became NaN or infinite; the message names the level.
     """
     _check(prior, forward_model, y, samples=samples, seed=seed, batch=batch)
+    if paired and len(y) != samples:
+        raise UsageError(f"{len(y)} paired measurements for {samples} samples", hint="wanted one for each")
     sample = find_sampler(sampler) if isinstance(sampler, str) else sampler
     _check_options(sample, options)
     if start is None:
@@ -91,26 +95,29 @@ def solve(
         )
     counted, trace = CountedModel(prior), Trace(forward_model)
     seeds = [seed + (j - j % 2 if antithetic else j) for j in range(samples)]
-    runs = [(j, k) for j in range(samples) for k in range(len(y))]
+    count = 1 if paired else len(y)
+    runs = [(j, k) for j in range(samples) for k in range(count)]
     chunks = [runs[i : i + batch] for i in range(0, len(runs), batch)]
 
     results = []
     for number, chunk in enumerate(chunks):
-        images = [k for _, k in chunk]
+        images, measured = [k for _, k in chunk], y[[j if paired else k for j, k in chunk]]
         noise = SeededNoise(
             [(seeds[j], k, stream) for j, k in chunk], signs=[-1 if antithetic and j % 2 else 1 for j, _ in chunk]
         )
         oriented = OrientedModel(counted, [seed + j + k for j, k in chunk]) if turn else counted
-        model = condition(oriented, forward_model, y[images], rule)
+        model = condition(oriented, forward_model, measured, rule)
         guess = starts[[j for j, _ in chunk], images]
         x = guess + float(levels[0]) * noise(guess)
-        watch = _Watch(trace, prior, y[images], number, len(chunks), callback)
+        watch = _Watch(trace, prior, measured, number, len(chunks), callback)
         results.append(sample(model, x, levels, noise, callback=watch, **options))
-    stacked = torch.cat(results).reshape(samples, len(y), *start.shape[-3:])
+    stacked = torch.cat(results).reshape(samples, count, *start.shape[-3:])
+    parts = [(stacked[j : j + 1], y[j : j + 1]) for j in range(samples)] if paired else [(stacked, y)]
+    chi2 = torch.cat([chi_squared(forward_model, part, measured) for part, measured in parts])
     return Posterior(
         samples=stacked.cpu(),
         seeds=tuple(seeds),
-        chi2=chi_squared(forward_model, stacked, y).cpu(),
+        chi2=chi2.cpu(),
         settings={
             "rule": rule_name(rule),
             "sampler": sampler_name(sampler),

@@ -49,6 +49,7 @@ def summarize(
     scaling: Scaling = NO_SCALING,
     most: int | None = None,
     open_values: Tensor | None = None,
+    share: float = 1.0,
 ) -> Summary:
     """Read a posterior.
 
@@ -59,6 +60,7 @@ def summarize(
     scaling : its applied calibration scales the interval.
     most : samples to split into what was measured and what was not, where that is work; default all.
     open_values : where the interval's mean width is taken, broadcast to a sample; default everywhere.
+    share : of a picture, what the samples hold; in the rest they agree.
     """
     share, prior_std, interval, width = math.nan, None, None, math.nan
     if len(posterior.samples) > 1:
@@ -80,11 +82,11 @@ def summarize(
         warning=posterior.warning,
         chi2=float(posterior.chi2.mean()) if posterior.chi2.numel() else None,
         diagnostics=posterior.diagnostics,
-        psnr=least_psnr(posterior, scaling),
+        psnr=least_psnr(posterior, scaling, share),
     )
 
 
-def least_psnr(posterior: Posterior, scaling: Scaling) -> float | None:
+def least_psnr(posterior: Posterior, scaling: Scaling, share: float = 1.0) -> float | None:
     """The PSNR in dB of the posterior mean, as commands judge it, bounded from below by the applied calibration.
 
     None without one, for measurements unlike those it was learned on, which a probability of its own would be false for,
@@ -93,4 +95,4 @@ def least_psnr(posterior: Posterior, scaling: Scaling) -> float | None:
     bound = scaling.applied.psnr if scaling.applied else None
     if bound is None or scaling.warning or posterior.samples.shape[1] != 1:
         return None
-    return bound.at_least(expected_error(posterior.samples, antithetic=posterior.antithetic))
+    return bound.at_least(share * expected_error(posterior.samples, antithetic=posterior.antithetic))

@@ -44,12 +44,13 @@ REINSTALL = "reinstall invsolve, or copy or train the prior again"
 CARD = "card.json"
 SHIPPED = Path(__file__).resolve().parent
 
-PIXELS_AT_ONCE = 2**21
-"""The network sees at most so many pixels in one batch: about 2 GB of activations; of an energy, which keeps them for the
-way back, a quarter; of a foreign network, which is wider, a sixteenth."""
+PIXELS_AT_ONCE = 2**20
+"""The network sees at most so many pixels in one batch: about 500 MB of activations; of an energy, which keeps them for the
+way back, a quarter; of a foreign network, which is wider, an eighth. On a GPU twice as many. What is larger is denoised in
+tiles of that size."""
 
-TILE_CORE = 384
-"""Pictures with more pixels than a 768 x 768 one are denoised in tiles with cores of this side."""
+LEAST_CORE = 64
+"""Side of what is kept of a tile, at least."""
 
 
 class NetworkPrior(ScoreModel):
@@ -77,6 +78,14 @@ class NetworkPrior(ScoreModel):
         self._log_mse = np.log([e for _, e in table])
         self._spectrum = ErrorSpectrum.from_dict(card.error_spectrum) if card.error_spectrum else None
         self._mix = channel_mix(self.channels, rgb=self.colours == "rgb")
+        wide = 8 if isinstance(network, ForeignDenoiser) else 4 if isinstance(network, EnergyDenoiser) else 1
+        self.pixels_at_once = PIXELS_AT_ONCE * (1 if device.type == "cpu" else 2) // wide
+        """What the network sees in one batch, at most; fewer take less memory, and in smaller tiles a little more time."""
+
+    @property
+    def tiles(self) -> bool:
+        """Whether a large picture can be denoised in parts, with the same result."""
+        return not isinstance(self.network, ForeignDenoiser) and self.network.config.local
 
     @property
     def device(self) -> torch.device:
@@ -92,9 +101,7 @@ class NetworkPrior(ScoreModel):
         )
 
     def _denoise(self, x: Tensor, level: Tensor) -> Tensor:
-        network = self.network
-        foreign = isinstance(network, ForeignDenoiser)
-        most = PIXELS_AT_ONCE // (16 if foreign else 4 if isinstance(network, EnergyDenoiser) else 1)
+        network, most = self.network, self.pixels_at_once
 
         def whole(part: Tensor) -> Tensor:
             count = max(1, most // (part.shape[-2] * part.shape[-1]))
@@ -104,11 +111,12 @@ class NetworkPrior(ScoreModel):
                     pieces.append(network(part[first : first + count].float(), level[first : first + count]))
             return torch.cat(pieces).to(part.dtype)
 
-        small = x.shape[-2] * x.shape[-1] <= (2 * TILE_CORE) ** 2
-        if small or isinstance(network, ForeignDenoiser) or not network.config.local:
+        if x.shape[-2] * x.shape[-1] <= most or isinstance(network, ForeignDenoiser) or not network.config.local:
             return whole(x)
         config = network.config
-        return tiled(whole, x, core=TILE_CORE, overlap=config.receptive_radius, multiple=config.multiple)
+        margin, multiple = config.receptive_radius, config.multiple
+        core = max(LEAST_CORE, math.isqrt(most) - 2 * (margin + multiple)) // multiple * multiple
+        return tiled(whole, x, core=core, overlap=margin, multiple=multiple)
 
     def energy(self, x: Tensor, sigma: Sigma) -> Tensor:
         """Minus the log density of ``x0 + sigma z``, up to a number that depends on sigma only: (B,) float32, in nats.

@@ -18,7 +18,7 @@ from invsolve.ode.density import likelihood
 from invsolve.ode.latent import encode
 from invsolve.pictures import to_pixels
 from invsolve.tasks.baselines import ColourTable
-from invsolve.tasks.colorization import enlarge_chroma, into_gamut, working_size
+from invsolve.tasks.colorization import enlarge_chroma, enlarged_rows, guided, into_gamut, working_size
 
 
 def pil_grey(rgb: np.ndarray) -> np.ndarray:
@@ -163,11 +163,21 @@ def test_chroma_follows_the_edges_of_the_luma() -> None:
     colours[:, 0, :, 8:] = 0.2
     colours -= Grayscale((3, 16, 16))(colours)
     small = torch.nn.functional.avg_pool2d(grey, 4)
-    large = enlarge_chroma(colours, small, grey)
+    guide = guided(colours, small)
+    large = enlarge_chroma(guide, grey)
+    in_parts = [enlarge_chroma(guide, grey, slice(first, first + 24)) for first in (0, 24, 48)]
+    torch.testing.assert_close(torch.cat(in_parts, dim=-2), large, atol=1e-6, rtol=0)
     assert float(Grayscale((3, 64, 64))(large).abs().max()) < 1e-6
     inside = large[0, 0]
     assert float(inside[:, :31].abs().max()) < 0.02
     assert float(inside[:, 33:].min()) > 0.1
+
+
+def test_rows_of_an_enlargement_are_those_of_the_whole() -> None:
+    t = torch.rand(2, 3, 5, 7)
+    whole = torch.nn.functional.interpolate(t, size=(33, 20), mode="bilinear", align_corners=False)
+    rows = enlarged_rows(t, 33, slice(11, 29), 20)
+    torch.testing.assert_close(rows, whole[..., 11:29, :], atol=1e-6, rtol=0)
 
 
 def test_only_grey_arrays() -> None:

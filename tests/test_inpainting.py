@@ -16,7 +16,7 @@ from invsolve.models.gaussian import smooth_gaussian_prior
 from invsolve.models.score_model import FunctionPrior
 from invsolve.tasks.baselines import biharmonic
 from invsolve.tasks.inpainting import SIGMA_START
-from invsolve.tasks.regions import CONTEXT, Region, hole_regions, resolutions
+from invsolve.tasks.regions import CONTEXT, Region, hole_boxes, resolutions
 
 
 def unit(photo: np.ndarray) -> np.ndarray:
@@ -53,22 +53,33 @@ def test_progress_ends_at_one_and_only_rises(photo: np.ndarray, missing: np.ndar
     assert seen[-1] == pytest.approx(1.0)
 
 
-def test_regions_cover_every_hole_and_do_not_overlap() -> None:
+def test_boxes_cover_every_hole_once() -> None:
     missing = np.zeros((600, 500), bool)
     missing[10:14, 20:90] = True
     missing[16:20, 95:99] = True
     missing[400:410, 300:320] = True
     missing[599, 499] = True
-    regions = hole_regions(missing)
-    assert len(regions) == 3
-    covered = np.zeros_like(missing)
-    for region in regions:
-        assert not covered[region.slices].any()
-        covered[region.slices] = True
-    assert covered[missing].all()
-    assert sum(region.pixels for region in regions) < missing.size / 3
-    lone = next(region for region in regions if region.slices[0].start > 300 and region.right < 499)
+    boxes = hole_boxes(missing)
+    assert len(boxes) == 3
+    filled = np.zeros(missing.shape, int)
+    for box in boxes:
+        filled[box.core.slices] += missing[box.core.slices]
+    assert (filled == missing).all()
+    assert sum(box.region.pixels for box in boxes) < missing.size / 3
+    lone = next(box.region for box in boxes if box.core.top == 400)
     assert lone == Region(400 - CONTEXT, 300 - CONTEXT, 410 + CONTEXT, 320 + CONTEXT)
+
+
+def test_a_long_scratch_is_a_row_of_boxes_and_a_wide_hole_one_box() -> None:
+    y, x = np.mgrid[:1500, :1500]
+    scratch = abs(x - y) < 3
+    boxes = hole_boxes(scratch)
+    assert len(boxes) > 5
+    assert sum(box.region.pixels for box in boxes) < scratch.size / 3
+    hole = np.zeros((1500, 1500), bool)
+    hole[200:1400, 200:1400] = True
+    (box,) = hole_boxes(hole, largest=2**18)
+    assert box.core == Region(200, 200, 1400, 1400)
 
 
 def test_work_is_confined_to_the_holes() -> None:

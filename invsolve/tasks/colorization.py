@@ -46,6 +46,9 @@ WORKING_SIZE = 64
 whole picture is then within the prior's reach, which measured better than any larger size
 (docs/lab/colorization.md)."""
 
+PIXELS_AT_ONCE = 2**20
+"""Of a large picture so many are coloured at once."""
+
 BASELINE, SCRIBBLES = "colour table", "scribbles (Levin 2004)"
 
 
@@ -87,6 +90,7 @@ def colorization_task(grey: Any, table: ColourTable | None = None, *, hints: Any
         determined=lambda: (1 + 2 * stroke_share(strokes)) / 3,
         baselines=baselines,
         work=height * width,
+        values=3 * unit.size,
     )
 
 
@@ -163,22 +167,33 @@ def draw_colours(
         callback=lambda info: progress(info.step / info.steps),
     )
     agree = None if hints is None else Agreement(hints, y, size)
-    coloured = [enlarged(to_rgb(x, prior.colours)[None], small.cpu(), y, agree) for x in solved.samples[:, 0]]
+    coloured = torch.empty(len(solved.samples), 3, *y.shape[-2:])
+    for x, picture in zip(solved.samples[:, 0], coloured, strict=True):
+        enlarged(to_rgb(x, prior.colours)[None], small.cpu(), y, picture, agree)
     settings = {**solved.settings, "working_size": list(size)}
-    solved = replace(solved, samples=torch.stack(coloured)[:, None], settings=settings)
+    solved = replace(solved, samples=coloured[:, None], settings=settings)
     # How vague a hint is was chosen, not measured: chi-squared would say nothing of it.
     return replace(solved, chi2=torch.empty(0), settings={**settings, "sigma_y": None}) if steered else solved
 
 
 def enlarged(
-    colours: Tensor, small_luma: Tensor, luma: Tensor, agree: Callable[[Tensor], Tensor] | None = None
-) -> Tensor:
-    """The chroma of ``colours`` (1, 3, h, w) on the full ``luma`` (1, 1, H, W), made to ``agree`` with hints; (3, H, W)
-    inside [0, 1]."""
+    colours: Tensor,
+    small_luma: Tensor,
+    luma: Tensor,
+    out: Tensor,
+    agree: Callable[[Tensor], Tensor] | None = None,
+) -> None:
+    """The chroma of ``colours`` (1, 3, h, w) on the full ``luma`` (1, 1, H, W), made to ``agree`` with hints; into ``out``
+    (3, H, W), inside [0, 1]. Without hints, which look at the whole, some rows at a time."""
     chroma = colours - Grayscale((3, *colours.shape[-2:]))(colours)
-    if colours.shape[-2:] != luma.shape[-2:]:
-        chroma = enlarge_chroma(chroma, small_luma, luma)
-    return into_gamut(luma[0], (chroma if agree is None else agree(chroma))[0])
+    height, width = luma.shape[-2:]
+    smaller = chroma.shape[-2:] != luma.shape[-2:]
+    guide = guided(chroma, small_luma) if smaller else None
+    step = height if agree is not None else max(1, PIXELS_AT_ONCE // width)
+    for first in range(0, height, step):
+        rows = slice(first, min(height, first + step))
+        part = chroma[..., rows, :] if guide is None else enlarge_chroma(guide, luma, rows)
+        out[:, rows] = into_gamut(luma[0, :, rows], (part if agree is None else agree(part))[0])
 
 
 def coordinates(prior: ScoreModel, grey: Tensor, options: SolveOptions) -> tuple[Grayscale, Tensor, Tensor]:
@@ -211,12 +226,9 @@ def working_size(height: int, width: int, known: int | None = None, shorter: int
     return max(1, round(height * factor)), max(1, round(width * factor))
 
 
-def enlarge_chroma(chroma: Tensor, small_luma: Tensor, luma: Tensor, radius: int = 2, epsilon: float = 1e-3) -> Tensor:
-    """Enlarge chroma (n, 3, h, w) to the size of ``luma`` (1, 1, H, W) along its edges.
-
-    The fast guided filter (He & Sun 2015): fit chroma = a luma + b in windows of the small picture, enlarge the smooth
-    coefficients a and b, apply them to the large luma.
-    """
+def guided(chroma: Tensor, small_luma: Tensor, radius: int = 2, epsilon: float = 1e-3) -> tuple[Tensor, Tensor]:
+    """Smooth coefficients a and b, (n, 3, h, w) each, of the fast guided filter (He & Sun 2015): chroma = a luma + b was
+    fitted in windows of the small picture."""
 
     def box(t: Tensor) -> Tensor:
         padded = F.pad(t, (radius,) * 4, mode="replicate")
@@ -226,11 +238,25 @@ def enlarge_chroma(chroma: Tensor, small_luma: Tensor, luma: Tensor, radius: int
     covariance = box(small_luma * chroma) - mean_luma * mean_chroma
     variance = box(small_luma**2) - mean_luma**2
     a = covariance / (variance + epsilon)
-    b = mean_chroma - a * mean_luma
-    size = tuple(luma.shape[-2:])
-    a, b = (F.interpolate(box(t), size=size, mode="bilinear", align_corners=False) for t in (a, b))
-    enlarged = a * luma + b
-    return enlarged - Grayscale((3, *size))(enlarged)
+    return box(a), box(mean_chroma - a * mean_luma)
+
+
+def enlarge_chroma(guide: tuple[Tensor, Tensor], luma: Tensor, rows: slice = slice(None)) -> Tensor:
+    """Chroma (n, 3, k, W) at ``rows`` of ``luma`` (1, 1, H, W), along its edges: the coefficients of :func:`guided`, enlarged
+    and applied."""
+    part = luma[..., rows, :]
+    a, b = (enlarged_rows(t, luma.shape[-2], rows, luma.shape[-1]) for t in guide)
+    enlarged = a * part + b
+    return enlarged - Grayscale((3, *part.shape[-2:]))(enlarged)
+
+
+def enlarged_rows(t: Tensor, height: int, rows: slice, width: int) -> Tensor:
+    """Rows (n, C, k, width) of the bilinear enlargement of ``t`` (n, C, h, w) to (height, width)."""
+    at = ((torch.arange(height, dtype=torch.float64)[rows] + 0.5) * (t.shape[-2] / height) - 0.5).clamp(min=0)
+    low = at.long().clamp(max=t.shape[-2] - 1)
+    high = (low + 1).clamp(max=t.shape[-2] - 1)
+    between = torch.lerp(t[..., low, :], t[..., high, :], (at - low).to(t)[:, None])
+    return F.interpolate(between, size=(len(at), width), mode="bilinear", align_corners=False)
 
 
 def into_gamut(luma: Tensor, chroma: Tensor) -> Tensor:

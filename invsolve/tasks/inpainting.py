@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, Literal, Unpack
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,13 +16,15 @@ from invsolve.errors import UsageError
 from invsolve.forward_models import ForwardModel, GaussianNoise, Mask
 from invsolve.models.score_model import ScoreModel
 from invsolve.options import INPAINTING, Changes, SolveOptions
-from invsolve.pictures import UnitPicture, check_missing, check_picture
+from invsolve.pictures import Missing, Pixels, UnitPicture, check_missing, check_picture, to_unit
 from invsolve.posterior import Posterior
 from invsolve.samplers import StepInfo
 from invsolve.solver import solve, task_ladder
 from invsolve.tasks.baselines import biharmonic
+from invsolve.tasks.missing import MissingPixels
 from invsolve.tasks.push_pull import push_pull
-from invsolve.tasks.regions import Region, hole_regions, resolutions
+from invsolve.tasks.regions import RESOLUTIONS, Region, context_of, hole_boxes, resolutions
+from invsolve.tasks.restoration import planes
 from invsolve.tasks.squares import squares
 from invsolve.tasks.task import Progress, Task, check_colour_prior, in_memory
 
@@ -46,6 +47,10 @@ Fit = Literal["crop", "resize"]
 """How a prior of one size is given the squares around the holes of a picture of another: at that size, or brought to it."""
 
 
+Read = Callable[[Region], UnitPicture]
+"""Gives a part (h, w[, 3]) of a picture in [0, 1]; of missing pixels it may say anything."""
+
+
 @dataclass(frozen=True)
 class Part:
     """A box, the number of resolutions it is filled at, and the first noise level at the coarsest one.
@@ -57,51 +62,63 @@ class Part:
     region: Region
     scales: int
     sigma_start: float
-    own: npt.NDArray[np.bool_] | None = None
+    own: Missing | None = None
     side: int | None = None
+
+    @property
+    def pixels(self) -> int:
+        """Those that are seen at the finest resolution."""
+        return self.region.pixels if self.side is None else self.side**2
 
     @property
     def work(self) -> float:
         """Pixels seen at one noise level of every resolution, in all."""
-        pixels = self.region.pixels if self.side is None else self.side**2
-        return pixels * sum(0.25**k for k in range(self.scales))
+        return self.pixels * sum(0.25**k for k in range(self.scales))
+
+    @property
+    def stream(self) -> int:
+        """Of its noise, which depends on where it is and not on how many others there are."""
+        return RESOLUTIONS * (self.region.top * 2**32 + self.region.left)
 
     def seen(self, picture: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-        """What the prior sees of the box (1, C, h, w): means of what is known, and where anything is known."""
+        """What the prior sees of the box (n, C, h, w): means of what is known, and where anything is known."""
         if self.side in (None, picture.shape[-1]):
             return picture, known
         resize = partial(F.interpolate, size=self.side, mode="area" if self.side < picture.shape[-1] else "bilinear")
         weight = resize(known)
         return resize(picture * known) / weight.clamp(min=1e-12), (weight > 0).to(known)
 
-    def put_back(self, samples: Tensor, out: Tensor) -> None:
-        """Write what was made of the box into ``out`` (n, C, h, w); only where it is the box's own to fill."""
-        if samples.shape[-2:] != out.shape[-2:]:
-            samples = F.interpolate(samples, size=tuple(out.shape[-2:]), mode="bicubic")
-        own = torch.ones(out.shape[-2:], dtype=torch.bool) if self.own is None else torch.from_numpy(self.own)
-        out.copy_(torch.where(own.to(out.device), samples.to(out), out))
+    def enlarged(self, samples: Tensor) -> Tensor:
+        """What was made of the box, (n, C, h, w), at the size it has in the picture."""
+        if samples.shape[-2:] != self.region.shape:
+            return F.interpolate(samples, size=self.region.shape, mode="bicubic")
+        return samples
 
 
-def plan(missing: npt.NDArray[np.bool_], noise: float) -> list[Part]:
-    """Boxes that cover the holes, for a prior of any size.
-
-    Noisy known pixels are denoised too, so the box is then the whole picture.
-    """
-    regions = hole_regions(missing) if noise == 0 else [Region(0, 0, *missing.shape)]
-    scales = [resolutions(missing[region.slices]) for region in regions]
-    return [
-        Part(region, scale, SIGMA_START if scale == 1 else SIGMA_START_WIDE)
-        for region, scale in zip(regions, scales, strict=True)
-    ]
-
-
-def whole_picture(missing: npt.NDArray[np.bool_], prior: ScoreModel) -> Part:
-    """The one part of a prior that knows one size."""
-    start = SIGMA_START if resolutions(missing) == 1 else prior.sigma_max
-    return Part(Region(0, 0, *missing.shape), 1, start)
+def plan(missing: Missing) -> list[Part]:
+    """Boxes that cover the holes, for a prior of any size; wide holes first, so that what is beside them goes with them."""
+    parts = []
+    for region, core in hole_boxes(missing):
+        own = np.zeros(region.shape, bool)
+        own[core.within(region)] = missing[core.slices]
+        scales = resolutions(own)
+        if scales > 1:
+            wider = core.grown(context_of(scales), missing.shape)
+            own = np.zeros(wider.shape, bool)
+            own[core.within(wider)] = missing[core.slices]
+            region = wider
+        parts.append(Part(region, scales, SIGMA_START if scales == 1 else SIGMA_START_WIDE, own))
+    return sorted(parts, key=lambda part: -part.scales)
 
 
-def square_parts(missing: npt.NDArray[np.bool_], prior: ScoreModel, size: int, fit: Fit) -> list[Part]:
+def whole_picture(missing: Missing, prior: ScoreModel | None = None) -> Part:
+    """One part for all: where known pixels are noisy, and wrong everywhere, or the ``prior`` knows one size."""
+    scales, region = resolutions(missing), Region(0, 0, *missing.shape)
+    wide = SIGMA_START_WIDE if prior is None else prior.sigma_max
+    return Part(region, scales if prior is None else 1, SIGMA_START if scales == 1 else wide)
+
+
+def square_parts(missing: Missing, prior: ScoreModel, size: int, fit: Fit) -> list[Part]:
     """Squares around the holes for a prior of ``size``: of that side, or as large as the picture and brought to it."""
     parts = []
     for region, own in squares(missing, size if fit == "crop" else min(missing.shape)):
@@ -128,6 +145,57 @@ def inpainting_task(picture: Any, missing: Any, *, noise: float = 0.0, fit: Fit 
     UsageError : a ``fit`` that is no such thing, or with noise.
     """
     GaussianNoise(noise)  # checks the number
+    _check_fit(fit, noise)
+    holes = check_missing(missing, np.shape(picture))
+    unit = check_picture(picture, where=~holes)
+    unit = np.where(holes[..., None] if unit.ndim == 3 else holes, np.float32(0), unit)
+    known = torch.from_numpy(~holes)[None]
+    parts = [whole_picture(holes)] if noise else plan(holes)
+    return Task(
+        name="inpaint",
+        run=partial(fill_noisy, unit, holes, noise, parts[0]) if noise else partial(fill, unit, holes, parts, fit),
+        options=INPAINTING,
+        operator=Mask(known.float(), 1 if unit.ndim == 2 else 3),
+        determined=lambda: float(1 - holes.mean()),
+        open_values=~known,
+        problem={"missing": float(holes.mean()), "noise": noise},
+        baselines=lambda: _baselines(unit, holes),
+        **_extent(parts),
+    )
+
+
+def missing_pixels_task(pixels: Pixels, missing: Missing, *, fit: Fit | None = None) -> Task:
+    """The task of filling the missing pixels of a photograph, with a posterior of those alone: for large pictures.
+
+    It draws the same samples as :func:`inpainting_task`. Those of the K missing pixels, row by row, lie in a picture one
+    pixel high, (n, 1, C, 1, K).
+
+    Parameters
+    ----------
+    pixels : (H, W, 3) RGB or (H, W) grey as a file holds it: uint8, uint16, or floats in [0, 1].
+    missing, fit : as for :func:`inpainting_task`, with the same errors.
+    """
+    _check_fit(fit, 0.0)
+    holes = check_missing(missing, np.shape(pixels))
+    if pixels.dtype.kind == "f":
+        check_picture(pixels, where=~holes)
+    parts, share = plan(holes), float(holes.mean())
+    channels, count = (1 if pixels.ndim == 2 else 3), int(holes.sum())
+    return Task(
+        name="inpaint",
+        run=partial(fill_missing, lambda region: to_unit(pixels[region.slices]), holes, channels, parts, fit),
+        options=INPAINTING,
+        operator=Mask(torch.zeros(1, 1, count), channels),
+        determined=lambda: 1 - share,
+        problem={"missing": share, "noise": 0.0},
+        baselines=lambda: _baselines(to_unit(pixels), holes),
+        share=share,
+        values=channels * count,
+        **_extent(parts),
+    )
+
+
+def _check_fit(fit: Any, noise: float) -> None:
     if fit not in (None, "crop", "resize"):
         raise UsageError(f"fit {fit!r}", hint="wanted crop, resize or None")
     if fit is not None and noise:
@@ -135,33 +203,25 @@ def inpainting_task(picture: Any, missing: Any, *, noise: float = 0.0, fit: Fit 
             f"fit {fit} with noise",
             hint="noisy pixels are wrong everywhere: use a prior in patches, or one of any size",
         )
-    holes = check_missing(missing, np.shape(picture))
-    unit = check_picture(picture, where=~holes)
-    unit = np.where(holes[..., None] if unit.ndim == 3 else holes, np.float32(0), unit)
-    known = torch.from_numpy(~holes)[None]
 
-    parts = plan(holes, noise)
 
-    def baselines() -> dict[str, UnitPicture]:
-        few = int(holes.sum()) <= BIHARMONIC_LIMIT
-        return {"biharmonic": biharmonic(unit, holes)} if few else {}
+def _baselines(unit: UnitPicture, holes: Missing) -> dict[str, UnitPicture]:
+    return {"biharmonic": biharmonic(unit, holes)} if int(holes.sum()) <= BIHARMONIC_LIMIT else {}
 
-    return Task(
-        name="inpaint",
-        run=partial(fill, unit, holes, noise, parts, fit),
-        options=INPAINTING,
-        operator=Mask(known.float(), 1 if unit.ndim == 2 else 3),
-        determined=lambda: float(1 - holes.mean()),
-        open_values=~known,
-        problem={"missing": float(holes.mean()), "noise": noise},
-        baselines=baselines,
-        work=sum(part.work for part in parts),
-    )
+
+def _extent(parts: Sequence[Part]) -> dict[str, Any]:
+    """How much there is to do, for a task."""
+    done = np.cumsum([part.work for part in parts])
+    return {
+        "work": float(done[-1]),
+        "ends": tuple(float(share) for share in done / done[-1]),
+        "pixels": max(part.pixels for part in parts),
+    }
 
 
 def inpaint(
     picture: UnitPicture,
-    missing: npt.NDArray[np.bool_],
+    missing: Missing,
     prior: ScoreModel,
     options: SolveOptions = INPAINTING,
     *,
@@ -206,51 +266,101 @@ def inpaint(
 
 def fill(
     picture: UnitPicture,
-    missing: npt.NDArray[np.bool_],
-    noise: float,
+    missing: Missing,
     parts: Sequence[Part],
     fit: Fit | None,
     prior: ScoreModel,
     options: SolveOptions,
     progress: Progress,
 ) -> Posterior:
-    """Fill the holes of a picture that was checked, one part after the other; all at once for a prior of one size, in patches
-    or not, unless it has a way to ``fit``."""
+    """Fill the holes of a picture that was checked, and put the rest around them."""
+    channels = 1 if picture.ndim == 2 else 3
+    holes = fill_missing(lambda region: picture[region.slices], missing, channels, parts, fit, prior, options, progress)
+    samples = planes(picture).repeat(len(holes.samples), 1, 1, 1)
+    samples[..., torch.from_numpy(missing)] = holes.samples[:, 0, :, 0]
+    return replace(holes, samples=samples[:, None])
+
+
+def fill_missing(
+    read: Read,
+    missing: Missing,
+    channels: int,
+    parts: Sequence[Part],
+    fit: Fit | None,
+    prior: ScoreModel,
+    options: SolveOptions,
+    progress: Progress,
+) -> Posterior:
+    """The missing pixels (n, 1, channels, 1, K) of a picture that was checked, one part after the other; all at once for a
+    prior of one size, in patches or not, unless it has a way to ``fit``.
+
+    What was filled before counts as known, for each sample as it was filled there: so holes that are near each other, and
+    the two sides of a cut through one, go together.
+    """
     check_colour_prior(prior)
     prior.check_rgb()
-    rgb = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
-    full = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1), dtype=np.float32))[None]
-    known = torch.from_numpy(~missing)[None, None].float()
     if fit is not None and prior.size is not None:
         parts = square_parts(missing, prior, prior.size, fit)
     else:
-        prior.check_size(full)
+        prior.check_size(torch.empty(1, 3, 1, 1).expand(1, 3, *missing.shape))
         parts = parts if prior.size is None and prior.patch is None else [whole_picture(missing, prior)]
-    meter = _meter(parts, progress)
-
-    out = full.repeat(options.samples, 1, 1, 1)
+    meter, holes = _meter(parts, progress), MissingPixels(missing, options.samples, channels)
     solved: list[tuple[int, Posterior]] = []
-    for number, part in enumerate(parts):
-        rows, columns = part.region.slices
+    for part in parts:
+        region = part.region
+        picture, known = surroundings(read(region), region, holes)
         first = part.sigma_start if options.sigma_start is None else options.sigma_start
-        filling = Filling(prior, replace(options, sigma_start=first), noise, 8 * number, meter)
-        box = (full[..., rows, columns].to(prior.device), known[..., rows, columns].to(prior.device))
-        inside = filling.coarse_to_fine(*part.seen(*box), part.scales)
-        part.put_back(inside.samples[:, 0], out[..., rows, columns])
-        solved.append((int(missing[rows, columns].sum()), inside))
-    if noise == 0:
-        out = torch.where(known > 0, full, out)
-    if picture.ndim == 2:
-        out = out.mean(dim=1, keepdim=True)
-    return _whole(out, parts, solved)
+        filling = Filling(prior, replace(options, sigma_start=first), 0.0, part.stream, meter)
+        inside = filling.coarse_to_fine(*part.seen(picture.to(prior.device), known.to(prior.device)), part.scales)
+        samples = part.enlarged(inside.samples[:, 0])
+        own = holes.left[region.slices] if part.own is None else part.own
+        holes.write(region, own, samples.mean(dim=1, keepdim=True) if channels == 1 else samples)
+        solved.append((int(own.sum()), replace(inside, samples=inside.samples[:0])))
+    return _together(holes.values[:, None, :, None], parts, solved)
 
 
-def _whole(samples: Tensor, parts: Sequence[Part], solved: Sequence[tuple[int, Posterior]]) -> Posterior:
+def surroundings(unit: UnitPicture, region: Region, holes: MissingPixels) -> tuple[Tensor, Tensor]:
+    """What a region is filled from: the picture (1, 3, h, w), or (n, 3, h, w) where samples hold different pixels already,
+    0 where nothing is known; and where something is, (1, 1, h, w)."""
+    filled, missing = holes.filled(region), holes.missing[region.slices]
+    picture = planes(np.where(missing[..., None] if unit.ndim == 3 else missing, np.float32(0), unit))
+    if filled.any():
+        picture = picture.repeat(len(holes.values), 1, 1, 1)
+        picture[..., torch.from_numpy(filled)] = holes.read(region, filled)
+    known = torch.from_numpy(~holes.left[region.slices])[None, None].float()
+    return picture.expand(-1, 3, -1, -1).contiguous(), known
+
+
+def fill_noisy(
+    picture: UnitPicture,
+    missing: Missing,
+    noise: float,
+    part: Part,
+    prior: ScoreModel,
+    options: SolveOptions,
+    progress: Progress,
+) -> Posterior:
+    """Fill the holes of a picture that was checked, and take the noise off the rest, all at once."""
+    check_colour_prior(prior)
+    prior.check_rgb()
+    full = planes(picture).expand(-1, 3, -1, -1).contiguous()
+    known = torch.from_numpy(~missing)[None, None].float()
+    prior.check_size(full)
+    part = part if prior.size is None and prior.patch is None else whole_picture(missing, prior)
+    first = part.sigma_start if options.sigma_start is None else options.sigma_start
+    filling = Filling(prior, replace(options, sigma_start=first), noise, 0, _meter([part], progress))
+    inside = filling.coarse_to_fine(full.to(prior.device), known.to(prior.device), part.scales)
+    samples = inside.samples[:, 0]
+    samples = samples.mean(dim=1, keepdim=True) if picture.ndim == 2 else samples
+    return _together(samples[:, None], [part], [(int(missing.sum()), inside)])
+
+
+def _together(samples: Tensor, parts: Sequence[Part], solved: Sequence[tuple[int, Posterior]]) -> Posterior:
     """The posterior of the picture from those of its parts, each with its number of missing pixels."""
     last = solved[-1][1]
     return replace(
         last,
-        samples=samples[:, None],
+        samples=samples,
         settings={**last.settings, "regions": len(parts), "resolutions": max(part.scales for part in parts)},
         network_calls=sum(part.network_calls for _, part in solved),
         diagnostics=max(solved, key=lambda part: part[0])[1].diagnostics,
@@ -284,7 +394,7 @@ class Filling:
 
         Parameters
         ----------
-        picture : (1, 3, H, W).
+        picture : (1, 3, H, W), or (n, 3, H, W) of n samples that see different surroundings.
         precision : (1, 1, H, W), what is known of each pixel relative to one without a gap beneath it; 0 where missing.
         scales : resolutions still to come, this one counted.
         level : how often the picture was halved.
@@ -293,7 +403,7 @@ class Filling:
             coarse = self.coarse_to_fine(*self.halve(picture, precision), scales - 1, level + 1)
             size = tuple(picture.shape[-2:])
             guess = F.interpolate(coarse.samples[:, 0], size=size, mode="bilinear", align_corners=False).to(picture)
-            start = torch.where(precision > 0, picture, guess)[:, None]
+            start = torch.where(precision > 0, picture, guess)
             return self.solve(picture, precision, level, start, SIGMA_START_REFINING, coarse.network_calls)
         first = self.options.sigma_start or SIGMA_START
         return self.solve(picture, precision, level, push_pull(picture, precision > 0), first, 0)
@@ -320,7 +430,8 @@ class Filling:
             rows * picture,
             **in_memory(options, pixels).keywords,
             sigmas=task_ladder(options, SIGMA_END, sigma_start, picture[0].numel()),
-            start=start,
+            start=start[:, None],
+            paired=len(picture) > 1,
             turn=True,
             stream=self.stream + level,
             callback=lambda info: self.meter(pixels, info),

@@ -44,6 +44,10 @@ class Task:
     problem : figures by which measurements of this kind are alike or not, such as the noise.
     baselines : classical estimates by name, as slow as they are: made only when asked for.
     work : pixels that one sample's network calls see at one noise level.
+    pixels : of a sample those that are worked on together; 0 where that is not known.
+    ends : of one that is done part by part, the share of the work that is done as each of them is.
+    share : of the picture, what the samples hold.
+    values : numbers that a sample holds; 0 where that is not known.
     """
 
     name: str
@@ -55,6 +59,10 @@ class Task:
     problem: Mapping[str, float] = field(default_factory=dict)
     baselines: Callable[[], dict[str, Any]] = dict
     work: float = 0.0
+    pixels: int = 0
+    ends: tuple[float, ...] = ()
+    share: float = 1.0
+    values: int = 0
 
     def solve(
         self,
