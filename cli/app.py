@@ -40,6 +40,7 @@ from invsolve.cli.solve import solve
 from invsolve.cli.stroke import stroke
 from invsolve.cli.superres import superres
 from invsolve.cli.train import train
+from invsolve.cli.ui import ui
 from invsolve.cli.verify import verify
 from invsolve.errors import ExitCode
 
@@ -122,6 +123,7 @@ app.add_typer(models, name="models", epilog=EXIT_CODES)
 app.command(epilog=EXIT_CODES)(verify)
 app.command(epilog=EXIT_CODES)(check)
 app.command(epilog=EXIT_CODES)(demo)
+app.command(epilog=EXIT_CODES)(ui)
 
 
 def run() -> int:

@@ -102,6 +102,9 @@ def ct(
         ),
     ] = "auto",
     method: Annotated[str, typer.Option(help="score, or a classical one: fbp, sirt, cgls, tv.")] = "score",
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Write FBP and TV as .npy too, in HU.", rich_help_panel=_OUT)
+    ] = False,
     window: Annotated[
         str, typer.Option(metavar="CENTRE,WIDTH", help="Grey range of the pictures in HU.", rich_help_panel=_OUT)
     ] = "40,400",
@@ -122,10 +125,10 @@ def ct(
     """
     common.set_verbosity()
     grey_range = parse_window(window)
-    check_method(method, common)
+    check_method(method, common, baselines=baselines)
     measured = read_array(sinogram, "sinogram")
     reference = read_array(common.truth, "slice") if common.truth else None
-    paths = plan_paths(common.output, sinogram, method, common.samples, common.wants_interval)
+    paths = plan_paths(common.output, sinogram, method, common.samples, common.wants_interval, baselines=baselines)
     for path in check_diagnostics(common.diagnostics, list(paths.values())):
         paths["diagnostics"] = path
     check_writable(list(paths.values()), force=common.force)
@@ -165,13 +168,15 @@ def ct(
         typer.echo(json_text(report))
 
 
-def check_method(method: str, common: Common) -> None:
+def check_method(method: str, common: Common, *, baselines: bool) -> None:
     """A classical method has neither samples nor noise levels."""
     if method not in METHODS:
         raise UsageError(f"unknown method {method!r}", hint=f"known methods: {', '.join(METHODS)}")
     if method != "score" and (common.wants_interval or common.diagnostics is not None):
         option = "an interval" if common.wants_interval else "--diagnostics"
         raise UsageError(f"{option} with --method {method}", hint="only --method score draws samples")
+    if method != "score" and baselines:
+        raise UsageError(f"--baselines with --method {method}", hint="they stand beside the result of --method score")
     common.in_patches("ct")
     check_interval(common.wants_interval, common.samples)
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 STD_WHITE_HU = 200.0
 HU_PER_UNIT = 2000.0
+BASELINES = ("fbp", "tv")
 
 
 def parse_window(text: str) -> tuple[float, float]:
@@ -39,7 +40,9 @@ def parse_window(text: str) -> tuple[float, float]:
     return centre, width
 
 
-def plan_paths(output: Path | None, source: Path, method: str, samples: int, interval: bool = False) -> dict[str, Path]:
+def plan_paths(
+    output: Path | None, source: Path, method: str, samples: int, interval: bool = False, *, baselines: bool = False
+) -> dict[str, Path]:
     """Names of everything the run writes."""
     base = output_path(output, source, "ct", (".npy", ".tif", ".tiff", ".png")).with_suffix("")
 
@@ -49,6 +52,8 @@ def plan_paths(output: Path | None, source: Path, method: str, samples: int, int
     tif = ".tiff" if output is not None and output.suffix.lower() == ".tiff" else ".tif"
     paths = {"npy": beside(".npy"), "tif": beside(tif), "picture": beside(".png")}
     paths |= {"compare": beside(".compare.png"), "residual": beside(".residual.png"), "report": beside(".json")}
+    if baselines:
+        paths |= {name: beside(f".{name}.npy") for name in BASELINES}
     if method == "score" and samples > 1:
         paths |= {"std": beside(".std.npy"), "std_picture": beside(".std.png"), "samples": beside(".samples.npy")}
         if interval:
@@ -172,7 +177,8 @@ def encode_slices(
     files = {paths["npy"]: npy_bytes(shaped(hu[main])), paths["tif"]: tif_bytes(shaped(hu[main]), facts)}
     pictures = {name: windowed(image[middle], grey_range) for name, image in hu.items()}
     picture("picture", pictures[main], window=grey_range)
-    for name, stack in spread(paths, result).items():
+    beside = {name: hu[name.upper()] for name in BASELINES if name in paths}
+    for name, stack in {**spread(paths, result), **beside}.items():
         files[paths[name]] = npy_bytes(shaped(stack))
     if "std" in paths and result.solved:
         std = to_pixels(HU_PER_UNIT * result.solved.posterior.std[middle, 0].numpy() / STD_WHITE_HU)

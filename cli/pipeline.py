@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from invsolve.cli import options
-from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
+from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, reporting, say
 from invsolve.cli.files import Photo, check_writable, output_path, provenance, read_picture
 from invsolve.cli.formats import Encoding, check_format, default_endings, format_of, is_lossy, kept_type
 from invsolve.cli.metadata import resized_exif
@@ -164,7 +164,7 @@ def solve_task(task: Task, prior: NetworkPrior, common: Common, *, most: int | N
     started = time.perf_counter()
     with progress_bar() as bar:
         running = bar.add_task(task.name, total=1.0)
-        posterior = task.solve(prior, wanted, progress=lambda done: bar.update(running, completed=done))
+        posterior = task.solve(prior, wanted, progress=reporting(bar, running))
     seconds = time.perf_counter() - started
     summary = summarize(
         posterior, task.operator, task.determined(), scaling=scaling, most=most, open_values=task.open_values

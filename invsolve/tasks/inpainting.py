@@ -25,7 +25,7 @@ from invsolve.tasks.baselines import biharmonic
 from invsolve.tasks.push_pull import push_pull
 from invsolve.tasks.regions import Region, hole_regions, resolutions
 from invsolve.tasks.squares import squares
-from invsolve.tasks.task import Progress, Task, check_colour_prior, in_memory
+from invsolve.tasks.task import Estimate, Progress, Task, check_colour_prior, in_memory, tell
 
 SIGMA_START = 0.25
 """First noise level on the interpolated guess: above what interpolation gets wrong."""
@@ -233,7 +233,9 @@ def fill(
     for number, part in enumerate(parts):
         rows, columns = part.region.slices
         first = part.sigma_start if options.sigma_start is None else options.sigma_start
-        filling = Filling(prior, replace(options, sigma_start=first), noise, 8 * number, meter)
+        keep = known if noise == 0 else None
+        watch = partial(_watch, meter, part, out, keep, picture.ndim == 2)
+        filling = Filling(prior, replace(options, sigma_start=first), noise, 8 * number, watch)
         box = (full[..., rows, columns].to(prior.device), known[..., rows, columns].to(prior.device))
         inside = filling.coarse_to_fine(*part.seen(*box), part.scales)
         part.put_back(inside.samples[:, 0], out[..., rows, columns])
@@ -257,16 +259,39 @@ def _whole(samples: Tensor, parts: Sequence[Part], solved: Sequence[tuple[int, P
     )
 
 
-def _meter(parts: Sequence[Part], progress: Progress) -> Callable[[int, StepInfo], None]:
-    """A callback (pixels, info) that adds up the work done and reports its share."""
+Meter = Callable[[int, StepInfo, Estimate], None]
+
+
+def _meter(parts: Sequence[Part], progress: Progress) -> Meter:
+    """A callback (pixels, info, estimate) that adds up the work done and reports its share."""
     total, done = sum(part.work for part in parts), 0.0
 
-    def report(pixels: int, info: StepInfo) -> None:
+    def report(pixels: int, info: StepInfo, estimate: Estimate) -> None:
         nonlocal done
         done += pixels / info.steps
-        progress(min(1.0, done / total))
+        tell(progress, min(1.0, done / total), estimate)
 
     return report
+
+
+def _watch(
+    meter: Meter, part: Part, out: Tensor, keep: Tensor | None, grey: bool, pixels: int, info: StepInfo
+) -> None:
+    """Report a step of one part; what it makes of the whole picture is ``out`` with its estimate where nothing is known.
+
+    ``keep`` : (1, 1, H, W), above 0 where known pixels stay as they are; None where none do.
+    """
+
+    def estimate() -> Tensor:
+        rows, columns = part.region.slices
+        picture = out[:1].clone()
+        box = picture[..., rows, columns]
+        clean = info.denoised[:1].to(box)
+        part.put_back(F.interpolate(clean, size=box.shape[-2:], mode="bilinear", align_corners=False), box)
+        whole = (picture if keep is None else torch.where(keep > 0, out[:1], picture))[0]
+        return whole.mean(dim=0, keepdim=True) if grey else whole
+
+    meter(pixels, info, estimate)
 
 
 @dataclass(frozen=True)
