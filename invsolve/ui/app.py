@@ -21,7 +21,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
+import sys
 import tempfile
 import zipfile
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -312,7 +314,11 @@ def serve(
             Guard(application(page), address), log_level="error", access_log=False, server_header=False,
             timeout_graceful_shutdown=2, lifespan="off",
         )  # fmt: skip
+        # Uvicorn ends in good order, then raises the signal again, which must not end the program before the folder is gone.
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         try:
             Server(config, page, ready).run(sockets=[bound])
+        except KeyboardInterrupt:
+            pass  # the usual way to end
         finally:
             page.close()

@@ -153,7 +153,7 @@ FORMS: Mapping[str, Form] = {
         ),
     ),
     "dejpeg": Form(
-        "Clean JPEG",
+        "JPEG",
         "Takes the blocks and rings of JPEG compression off a picture.",
         "picture", "", "photos",
         (

@@ -220,6 +220,7 @@ function show(what) {
   input.disabled = false;
   input.checked = true;
   pick("result").hidden = what !== "result";
+  pick("zoom").hidden = what === "result" && current()?.task === "ct";
   showSource();
   layout();
 }
@@ -248,10 +249,14 @@ function natural() {
 
 function fitted() {
   const [frame, width, height] = natural();
-  const room = frame.parentElement.clientWidth - 16;
-  const high = 0.82 * window.innerHeight - 16;
-  const scale = Math.min(room / width, high / height, Math.max(1, Math.min(512 / width, 8)));
+  const scale = fitting(frame.parentElement, width, height);
   return [Math.max(1, width * scale), Math.max(1, height * scale)];
+}
+
+// The scale at which a picture fits into an element and the window; small ones are enlarged.
+function fitting(room, width, height) {
+  const high = 0.82 * window.innerHeight - 16;
+  return Math.min((room.clientWidth - 16) / width, high / height, Math.max(1, Math.min(512 / width, 8)));
 }
 
 function layout() {
@@ -313,6 +318,8 @@ function choose(id) {
   show("result");
   showRuns();
   showJob();
+  const { top } = pick("stage").getBoundingClientRect();
+  if (top < 0 || top > window.innerHeight / 2) pick("stage").scrollIntoView();
 }
 
 function showRuns() {
@@ -353,7 +360,12 @@ function showProgress(job) {
   pick("doing").textContent = job.state === "waiting" ? "Waiting for the job before." : doing(job);
   const preview = pick("preview");
   preview.hidden = !job.preview;
-  if (job.preview) preview.src = api.previewOf(job);
+  if (!job.preview) return;
+  preview.onload = () => {
+    const { naturalWidth: width, naturalHeight: height } = preview;
+    preview.style.width = `${width * fitting(pick("result"), width, height)}px`;
+  };
+  preview.src = api.previewOf(job);
 }
 
 // What a job is at, in a sentence, with the time that it will still take.
@@ -454,7 +466,7 @@ const painting = (act) => () => form().paints && showing() === "edit" && act();
 
 const KEYS = [
   ["o", "Open a file", () => pick("file").click()],
-  ["Ctrl+Enter", "Run", () => pick("panel").requestSubmit()],
+  ["Ctrl+Enter", "Run", () => pick("settings").requestSubmit()],
   ["x", "Cancel the job that is shown", press("cancel")],
   ["b", "Brush", painting(() => setTool("brush"))],
   ["e", "Eraser", painting(() => setTool("eraser"))],
@@ -510,7 +522,7 @@ function wire() {
     event.target.value = "";
     act(file);
   };
-  on("panel", "submit", (event) => {
+  on("settings", "submit", (event) => {
     event.preventDefault();
     run();
   });
