@@ -176,7 +176,7 @@ FORMS: Mapping[str, Form] = {
             Field("angles", "Angles (degrees, FIRST:LAST)", "text", "0:180", pattern=f"{NUMBER}:{NUMBER}", more=True,
                   help="wanted two numbers such as 0:180"),
             Field("pixel-size", "Pixel size (mm)", "number", "", low=1e-6, high=1e6, more=True),
-            Field("size", "Side of the slice (pixels)", "whole", "from the scan", low=8, high=4096, more=True),
+            Field("size", "Side of the slice (pixels)", "whole", "auto", low=8, high=4096, more=True),
             Field("center", "Rotation axis (bin)", "text", "middle", pattern=f"auto|{NUMBER}", more=True,
                   help="wanted a bin number from 0, or auto"),
             Field("noise", "Noise of the line integrals", "text", "auto", pattern=f"auto|{NUMBER}", more=True,
