@@ -69,7 +69,7 @@ def ui(
     from invsolve.ui.guard import Address, check_host, listen, new_token
 
     check_host(host, remote=allow_remote)
-    models = known_models(model or [])
+    models = known_models(model or [], device)
     with listen(host, port) as bound:
         from invsolve.ui.app import Setting, serve
 
@@ -92,15 +92,16 @@ def ui(
         )
 
 
-def known_models(more: list[str]) -> list[str]:
+def known_models(more: list[str], device: str) -> list[str]:
     """The priors to choose from, ``more`` of them first; those that are no names as whole paths.
 
     Raises
     ------
-    ModelError : one of them is none.
+    ModelError : one of them is none, or the device is not there.
     """
-    from invsolve.pretrained.loading import find_prior, installed_models, shipped_priors
+    from invsolve.pretrained.loading import find_prior, installed_models, resolve_device, shipped_priors
 
+    resolve_device(device)
     there = [*shipped_priors(), *installed_models()]
     own = [name if name in there else str(find_prior(name).resolve()) for name in more]
     return list(dict.fromkeys([*own, *there]))
@@ -184,7 +185,9 @@ def view_of_sinogram(path: Path) -> View:
 
     array = read_array(path, "sinogram")
     if array.ndim not in (2, 3):
-        raise InputError(f"{path.name} has {array.ndim} dimensions", hint="wanted (views, detectors), or a stack of them")
+        raise InputError(
+            f"{path.name} has {array.ndim} dimensions", hint="wanted (views, detectors), or a stack of them"
+        )
     stack = array if array.ndim == 3 else array[None]
     middle = stack[len(stack) // 2].astype(np.float64)
     low, high = middle.min(), middle.max()

@@ -155,7 +155,12 @@ def test_nothing_comes_from_the_network_and_nothing_is_inline() -> None:
 
 
 def test_files_outside_cannot_be_had(client: TestClient) -> None:
-    for path in ("static/../app.py", "static/%2e%2e/app.py", "api/jobs/x/files/..%2f..%2fetc%2fpasswd", "api/uploads/../view"):
+    for path in (
+        "static/../app.py",
+        "static/%2e%2e/app.py",
+        "api/jobs/x/files/..%2f..%2fetc%2fpasswd",
+        "api/uploads/../view",
+    ):
         assert client.get(path).status_code in (400, 403, 404)
 
 
@@ -211,7 +216,7 @@ def test_bad_files_get_one_line_and_are_not_kept(
     assert error in answer.json()["error"]
     assert "\n" not in answer.json()["error"]
     assert str(page.setting.folder) not in answer.text
-    kept = {upload.path for upload in page.uploads.files.values()}
+    kept = {path for upload in page.uploads.files.values() for path in (upload.path, upload.view)}
     assert {path for path in (page.setting.folder / "uploads").rglob("*") if path.is_file()} == kept
 
 
@@ -310,7 +315,12 @@ def test_ct_gives_hounsfield_units_of_every_method(client: TestClient, ct_prior:
     sinogram = projector(Geometry(even_angles(12), 35, (24, 24)))(body[None, None])[0].numpy()
     source = upload(client, npy(sinogram), "scan.npy", "sinogram").json()
     assert source["about"].startswith("12 x 35, 0 to ")
-    asked = {"task": "ct", "source": source["id"], "answers": {"samples": 2, "steps": 2, "size": 24}, "model": str(ct_prior)}
+    asked = {
+        "task": "ct",
+        "source": source["id"],
+        "answers": {"samples": 2, "steps": 2, "size": 24},
+        "model": str(ct_prior),
+    }
     job = wait(client, client.post("api/jobs", json=asked).json()["id"])
     assert (job["state"], job["error"]) == ("done", "")
     for part in ("", ".fbp", ".tv", ".std", ".samples"):
@@ -443,6 +453,8 @@ def test_without_the_extra_it_says_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     find = importlib.util.find_spec
-    monkeypatch.setattr("importlib.util.find_spec", lambda name, *more: None if name == "fastapi" else find(name, *more))
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name, *more: None if name == "fastapi" else find(name, *more)
+    )
     assert command(monkeypatch, "ui") == ExitCode.MODEL
     assert "pip install 'invsolve[ui]'" in capfd.readouterr().err

@@ -274,9 +274,7 @@ def _meter(parts: Sequence[Part], progress: Progress) -> Meter:
     return report
 
 
-def _watch(
-    meter: Meter, part: Part, out: Tensor, keep: Tensor | None, grey: bool, pixels: int, info: StepInfo
-) -> None:
+def _watch(meter: Meter, part: Part, out: Tensor, keep: Tensor | None, grey: bool, pixels: int, info: StepInfo) -> None:
     """Report a step of one part; what it makes of the whole picture is ``out`` with its estimate where nothing is known.
 
     ``keep`` : (1, 1, H, W), above 0 where known pixels stay as they are; None where none do.

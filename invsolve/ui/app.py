@@ -84,9 +84,7 @@ class Page:
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
-        self.uploads = Uploads(
-            setting.folder / "uploads", setting.reader, setting.largest_upload, setting.most_pixels
-        )
+        self.uploads = Uploads(setting.folder / "uploads", setting.reader, setting.largest_upload, setting.most_pixels)
         self.jobs = Jobs(setting.folder / "jobs", setting.worker, {"INVSOLVE_DEVICE": setting.device})
         self.closing = False
 
@@ -115,7 +113,7 @@ class Page:
         return (await run_in_threadpool(self.uploads.look, path, kind, pattern)).described()
 
     async def view(self, number: str) -> Response:
-        return Response(self.uploads.find(number).view.png, media_type="image/png")
+        return FileResponse(self.uploads.find(number).view, media_type="image/png")
 
     # -- jobs ---------------------------------------------------------------------------------------------------
     async def add(self, request: Request) -> dict[str, Any]:

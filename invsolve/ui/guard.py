@@ -166,7 +166,9 @@ class Guard:
             return "this page has another address: open the one that invsolve ui printed"
         if any(origin != f"http://{hosts[0]}" for origin in headers.get("origin", [])):
             return "another page may not use this one"
-        opened = scope["method"] == "GET" and headers.get("sec-fetch-mode") == ["navigate"]  # a link to the page, followed
+        opened = scope["method"] == "GET" and headers.get("sec-fetch-mode") == [
+            "navigate"
+        ]  # a link to the page, followed
         if not opened and any(site not in ("same-origin", "none") for site in headers.get("sec-fetch-site", [])):
             return "another page may not use this one"
         given = scope["path"].split("/", 2)

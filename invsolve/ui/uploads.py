@@ -26,6 +26,9 @@ MOST_UPLOADS = 40
 
 LONGEST_STEM = 60
 
+VIEW = ".view.png"
+"""No upload has such a name, see :func:`safe_name`."""
+
 
 class View(NamedTuple):
     """What a page needs of a file."""
@@ -48,13 +51,21 @@ class Upload:
     number: str
     path: Path
     kind: str
-    view: View
+    width: int
+    height: int
+    about: str
+    stack: int
+
+    @property
+    def view(self) -> Path:
+        """Its picture, beside it: large ones would fill the memory."""
+        return self.path.with_name(VIEW)
 
     def described(self) -> dict[str, Any]:
         """For the page, as JSON has it."""
         return {
-            "id": self.number, "name": self.path.name, "kind": self.kind, "width": self.view.width,
-            "height": self.view.height, "about": self.view.about, "stack": self.view.stack,
+            "id": self.number, "name": self.path.name, "kind": self.kind, "width": self.width, "height": self.height,
+            "about": self.about, "stack": self.stack,
         }  # fmt: skip
 
 
@@ -129,16 +140,17 @@ class Uploads:
         """
         try:
             view = self.reader(path, kind, self.most_pixels)
-            if like is not None and (view.width, view.height) != (like.view.width, like.view.height):
+            if like is not None and (view.width, view.height) != (like.width, like.height):
                 what = "the hints are" if kind == "hints" else f"the {kind} is"
                 raise InputError(
-                    f"{what} {view.width} x {view.height} pixels, the picture {like.view.width} x {like.view.height}",
+                    f"{what} {view.width} x {view.height} pixels, the picture {like.width} x {like.height}",
                     hint="give one of the picture's size",
                 )
         except InvsolveError as error:
             shutil.rmtree(path.parent, ignore_errors=True)
             raise type(error)(error.message.replace(str(path), path.name), hint=error.hint) from None
-        upload = Upload(path.parent.name, path, kind, view)
+        upload = Upload(path.parent.name, path, kind, view.width, view.height, view.about, view.stack)
+        upload.view.write_bytes(view.png)
         self.files[upload.number] = upload
         while len(self.files) > MOST_UPLOADS:
             oldest = self.files.pop(next(iter(self.files)))

@@ -15,6 +15,7 @@ const state = {
   answers: {}, // by task and field
   models: {}, // by task, where another than its own
   jobs: new Map(),
+  lost: false, // whether the server does not answer
   shown: null, // number of the job whose result is shown
   loaded: null, // number of the job whose pictures are loaded
   sample: 0,
@@ -300,13 +301,18 @@ function watch(job) {
   api.follow(
     job.id,
     (now) => {
+      if (state.lost) calm();
+      state.lost = false;
       if (now.state === "running" && state.jobs.get(now.id).state !== "running") now.begun = Date.now();
       else now.begun = state.jobs.get(now.id).begun;
       state.jobs.set(now.id, now);
       showRuns();
       if (state.shown === now.id) showJob();
     },
-    () => complain(new api.Refused("the connection is lost", "is invsolve ui still running?")),
+    () => {
+      state.lost = true;
+      complain(new api.Refused("the connection is lost", "is invsolve ui still running?"));
+    },
   );
 }
 
@@ -428,14 +434,13 @@ function showPicture() {
   after.src = `${api.fileOf(job, name)}?view`;
   const what = { mean: "Mean", std: "Where they differ" }[state.side] || `Sample ${state.sample + 1} of ${samples.length}`;
   after.alt = `The result: ${what.toLowerCase()}`;
-  pick("which").textContent = samples.length > 1 ? what : "Result";
+  pick("which").textContent = what;
+  pick("steps").hidden = samples.length === 1;
   pick("previous").disabled = state.side === "sample" && state.sample === 0;
   pick("next").disabled = state.side === "sample" && state.sample === samples.length - 1;
   for (const side of ["mean", "std"]) {
-    pick(side).hidden = !mean;
     pick(side).setAttribute("aria-pressed", String(state.side === side));
   }
-  pick("previous").hidden = pick("next").hidden = samples.length === 1;
   pick("gain-row").hidden = state.side !== "std";
   after.style.filter = state.side === "std" ? `brightness(${pick("gain").value})` : "";
   slide();
