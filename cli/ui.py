@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import io
+import os
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,14 +78,12 @@ def ui(
 
         address = Address(host, bound.getsockname()[1], new_token(), allow_remote)
 
-        def ready() -> None:
+        def ready(ticket: str) -> None:
             say("the page is here; Ctrl-C ends it:")
             typer.echo(address.url)
             sys.stdout.flush()
-            if browser:
-                import webbrowser
-
-                webbrowser.open(address.url)
+            if browser and has_screen():
+                threading.Thread(target=open_browser, args=(ticket,), daemon=True).start()
 
         serve(
             address,
@@ -90,6 +91,19 @@ def ui(
             lambda folder: Setting(folder, [sys.executable, "-m", WORKER, str(folder)], view, models, device),
             ready,
         )
+
+
+def has_screen() -> bool:
+    """Whether a browser has where to show itself: one that runs in the terminal would take it over."""
+    return sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def open_browser(address: str) -> None:
+    """Open an address in the user's browser; where there is none, the address is printed already."""
+    import webbrowser
+
+    with contextlib.suppress(webbrowser.Error):
+        webbrowser.open(address)
 
 
 def known_models(more: list[str], device: str) -> list[str]:

@@ -25,7 +25,7 @@ from PIL import Image
 
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
-pytest.importorskip("httpx")
+httpx = pytest.importorskip("httpx")
 
 from fastapi.testclient import TestClient
 
@@ -81,7 +81,7 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return int(ended.value.code or 0)
 
 
-def upload(client: TestClient, content: bytes, name: str = "photo.png", kind: str = "picture", like: str = "") -> Any:
+def upload(client: Any, content: bytes, name: str = "photo.png", kind: str = "picture", like: str = "") -> Any:
     return client.post("api/uploads", params={"name": name, "kind": kind, "like": like}, content=content)
 
 
@@ -91,7 +91,7 @@ def hole(photo: np.ndarray) -> np.ndarray:
     return mask
 
 
-def ask(client: TestClient, photo: np.ndarray, model: Path, **answers: Any) -> Any:
+def ask(client: Any, photo: np.ndarray, model: Path, **answers: Any) -> Any:
     """Fill the hole of the photograph."""
     source = upload(client, png(photo)).json()["id"]
     mask = upload(client, png(hole(photo)), "mask.png", "mask", source).json()["id"]
@@ -99,8 +99,8 @@ def ask(client: TestClient, photo: np.ndarray, model: Path, **answers: Any) -> A
     return client.post("api/jobs", json=asked)
 
 
-def wait(client: TestClient, number: str, states: tuple[str, ...] = ("done", "failed", "cancelled")) -> dict[str, Any]:
-    for _ in range(1200):
+def wait(client: Any, number: str, states: tuple[str, ...] = ("done", "failed", "cancelled")) -> dict[str, Any]:
+    for _ in range(3600):
         job = client.get(f"api/jobs/{number}").json()
         if job["state"] in states:
             return job
@@ -143,6 +143,18 @@ def test_the_page_is_served_to_its_own_address(host: str, client: TestClient) ->
     assert answer.headers["referrer-policy"] == "no-referrer"
     for name in ("page.css", "page.js", "painter.js", "slices.js", "api.js"):
         assert client.get(f"static/{name}").status_code == 200
+
+
+def test_a_ticket_opens_the_page_once() -> None:
+    guard = Guard(None, Address("127.0.0.1", 8484, TOKEN))  # type: ignore[arg-type]
+    ticket = guard.ticket()
+    assert TOKEN not in ticket
+    client = TestClient(guard, follow_redirects=False)
+    assert client.get(ticket, headers={"Host": "evil.example:8484"}).status_code == 403
+    opened = client.get(ticket)
+    assert (opened.status_code, opened.headers["location"]) == (303, f"/{TOKEN}/")
+    assert client.get(ticket).status_code == 403
+    assert client.get(f"{ticket[:-1]}x").status_code == 403
 
 
 def test_nothing_comes_from_the_network_and_nothing_is_inline() -> None:
@@ -380,7 +392,7 @@ def test_a_cancelled_job_computes_no_more_and_the_next_one_runs(
     long = ask(client, photo, small_prior, steps=1000, samples=64).json()["id"]
     waiting = ask(client, photo, small_prior, steps=2).json()["id"]
     dropped = ask(client, photo, small_prior, steps=2).json()["id"]
-    for _ in range(1200):
+    for _ in range(3600):
         if 0 < client.get(f"api/jobs/{long}").json()["share"] < 1:
             break
         time.sleep(0.05)
@@ -395,41 +407,41 @@ def test_a_cancelled_job_computes_no_more_and_the_next_one_runs(
     assert client.get(f"api/jobs/{dropped}").json()["state"] == "cancelled"
 
 
-def served(tmp_path: Path, *options: str) -> tuple[subprocess.Popen[str], str]:
-    """The command itself, and the address that it prints."""
-    env = {**os.environ, "TMPDIR": str(tmp_path), "NO_COLOR": "1", "COLUMNS": "300"}
-    process = subprocess.Popen(
+def served(folder: Path, *options: str) -> subprocess.Popen[str]:
+    """The command itself, with its temporary files in ``folder``; its first line is the address."""
+    env = {**os.environ, "TMPDIR": str(folder), "NO_COLOR": "1", "COLUMNS": "300"}
+    return subprocess.Popen(
         [*COMMAND, "ui", "--port", "0", "--no-browser", *options],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, start_new_session=True,
     )  # fmt: skip
-    assert process.stdout is not None
-    return process, process.stdout.readline().strip()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_nothing_is_left_when_it_ends(
-    ending: signal.Signals, tmp_path: Path, photo: np.ndarray, small_prior: Path
-) -> None:
-    import httpx
-
-    process, address = served(tmp_path, "--model", str(small_prior), "--device", "cpu")
+def test_nothing_is_left_when_it_ends(tmp_path: Path, photo: np.ndarray, small_prior: Path) -> None:
+    endings = {signal.SIGINT: 0, signal.SIGTERM: 143, signal.SIGKILL: -9}
+    folders = {ending: tmp_path / ending.name for ending in endings}
+    for folder in folders.values():
+        folder.mkdir()
+    servers = {ending: served(folders[ending], "--model", str(small_prior), "--device", "cpu") for ending in endings}
     try:
-        with httpx.Client(base_url=address) as client:
-            number = ask(client, photo, small_prior.resolve(), steps=1000, samples=64).json()["id"]  # type: ignore[arg-type]
-            wait(client, number, ("running",))  # type: ignore[arg-type]
-            with client.stream("GET", f"api/jobs/{number}/events") as events:
-                next(events.iter_lines())
-                assert list(tmp_path.glob("invsolve-ui-*"))
-                process.send_signal(ending)
-                assert process.wait(timeout=30) in (0, 130, -ending, 128 + ending)
+        for ending, process in servers.items():
+            assert process.stdout is not None
+            with httpx.Client(base_url=process.stdout.readline().strip()) as client:
+                number = ask(client, photo, small_prior.resolve(), steps=1000, samples=64).json()["id"]
+                wait(client, number, ("running",))
+                with client.stream("GET", f"api/jobs/{number}/events") as events:
+                    next(events.iter_lines())
+                    assert len(list(folders[ending].iterdir())) == 1
+                    process.send_signal(ending)
+                    assert process.wait(timeout=30) == endings[ending]
     finally:
-        process.kill()
+        for process in servers.values():
+            process.kill()
     for _ in range(100):
-        if not list(tmp_path.glob("invsolve-ui-*")):
+        if not list(tmp_path.glob("*/*")):
             break
         time.sleep(0.05)
-    assert not list(tmp_path.glob("invsolve-ui-*"))
+    assert not list(tmp_path.glob("*/*"))
 
 
 def test_a_port_in_use_and_a_remote_host_are_one_line(

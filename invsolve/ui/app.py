@@ -36,6 +36,7 @@ from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.requests import ClientDisconnect
 
 from invsolve._version import __version__
 from invsolve.errors import InputError, InvsolveError, UsageError
@@ -251,6 +252,11 @@ async def broken(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": line, "hint": "this is a bug; please report it"}, status_code=500)
 
 
+async def gone(request: Request, error: Exception) -> Response:
+    """Nobody waits for an answer any more, as when a page is closed while it sends a file."""
+    return Response(status_code=400)
+
+
 def application(page: Page) -> FastAPI:
     """The routes of ``page``, without the guard around them."""
     app = FastAPI(title="invsolve", docs_url=None, redoc_url=None, openapi_url=None)
@@ -271,6 +277,7 @@ def application(page: Page) -> FastAPI:
     for method, path, endpoint in routes:
         app.add_api_route(path, endpoint, methods=[method], response_model=None)
     app.add_exception_handler(InvsolveError, said)
+    app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(Exception, broken)
     app.mount("/static", StaticFiles(directory=STATIC))
     return app
@@ -296,7 +303,7 @@ def serve(
     address: Address,
     bound: socket.socket,
     setting: Callable[[Path], Setting],
-    ready: Callable[[], None],
+    ready: Callable[[str], None],
 ) -> None:
     """Serve the page until Ctrl-C or a request to terminate; whatever was uploaded and computed is removed then.
 
@@ -304,19 +311,28 @@ def serve(
     ----------
     bound : the socket of the ``address``.
     setting : makes the page's setting with a folder of its own.
-    ready : called as soon as the page answers.
+    ready : called as soon as the page answers, with an address that leads there once.
     """
     with tempfile.TemporaryDirectory(prefix="invsolve-ui-", ignore_cleanup_errors=True) as folder:
         page = Page(setting(Path(folder)))
+        guard = Guard(application(page), address)
         config = uvicorn.Config(
-            Guard(application(page), address), log_level="error", access_log=False, server_header=False,
+            guard, log_level="error", access_log=False, server_header=False,
             timeout_graceful_shutdown=2, lifespan="off",
         )  # fmt: skip
-        # Uvicorn ends in good order, then raises the signal again, which must not end the program before the folder is gone.
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+        end_by_signals()
         try:
-            Server(config, page, ready).run(sockets=[bound])
+            Server(config, page, lambda: ready(guard.ticket())).run(sockets=[bound])
         except KeyboardInterrupt:
             pass  # the usual way to end
         finally:
             page.close()
+
+
+def end_by_signals() -> None:
+    """Let requests to terminate, and a terminal that is closed, end the program in good order. Uvicorn raises the first again when
+    it has ended, which must not keep the folder from being removed."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, lambda number, frame: sys.exit(128 + number))

@@ -2,6 +2,7 @@
 
 - The token is the first part of every path, compared in constant time; without it nothing is served, so that another user
   or page of this machine cannot guess an address.
+- The browser is opened on a ticket instead, which is good for one visit: what a program is started with, other users see.
 - ``Host`` must be the address that is served. A page elsewhere whose name was made to lead here (DNS rebinding) has another.
 - ``Origin`` and ``Sec-Fetch-Site``, where a browser sends them, must be the page's own: no other page can have something
   done here (CSRF).
@@ -24,6 +25,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+TICKET = "/open/"
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -134,6 +137,13 @@ class Guard:
 
     def __init__(self, application: Application, address: Address) -> None:
         self.application, self.address = application, address
+        self.tickets: set[str] = set()
+
+    def ticket(self) -> str:
+        """An address that leads to the page once."""
+        made = new_token()
+        self.tickets.add(made)
+        return self.address.url.replace(f"/{self.address.token}/", f"{TICKET}{made}")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -142,6 +152,11 @@ class Guard:
         if scope["type"] != "http":  # no web sockets here
             return
         refusal = self.refusal(scope)
+        ticket = scope["path"].removeprefix(TICKET)
+        if ticket in self.tickets and not self.foreign(scope):
+            self.tickets.remove(ticket)
+            await redirect(f"/{self.address.token}/", send)
+            return
         if refusal:
             await refuse(refusal, send)
             return
@@ -158,6 +173,13 @@ class Guard:
 
     def refusal(self, scope: Scope) -> str:
         """Why a request may not pass; empty where it may."""
+        given = scope["path"].split("/", 2)
+        known = len(given) == 3 and secrets.compare_digest(given[1].encode(), self.address.token.encode())
+        wrong = "the token is missing or wrong: open the whole address that invsolve ui printed"
+        return self.foreign(scope) or ("" if known else wrong)
+
+    def foreign(self, scope: Scope) -> str:
+        """What says that a request comes from elsewhere; empty where nothing does."""
         headers: dict[str, list[str]] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
@@ -171,15 +193,18 @@ class Guard:
         ]  # a link to the page, followed
         if not opened and any(site not in ("same-origin", "none") for site in headers.get("sec-fetch-site", [])):
             return "another page may not use this one"
-        given = scope["path"].split("/", 2)
-        if len(given) < 3 or not secrets.compare_digest(given[1].encode(), self.address.token.encode()):
-            return "the token is missing or wrong: open the whole address that invsolve ui printed"
         return ""
 
 
 def encoded(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
     """Headers as ASGI wants them."""
     return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+
+
+async def redirect(path: str, send: Send) -> None:
+    """Answer 303: the page is elsewhere."""
+    await send({"type": "http.response.start", "status": 303, "headers": encoded({**HEADERS, "Location": path})})
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def refuse(reason: str, send: Send) -> None:

@@ -27,7 +27,14 @@ export const start = () => ask("api/start");
 export const jobs = () => ask("api/jobs");
 export const cancel = (id) => ask(`api/jobs/${id}`, { method: "DELETE" });
 
-export function upload(blob, name, kind, like = "") {
+export const limits = { bytes: Infinity };
+
+export async function upload(blob, name, kind, like = "") {
+  if (blob.size > limits.bytes) {
+    // a server that refuses before it has read everything is not heard by every browser
+    const most = Math.floor(limits.bytes / 2 ** 20);
+    throw new Refused(`${name} is larger than ${most} MiB`, "use the command on it: it has no such limit");
+  }
   const query = new URLSearchParams({ name, kind, like });
   const headers = { "Content-Type": "application/octet-stream" };
   return ask(`api/uploads?${query}`, { method: "POST", body: blob, headers });

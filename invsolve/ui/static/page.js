@@ -589,7 +589,8 @@ async function begin() {
   buildKeys();
   setSize(20);
   await attempt(async () => {
-    const { version, tasks, models } = await api.start();
+    const { version, tasks, models, largest_upload: largest } = await api.start();
+    api.limits.bytes = largest;
     pick("version").textContent = version;
     state.tasks = tasks;
     state.models.all = models;
