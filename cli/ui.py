@@ -32,7 +32,9 @@ def ui(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Where the page is served; 0 takes any that is free.")
     ] = PORT,
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Print the address of the page, and do not open it.")
+    ] = False,
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -82,7 +84,7 @@ def ui(
             say("the page is here; Ctrl-C ends it:")
             typer.echo(address.url)
             sys.stdout.flush()
-            if browser and has_screen():
+            if has_screen() and not no_browser:
                 threading.Thread(target=open_browser, args=(ticket,), daemon=True).start()
 
         serve(
