@@ -62,7 +62,7 @@ def page(browser: Any, address: str) -> Iterator[Any]:
     """The page, opened anew; whatever its scripts complain of fails the test."""
     context = browser.new_context(viewport={"width": 1200, "height": 800})
     opened, errors = context.new_page(), []
-    opened.set_default_timeout(20_000)
+    opened.set_default_timeout(60_000)
     opened.on("pageerror", lambda error: errors.append(str(error)))
     opened.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     opened.goto(address)
@@ -209,3 +209,25 @@ def test_a_narrow_screen_needs_no_scrolling_sideways(page: Any, file: Path) -> N
         assert page.evaluate(UNNAMED) == []
     box = page.locator("#paint").bounding_box()
     assert 200 < box["width"] <= 400
+
+
+def test_a_run_can_be_cancelled_and_the_picture_painted_again(page: Any, file: Path, small_prior: Path) -> None:
+    page.set_input_files("#file", file)
+    page.wait_for_selector("#edit:not([hidden])")
+    drag(page, (0.2, 0.25), (0.7, 0.25))
+    page.fill("#field-samples", "64")
+    page.click("#more summary")
+    page.fill("#field-steps", "1000")
+    page.select_option("#model", str(small_prior.resolve()))
+    page.click("#run")
+    page.wait_for_selector("#working:not([hidden])")
+    page.wait_for_selector("#preview:not([hidden])")
+    assert page.evaluate(UNNAMED) == []
+    page.click("#cancel")
+    page.wait_for_selector("#failed:not([hidden])")
+    assert "Cancelled" in page.locator("#failed").text_content()
+    assert "cancelled" in page.locator("#run-list").text_content()
+    page.keyboard.press("1")
+    before = painted(page)
+    drag(page, (0.2, 0.6), (0.7, 0.6))
+    assert painted(page) > before
