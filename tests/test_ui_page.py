@@ -62,7 +62,7 @@ def page(browser: Any, address: str) -> Iterator[Any]:
     """The page, opened anew; whatever its scripts complain of fails the test."""
     context = browser.new_context(viewport={"width": 1200, "height": 800})
     opened, errors = context.new_page(), []
-    opened.set_default_timeout(60_000)
+    opened.set_default_timeout(180_000)
     opened.on("pageerror", lambda error: errors.append(str(error)))
     opened.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     opened.goto(address)
