@@ -45,6 +45,7 @@ from invsolve.cli.solve import solve
 from invsolve.cli.stroke import stroke
 from invsolve.cli.superres import superres
 from invsolve.cli.train import train
+from invsolve.cli.ui import ui
 from invsolve.cli.verify import verify
 from invsolve.errors import ExitCode
 
@@ -131,6 +132,7 @@ app.command(epilog=EXIT_CODES)(evaluate)
 app.command(epilog=EXIT_CODES)(doctor)
 app.command(epilog=EXIT_CODES)(man)
 app.command(epilog=EXIT_CODES)(demo)
+app.command(epilog=EXIT_CODES)(ui)
 for one in app.registered_commands:
     if one.callback is not None:
         one.callback = configurable(one.callback, defaults_in_force if one.callback is colorize else None)

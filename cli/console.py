@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -23,6 +23,11 @@ from rich.progress import (
 )
 
 from invsolve.errors import ExitCode, InvsolveError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from invsolve.tasks.task import Progress as Report
 
 
 class StandardError(Console):
@@ -55,18 +60,44 @@ class Verbosity:
     """Whether of what is said by default only warnings are: there are many pictures, and each has its line."""
 
 
+class Listener(Protocol):
+    """Who is told instead of the terminal, where a program runs the commands, as ``invsolve ui`` does."""
+
+    def said(self, message: str) -> None:
+        """A line of what a command says."""
+
+    def failed(self, message: str, hint: str) -> None:
+        """What is wrong, and the way out."""
+
+    def progressed(self, what: str, share: float) -> None:
+        """How much of what takes long is done."""
+
+    def estimated(self, picture: Callable[[], Tensor]) -> None:
+        """What makes the picture (C, H, W) that there is so far, in the prior's units."""
+
+
+class Audience:
+    """The listener, if there is one."""
+
+    listener: Listener | None = None
+
+
 def say(message: str, *, level: int = 0) -> None:
     """One line on stderr, if the verbosity asks for it."""
     if Verbosity.brief and level == 0 and not message.startswith("warning"):
         level = 1
-    if Verbosity.level >= level:
+    if Verbosity.level < level:
+        return
+    if Audience.listener is not None:
+        Audience.listener.said(message)
+    else:
         err.print(message, markup=False)
 
 
 def show_bars() -> bool:
     """Progress bars only for a person: a terminal, not -q, no NO_COLOR, no dumb terminal."""
     quiet = Verbosity.level < 0 or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
-    return err.is_terminal and not quiet
+    return err.is_terminal and not quiet and Audience.listener is None
 
 
 class LineProgress(Progress):
@@ -91,6 +122,9 @@ class LineProgress(Progress):
 
     def _tell(self, task_id: TaskID) -> None:
         task = self._tasks[task_id]
+        if Audience.listener is not None and task.total:
+            Audience.listener.progressed(task.description, task.completed / task.total)
+            return
         if not self.disable or not task.total:
             return
         share, now = task.completed / task.total, time.monotonic()
@@ -101,6 +135,21 @@ class LineProgress(Progress):
         elapsed = task.elapsed or 0.0
         left = f", about {elapsed * (1 - share) / share:.0f} s left" if share > 0 else ""
         say(f"{task.description}: {share:.0%} after {elapsed:.0f} s{left}")
+
+
+class Watched:
+    """A task's :data:`invsolve.tasks.task.Progress` that moves a bar, and shows the estimate to a listener."""
+
+    def __init__(self, show: Report, listener: Listener) -> None:
+        self.show, self.look = show, listener.estimated
+
+    def __call__(self, done: float, /) -> None:
+        self.show(done)
+
+
+def reporting(show: Report) -> Report:
+    """What a task is to tell its progress, for a bar that is moved by ``show``."""
+    return show if Audience.listener is None else Watched(show, Audience.listener)
 
 
 def progress_bar(*columns: str) -> LineProgress:
@@ -175,6 +224,9 @@ def one_line(message: str) -> str:
 
 def report(message: str, hint: str = "") -> None:
     """``error: what`` and ``hint: the way out``, one line each."""
+    if Audience.listener is not None:
+        Audience.listener.failed(one_line(message), one_line(hint))
+        return
     err.print(f"error: {one_line(message)}", markup=False, style="red")
     if hint:
         err.print(f"hint: {one_line(hint)}", markup=False)

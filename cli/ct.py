@@ -143,6 +143,9 @@ def ct(
         ),
     ] = "auto",
     method: Annotated[str, typer.Option(help="score, or a classical one: fbp, sirt, cgls, tv.")] = "score",
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Write FBP and TV as .npy too, in HU.", rich_help_panel=_OUT)
+    ] = False,
     window: Annotated[
         str, typer.Option(metavar="CENTRE,WIDTH", help="Grey range of the pictures in HU.", rich_help_panel=_OUT)
     ] = "40,400",
@@ -165,10 +168,10 @@ def ct(
     """
     common.set_verbosity()
     grey_range = parse_window(window)
-    check_method(method, common)
+    check_method(method, common, baselines=baselines)
     opened = read_sinogram(sinogram, number, units)
     reference = read_reference(common.truth) if common.truth else None
-    paths = plan_paths(common.output, sinogram, method, common.samples, common.wants_interval)
+    paths = plan_paths(common.output, sinogram, method, common.samples, common.wants_interval, baselines=baselines)
     for path in check_diagnostics(common.diagnostics, list(paths.values())):
         paths["diagnostics"] = path
     for path in report_path(common.report, paths["npy"], paths.values()):
@@ -243,13 +246,15 @@ def plan_slices(
     return plan_text(f"ct {reads[0].name}", about, reads, writes, common, task, prior)
 
 
-def check_method(method: str, common: Common) -> None:
+def check_method(method: str, common: Common, *, baselines: bool) -> None:
     """A classical method has neither samples nor noise levels."""
     if method not in METHODS:
         raise UsageError(f"unknown method {method!r}", hint=f"known methods: {', '.join(METHODS)}")
     if method != "score" and (common.wants_interval or common.diagnostics is not None):
         option = "an interval" if common.wants_interval else "--diagnostics"
         raise UsageError(f"{option} with --method {method}", hint="only --method score draws samples")
+    if method != "score" and baselines:
+        raise UsageError(f"--baselines with --method {method}", hint="they stand beside the result of --method score")
     common.in_patches("ct")
     check_interval(common.wants_interval, common.samples)
 

@@ -27,6 +27,7 @@ Array = npt.NDArray[Any]
 STD_WHITE_HU = 200.0
 HU_PER_UNIT = 2000.0
 DICOM = (".dcm", ".dicom")
+BASELINES = ("fbp", "tv")
 
 
 def parse_window(text: str) -> tuple[float, float]:
@@ -40,7 +41,9 @@ def parse_window(text: str) -> tuple[float, float]:
     return centre, width
 
 
-def plan_paths(output: Path | None, source: Path, method: str, samples: int, interval: bool = False) -> dict[str, Path]:
+def plan_paths(
+    output: Path | None, source: Path, method: str, samples: int, interval: bool = False, *, baselines: bool = False
+) -> dict[str, Path]:
     """Names of everything the run writes."""
     kind = asked_for(output)
     if output is not None and output.name.lower().endswith(".nii.gz"):
@@ -58,6 +61,8 @@ def plan_paths(output: Path | None, source: Path, method: str, samples: int, int
         paths["dcm"] = beside(output.suffix)
     elif kind in ("nii", "nii.gz"):
         paths[kind] = beside(f".{kind}")
+    if baselines:
+        paths |= {name: beside(f".{name}.npy") for name in BASELINES}
     if method == "score" and samples > 1:
         paths |= {"std": beside(".std.npy"), "std_picture": beside(".std.png"), "samples": beside(".samples.npy")}
         if interval:
@@ -207,7 +212,8 @@ def encode_slices(
     files |= encode_medical(paths, scan, hu[main], grey_range, main, facts)
     pictures = {name: windowed(image[middle], grey_range) for name, image in hu.items()}
     picture("picture", pictures[main], window=grey_range)
-    for name, stack in spread(paths, result).items():
+    beside = {name: hu[name.upper()] for name in BASELINES if name in paths}
+    for name, stack in {**spread(paths, result), **beside}.items():
         files[paths[name]] = npy_bytes(shaped(stack))
     if "std" in paths and result.solved:
         std = to_pixels(HU_PER_UNIT * result.solved.posterior.std[middle, 0].numpy() / STD_WHITE_HU)

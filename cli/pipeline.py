@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from invsolve.cli import options
-from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
+from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, reporting, say
 from invsolve.cli.dry_run import estimate, files_among, plan_text
 from invsolve.cli.files import Photo, check_writable, output_path, provenance, read_picture
 from invsolve.cli.formats import FORMATS, Encoding, check_format, default_endings, format_of, is_lossy, kept_type
@@ -214,7 +214,7 @@ def solve_task(
         def show(done: float) -> None:
             bar.update(running, completed=done, region=min(bisect(task.ends, done) + 1, len(task.ends)))
 
-        posterior = task.solve(prior, wanted, progress=show)
+        posterior = task.solve(prior, wanted, progress=reporting(show))
     seconds = time.perf_counter() - started
     summary = summarize(
         posterior, task.operator, task.determined(), scaling=scaling, most=most, open_values=task.open_values,

@@ -43,6 +43,7 @@ FLOORS = (
     ("tasks", "ct", "verification", "evaluation"),
     ("pretrained",),
     ("training",),
+    ("ui",),
     ("cli",),
     ("__main__",),
 )

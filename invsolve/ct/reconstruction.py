@@ -27,7 +27,7 @@ from invsolve.posterior import Posterior
 from invsolve.rules import find_rule, rule_name
 from invsolve.samplers import Callback, StepInfo
 from invsolve.solver import solve, task_ladder
-from invsolve.tasks.task import Progress, Task, check_prior
+from invsolve.tasks.task import Progress, Task, check_prior, tell
 from invsolve.uncertainty.intervals import determined
 
 Array = npt.NDArray[Any]
@@ -174,7 +174,7 @@ def reconstruct(
     for index in range(len(y)):
 
         def report(info: StepInfo, index: int = index) -> None:
-            progress((index + info.step / info.steps) / len(y))
+            tell(progress, (index + info.step / info.steps) / len(y), lambda: info.denoised[0])
 
         level = noise if isinstance(noise, float) else torch.from_numpy(noise[index]).to(y)
         model, one = _measurement(matrix, y[index : index + 1], level)

@@ -19,6 +19,7 @@ from invsolve.models.score_model import ScoreModel
 from invsolve.options import COLORIZATION, HINTED_COLORIZATION, Changes, SolveOptions
 from invsolve.pictures import UnitPicture, check_picture
 from invsolve.posterior import Posterior
+from invsolve.samplers import StepInfo
 from invsolve.solver import solve, task_ladder
 from invsolve.tasks.baselines import ColourTable, scribbled
 from invsolve.tasks.hints import (
@@ -30,7 +31,7 @@ from invsolve.tasks.hints import (
     measurement,
     stroke_share,
 )
-from invsolve.tasks.task import Progress, Task, check_colour_prior
+from invsolve.tasks.task import Progress, Task, check_colour_prior, tell
 
 SIGMA_START = 20.0
 """Colour is a coherent mode: over 64 x 64 pixels a cast of sigma / 64 shows through noise of size sigma, so a start
@@ -156,6 +157,15 @@ def draw_colours(
     forward_model, measured = ForwardModel(operator), small
     if steered:
         forward_model, measured = measurement(small, prior.colours, hints, reference)
+    agree = None if hints is None else Agreement(hints, y, size)
+
+    def finish(x: Tensor, out: Tensor) -> Tensor:
+        enlarged(to_rgb(x.cpu(), prior.colours)[None], small.cpu(), y, out, agree)
+        return out
+
+    def report(info: StepInfo) -> None:
+        tell(progress, info.step / info.steps, lambda: finish(info.denoised[0], torch.empty(3, *y.shape[-2:])))
+
     solved = solve(
         prior,
         forward_model,
@@ -164,12 +174,11 @@ def draw_colours(
         sigmas=levels,
         start=start,
         turn=True,
-        callback=lambda info: progress(info.step / info.steps),
+        callback=report,
     )
-    agree = None if hints is None else Agreement(hints, y, size)
     coloured = torch.empty(len(solved.samples), 3, *y.shape[-2:])
     for x, picture in zip(solved.samples[:, 0], coloured, strict=True):
-        enlarged(to_rgb(x, prior.colours)[None], small.cpu(), y, picture, agree)
+        finish(x, picture)
     settings = {**solved.settings, "working_size": list(size)}
     solved = replace(solved, samples=coloured[:, None], settings=settings)
     # How vague a hint is was chosen, not measured: chi-squared would say nothing of it.

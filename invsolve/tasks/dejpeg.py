@@ -23,7 +23,7 @@ from invsolve.posterior import Posterior
 from invsolve.tasks.jpeg_file import JpegFile, read_jpeg
 from invsolve.tasks.restoration import Measurement, planes
 from invsolve.tasks.restoration_baselines import non_local_means
-from invsolve.tasks.task import Progress, Task
+from invsolve.tasks.task import Progress, Task, seen_through
 
 SIGMA_START = 0.25
 """First noise level on the decoded picture: above what strong compression gets wrong."""
@@ -99,7 +99,7 @@ def dejpeg_task(file: JpegFile, decoded: Any, *, orientation: int = 0) -> Task:
     step = float(np.sqrt(np.mean(file.components[0].steps[:SLOW, :SLOW].astype(float) ** 2))) / 255
 
     def run(prior: ScoreModel, options: SolveOptions, progress: Progress) -> Posterior:
-        found = measured.solve(prior, options, progress)
+        found = measured.solve(prior, options, seen_through(progress, lambda picture: turn(picture, orientation)))
         return replace(found, samples=torch.stack([turn(sample, orientation) for sample in found.samples]))
 
     return Task(

@@ -26,7 +26,7 @@ from invsolve.tasks.push_pull import push_pull
 from invsolve.tasks.regions import RESOLUTIONS, Region, context_of, hole_boxes, resolutions
 from invsolve.tasks.restoration import planes
 from invsolve.tasks.squares import squares
-from invsolve.tasks.task import Progress, Task, check_colour_prior, in_memory
+from invsolve.tasks.task import Estimate, Progress, Task, check_colour_prior, in_memory, tell
 
 SIGMA_START = 0.25
 """First noise level on the interpolated guess: above what interpolation gets wrong."""
@@ -310,7 +310,8 @@ def fill_missing(
         region = part.region
         picture, known = surroundings(read(region), region, holes)
         first = part.sigma_start if options.sigma_start is None else options.sigma_start
-        filling = Filling(prior, replace(options, sigma_start=first), 0.0, part.stream, meter)
+        watch = partial(_watch, meter, part, read, holes, channels)
+        filling = Filling(prior, replace(options, sigma_start=first), 0.0, part.stream, watch)
         inside = filling.coarse_to_fine(*part.seen(picture.to(prior.device), known.to(prior.device)), part.scales)
         samples = part.enlarged(inside.samples[:, 0])
         own = holes.left[region.slices] if part.own is None else part.own
@@ -348,7 +349,8 @@ def fill_noisy(
     prior.check_size(full)
     part = part if prior.size is None and prior.patch is None else whole_picture(missing, prior)
     first = part.sigma_start if options.sigma_start is None else options.sigma_start
-    filling = Filling(prior, replace(options, sigma_start=first), noise, 0, _meter([part], progress))
+    watch = partial(_watch_whole, _meter([part], progress), missing.shape, picture.ndim == 2)
+    filling = Filling(prior, replace(options, sigma_start=first), noise, 0, watch)
     inside = filling.coarse_to_fine(full.to(prior.device), known.to(prior.device), part.scales)
     samples = inside.samples[:, 0]
     samples = samples.mean(dim=1, keepdim=True) if picture.ndim == 2 else samples
@@ -367,16 +369,50 @@ def _together(samples: Tensor, parts: Sequence[Part], solved: Sequence[tuple[int
     )
 
 
-def _meter(parts: Sequence[Part], progress: Progress) -> Callable[[int, StepInfo], None]:
-    """A callback (pixels, info) that adds up the work done and reports its share."""
+Meter = Callable[[int, StepInfo, Estimate], None]
+
+
+def _meter(parts: Sequence[Part], progress: Progress) -> Meter:
+    """A callback (pixels, info, estimate) that adds up the work done and reports its share."""
     total, done = sum(part.work for part in parts), 0.0
 
-    def report(pixels: int, info: StepInfo) -> None:
+    def report(pixels: int, info: StepInfo, estimate: Estimate) -> None:
         nonlocal done
         done += pixels / info.steps
-        progress(min(1.0, done / total))
+        tell(progress, min(1.0, done / total), estimate)
 
     return report
+
+
+def _watch(
+    meter: Meter, part: Part, read: Read, holes: MissingPixels, channels: int, pixels: int, info: StepInfo
+) -> None:
+    """Report a step of one part; the estimate is the picture as filled so far, with what the part makes of its own pixels."""
+
+    def estimate() -> Tensor:
+        whole, region = Region(0, 0, *holes.missing.shape), part.region
+        picture = surroundings(read(whole), whole, holes)[0][:1].clone()
+        own = torch.from_numpy(holes.left[region.slices] if part.own is None else part.own)
+        made = _sized(info.denoised[:1].cpu(), region.shape)
+        picture[..., region.slices[0], region.slices[1]][..., own] = made[..., own]
+        return picture[0].mean(dim=0, keepdim=True) if channels == 1 else picture[0]
+
+    meter(pixels, info, estimate)
+
+
+def _watch_whole(meter: Meter, shape: tuple[int, int], grey: bool, pixels: int, info: StepInfo) -> None:
+    """The same where all pixels are worked on at once."""
+
+    def estimate() -> Tensor:
+        made = _sized(info.denoised[:1].cpu(), shape)[0]
+        return made.mean(dim=0, keepdim=True) if grey else made
+
+    meter(pixels, info, estimate)
+
+
+def _sized(picture: Tensor, shape: tuple[int, int]) -> Tensor:
+    """At another resolution's size, (n, C, *shape)."""
+    return F.interpolate(picture, size=shape, mode="bilinear", align_corners=False)
 
 
 @dataclass(frozen=True)

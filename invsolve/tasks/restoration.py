@@ -16,8 +16,9 @@ from invsolve.models.score_model import ScoreModel
 from invsolve.options import SolveOptions
 from invsolve.pictures import UnitPicture
 from invsolve.posterior import Posterior
+from invsolve.samplers import StepInfo
 from invsolve.solver import solve, task_ladder
-from invsolve.tasks.task import Progress, check_colour_prior, in_memory
+from invsolve.tasks.task import Progress, check_colour_prior, in_memory, tell
 
 SIGMA_END = 0.005
 
@@ -68,6 +69,11 @@ class Measurement:
         elif grey:
             model = replace(model, operator=self.operator @ Grayscale(tuple(start.shape[1:])))
         pixels = start.shape[-2] * start.shape[-1]
+
+        def shown(info: StepInfo) -> Tensor:
+            clean = info.denoised[:1]
+            return (Grayscale(tuple(clean.shape[1:]))(clean) if grey else clean)[0, :, self.kept[0], self.kept[1]]
+
         solved = solve(
             prior,
             model,
@@ -76,7 +82,7 @@ class Measurement:
             sigmas=task_ladder(options, SIGMA_END, max(first, SIGMA_END), start[0].numel()),
             start=start.to(prior.device),
             turn=True,
-            callback=lambda info: progress(info.step / info.steps),
+            callback=lambda info: tell(progress, info.step / info.steps, lambda: shown(info)),
         )
         samples = solved.samples[:, 0]
         if grey:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Unpack
+from typing import Any, Protocol, Unpack, runtime_checkable
 
 from torch import Tensor
 
@@ -26,6 +26,45 @@ Progress = Callable[[float], None]
 
 Run = Callable[[ScoreModel, SolveOptions, Progress], Posterior]
 """Draws the samples."""
+
+Estimate = Callable[[], Tensor]
+"""Makes (C, H, W), the estimate of the first sample's clean picture so far, in the units and the size of a result."""
+
+
+@runtime_checkable
+class Viewer(Protocol):
+    """A :data:`Progress` that looks at the estimate as well; making it is some work, so it is asked for."""
+
+    def __call__(self, done: float, /) -> None: ...
+
+    def look(self, estimate: Estimate) -> None:
+        """Called after every step with what makes the picture."""
+
+
+def tell(progress: Progress, done: float, estimate: Estimate) -> None:
+    """Report the share of the work, and to a :class:`Viewer` the estimate too."""
+    progress(done)
+    if isinstance(progress, Viewer):
+        progress.look(estimate)
+
+
+def seen_through(progress: Progress, change: Callable[[Tensor], Tensor]) -> Progress:
+    """``progress``, shown every estimate as ``change`` makes it."""
+    if not isinstance(progress, Viewer):
+        return progress
+    return _Changed(progress, change)
+
+
+@dataclass(frozen=True)
+class _Changed:
+    viewer: Viewer
+    change: Callable[[Tensor], Tensor]
+
+    def __call__(self, done: float, /) -> None:
+        self.viewer(done)
+
+    def look(self, estimate: Estimate) -> None:
+        self.viewer.look(lambda: self.change(estimate()))
 
 
 @dataclass(frozen=True)
