@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,7 +38,15 @@ if TYPE_CHECKING:
     from invsolve.ct.scan import Scan
 
 METHODS = ("score", "fbp", "sirt", "cgls", "tv")
-_SCAN, _OUT = "Scan", "Output"
+_SCAN, _OUT, _VOLUME = "Scan", "Output", "Volumes"
+
+
+class ThroughPlane(StrEnum):
+    """Whether slices of a stack or volume share their noise."""
+
+    auto = "auto"
+    off = "off"
+
 
 Truth = Annotated[
     Path | None,
@@ -52,7 +61,11 @@ Output = Annotated[
 def ct(
     sinogram: Annotated[
         Path,
-        typer.Argument(metavar="SINOGRAM", help=".npy, .npz or .tif, 2D or a stack of slices.", show_default=False),
+        typer.Argument(
+            metavar="SINOGRAM",
+            help=".npy, .npz or .tif, 2D or a stack of slices; with --workers or --scheduler a volume, .zarr, .h5 or .npy.",
+            show_default=False,
+        ),
     ],
     views: Annotated[
         int | None, typer.Option(min=1, help="Use an even subset of so many views.", rich_help_panel=_SCAN)
@@ -105,6 +118,31 @@ def ct(
     window: Annotated[
         str, typer.Option(metavar="CENTRE,WIDTH", help="Grey range of the pictures in HU.", rich_help_panel=_OUT)
     ] = "40,400",
+    through_plane: Annotated[
+        ThroughPlane,
+        typer.Option(
+            rich_help_panel=_VOLUME,
+            help="Of a stack or volume: auto draws the same noise for all slices, so that neighbours err alike; off draws it "
+            "anew for each.",
+        ),
+    ] = ThroughPlane.auto,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Take a volume out of core in N processes of this machine.",
+            rich_help_panel=_VOLUME,
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Take it to the workers of a Dask scheduler, such as tcp://host:8786.",
+            rich_help_panel=_VOLUME,
+        ),
+    ] = None,
     *,
     common: Common,
 ) -> None:
@@ -119,10 +157,21 @@ def ct(
       invsolve ct counts.npy --units counts --i0 1e5 --pixel-size 1.4
 
       invsolve ct scan.tif --geometry geometry.toml --truth slice.npy
+
+      invsolve ct volume.zarr --workers 2
     """
     common.set_verbosity()
     grey_range = parse_window(window)
     check_method(method, common)
+    if workers is not None or scheduler is not None:
+        from invsolve.cli.ct_volume import reconstruct_volume
+
+        described = {
+            "views": views, "angles": angles, "geometry_file": geometry, "size": size, "pixel_size": pixel_size,
+            "center": center, "axis": axis, "units": units, "mu_water": mu_water, "i0": i0, "noise": noise,
+        }  # fmt: skip
+        reconstruct_volume(sinogram, described, method, through_plane, common, workers, scheduler)
+        return
     measured = read_array(sinogram, "sinogram")
     reference = read_array(common.truth, "slice") if common.truth else None
     paths = plan_paths(common.output, sinogram, method, common.samples, common.wants_interval)
@@ -142,7 +191,8 @@ def ct(
             reference = truth_in_hu(reference, (len(scan.sinogram), *scan.geometry.shape), scan.stacked)
         facts: dict[str, object] = {"input": str(sinogram), "method": method, "geometry": scan.geometry.digest}
         facts |= {"views": scan.geometry.views, "units": units}
-        result = reconstruct(scan, method, common, resolve_device(common.device), facts, units, mu_water)
+        where = resolve_device(common.device)
+        result = reconstruct(scan, method, common, where, facts, units, mu_water, through_plane)
         hu = result.in_hounsfield
         scores = score_slices(reference, hu) if reference is not None else {}
         report = report_json(result.facts, [str(p) for p in paths.values()], result.seconds, result.calls, scores)
@@ -177,8 +227,9 @@ def check_method(method: str, common: Common) -> None:
 
 
 def reconstruct(
-    scan: Scan, method: str, common: Common, where: torch.device, facts: dict[str, object], units: str, mu_water: float
-) -> Result:
+    scan: Scan, method: str, common: Common, where: torch.device, facts: dict[str, object], units: str, mu_water: float,
+    through_plane: str,
+) -> Result:  # fmt: skip
     """FBP first, to see whether the units fit; then TV and ours, or the one classical method asked for."""
     from invsolve.ct.reconstruction import check_ct_prior
     from invsolve.pretrained.loading import load_prior
@@ -197,7 +248,9 @@ def reconstruct(
         rows, columns = scan.geometry.shape
         say(f"{len(rays.y)} slice{'s' if len(rays.y) > 1 else ''} of {columns} x {rows}, on {where}")
         images["TV"] = classical("tv")
-        task = reconstruction_task(scan.sinogram, scan.geometry, noise=scan.noise, operator=rays.operator)
+        task = reconstruction_task(
+            scan.sinogram, scan.geometry, noise=scan.noise, operator=rays.operator, through_plane=through_plane
+        )
         task = replace(task, problem={**task.problem, "photons": scan.i0 or 0.0})
         # The pseudo-inverse takes some hundred projections: all samples only where their map is asked for.
         solved = solve_task(task, prior, common, most=None if common.wants_interval else 2, **facts)

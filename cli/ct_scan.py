@@ -24,15 +24,18 @@ Array = npt.NDArray[Any]
 def interpret(
     measured: Array, reference: Array | None, *, views: int | None, angles: str | None, geometry_file: Path | None,
     size: int | None, pixel_size: float | None, center: str | None, axis: str, units: str, mu_water: float,
-    i0: float | None, noise: str,
+    i0: float | None, noise: str, file_angles: tuple[float, ...] | None = None,
 ) -> Scan:  # fmt: skip
-    """The scan that the options describe; see :class:`invsolve.ct.scan.Description` for them."""
+    """The scan that the options describe; see :class:`invsolve.ct.scan.Description` for them.
+
+    ``file_angles`` are those beside the numbers in their file, where none were given.
+    """
     from invsolve.ct import scan
     from invsolve.forward_models.geometry import Geometry
 
     known = scan.Description(
         geometry=Geometry.read(geometry_file) if geometry_file else None,
-        angles=parse_angles(angles) if angles else None,
+        angles=parse_angles(angles) if angles else file_angles,
         size=size,
         truth_width=None if reference is None else reference.shape[-1],
         pixel_size=pixel_size,

@@ -27,6 +27,7 @@ FLOORS = (
     ("tasks", "ct", "verification", "evaluation"),
     ("pretrained",),
     ("training",),
+    ("distributed",),
     ("cli",),
     ("__main__",),
 )

@@ -84,6 +84,8 @@ class Scan:
     stacked : whether there was an axis of slices.
     i0 : photons per ray without an object, where the sinogram came as counts.
     notes : sentences on what was assumed, for a person.
+    order : the file's last two axes, of :data:`ORDERS`.
+    chosen : which of the file's views are used.
     """
 
     sinogram: Array
@@ -92,6 +94,8 @@ class Scan:
     stacked: bool
     i0: float | None = None
     notes: tuple[str, ...] = ()
+    order: str = ORDERS[0]
+    chosen: tuple[int, ...] = ()
 
 
 def interpret(measured: Array, known: Description) -> Scan:
@@ -112,13 +116,15 @@ def interpret(measured: Array, known: Description) -> Scan:
     if known.center is not None:
         geometry = replace(geometry, center=axis_bin(stack, geometry, known))
         notes.append(f"centre of rotation at bin {geometry.axis_bin:.2f}")
+    chosen = list(range(geometry.views))
     if known.views is not None:
         chosen = even_subset(geometry.views, known.views)
         if known.views < geometry.views:
             notes.append(f"using {known.views} of {geometry.views} views, evenly spaced")
         stack, geometry = stack[:, chosen], geometry.subset(known.views)
     sinogram, noise, more = line_integrals(stack, replace(known, pixel_size=known.pixel_size or _pixel_size(known)))
-    return Scan(sinogram, geometry, noise, measured.ndim == 3, known.i0, (*notes, *more))
+    stacked = measured.ndim == 3
+    return Scan(sinogram, geometry, noise, stacked, known.i0, (*notes, *more), order, tuple(chosen))
 
 
 def _check(measured: Array, known: Description) -> None:
