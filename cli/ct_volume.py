@@ -20,7 +20,7 @@ from invsolve.cli.ct_scan import interpret
 from invsolve.cli.files import make_folder, provenance
 from invsolve.cli.pipeline import Common
 from invsolve.cli.results import json_text
-from invsolve.errors import UsageError
+from invsolve.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -186,8 +186,8 @@ def stoppable(output: Path) -> Iterator[None]:
 
     try:
         yield
-    except BaseException:
-        if partial_path(output).exists():
+    except BaseException as error:
+        if partial_path(output).exists() and not isinstance(error, OutputError):
             say(f"the slices that are done are kept in {partial_path(output)}: the same command goes on with it")
         raise
 

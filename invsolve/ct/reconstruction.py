@@ -161,7 +161,9 @@ def reconstruct_ct(
     InputError : shapes do not fit, values are not finite, counts are negative.
     ModelError : the prior is not one of slices, or does not know their Hounsfield units.
     """
-    task = reconstruction_task(sinogram, geometry, noise=noise, i0=i0, scale=scale, operator=operator)
+    task = reconstruction_task(
+        sinogram, geometry, noise=noise, i0=i0, scale=scale, operator=operator, through_plane=through_plane, first=first
+    )
     return task.solve(prior, options, progress=progress, **changes)
 
 

@@ -23,7 +23,7 @@ Note = Callable[[str], None]
 
 def bounded(
     client: Client,
-    submit: Callable[[int], Future],
+    submit: Callable[[int], Future[Any]],
     numbers: Iterable[int],
     *,
     note: Note = lambda sentence: None,
@@ -51,7 +51,7 @@ def bounded(
     from distributed import as_completed
 
     waiting, tries = deque(numbers), Counter[int]()
-    flying: dict[str, tuple[int, Future]] = {}
+    flying: dict[Any, tuple[int, Future[Any]]] = {}
     watch = _Workers(client, note)
     completed = as_completed(loop=client.loop)
     try:
@@ -85,7 +85,7 @@ def bounded(
             client.cancel([future for _, future in flying.values()], force=True)
 
 
-def _error_of(future: Future, client: Client, what: str) -> BaseException | None:
+def _error_of(future: Future[Any], client: Client, what: str) -> BaseException | None:
     """What went wrong with a task that is over; an InvsolveError where trying again is of no use."""
     from distributed import KilledWorker
 

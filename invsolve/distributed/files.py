@@ -97,8 +97,8 @@ def map_files(
     mapped.skipped.update((sources[number], targets[number]) for number in there)
     kept = Resident(prior, device, threads, FileJob(function))
 
-    def submit(number: int) -> Future:
-        future: Future = client.submit(solve_file, sources[number], targets[number], kept.name, pure=False)
+    def submit(number: int) -> Future[Any]:
+        future: Future[Any] = client.submit(solve_file, sources[number], targets[number], kept.name, pure=False)
         return future
 
     def failed(number: int, error: InvsolveError) -> None:
@@ -107,7 +107,7 @@ def map_files(
 
     def tell() -> None:
         if progress is not None:
-            progress(sum(map(len, mapped)) / len(sources))
+            progress(sum(len(part) for part in mapped) / len(sources))
 
     missing = [number for number in range(len(sources)) if number not in set(there)]
     with settled(client, kept):

@@ -24,7 +24,9 @@ from invsolve.pretrained.loading import find_prior, load_prior, resolve_device
 
 if TYPE_CHECKING:
     import torch
-    from distributed import Client, WorkerPlugin
+    from distributed import Client
+
+    WorkerPlugin = object  # so that types are the same with Dask and without
 else:
     try:
         from distributed import WorkerPlugin
@@ -127,7 +129,8 @@ def resident(name: str) -> Resident:
     """What the worker that this task runs on keeps for the run ``name``."""
     from distributed import get_worker
 
-    found: Resident = get_worker().plugins[name]  # type: ignore[assignment]
+    found: Any = get_worker().plugins[name]
+    assert isinstance(found, Resident)
     return found
 
 
@@ -139,8 +142,9 @@ def settled(client: Client, kept: Resident) -> Iterator[Resident]:
     ------
     ModelError : the workers have another version of this package, or none.
     """
+    plugin: Any = kept
     try:
-        client.register_plugin(kept, name=kept.name)
+        client.register_plugin(plugin, name=kept.name)
     except InvsolveError:
         raise
     except (ImportError, AttributeError) as error:

@@ -216,14 +216,14 @@ def _settings(job: SliceJob, prior: PriorFiles | ScoreModel | None, sinograms: d
     }
 
 
-def _submitter(client: Client, sinograms: da.Array, name: str) -> Callable[[int], Future]:
+def _submitter(client: Client, sinograms: da.Array, name: str) -> Callable[[int], Future[Any]]:
     """What starts the task of a slice: reading it, and all that follows."""
-    from dask import delayed
+    from dask.delayed import delayed
 
     solve = delayed(solve_slice, pure=False, traverse=False)
 
-    def submit(number: int) -> Future:
-        future: Future = client.compute(solve(sinograms[number : number + 1], number, name))
+    def submit(number: int) -> Future[Any]:
+        future: Future[Any] = client.compute(solve(sinograms[number : number + 1], number, name))
         return future
 
     return submit
@@ -288,5 +288,7 @@ def _opened(path: Path, computed: int, calls: int, warnings: dict[int, str]) -> 
     import zarr
 
     group: Any = zarr.open_group(path, mode="r")
-    arrays = {name: da.from_zarr(group[name]) if name in group else None for name in ("mean", "std", "low", "high")}
+    arrays: dict[str, Any] = {
+        name: da.from_zarr(group[name]) if name in group else None for name in ("mean", "std", "low", "high")
+    }
     return Volume(path, **arrays, chi2=group["chi2"][:], computed=computed, calls=calls, warnings=warnings)
