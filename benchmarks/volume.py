@@ -288,6 +288,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if chosen.what == "peaks":
         peaks(chosen, *map(Path, json.loads(chosen.run)))
         return
+    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")  # it tells of every connection
     torch.set_num_threads(1)
     print(machine())
     if chosen.what == "consistency":

@@ -191,6 +191,8 @@ def ct(
             reference = truth_in_hu(reference, (len(scan.sinogram), *scan.geometry.shape), scan.stacked)
         facts: dict[str, object] = {"input": str(sinogram), "method": method, "geometry": scan.geometry.digest}
         facts |= {"views": scan.geometry.views, "units": units}
+        if scan.stacked:
+            facts["through_plane"] = str(through_plane)
         where = resolve_device(common.device)
         result = reconstruct(scan, method, common, where, facts, units, mu_water, through_plane)
         hu = result.in_hounsfield

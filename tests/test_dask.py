@@ -26,6 +26,7 @@ from invsolve.ct.units import to_hounsfield
 from invsolve.distributed import connect, local_workers, map_files, map_slices, open_sinograms
 from invsolve.distributed.bounded import PER_WORKER, RETRIES, bounded
 from invsolve.distributed.cluster import usable_cores, worker_environments
+from invsolve.distributed.store import write_slice
 from invsolve.errors import ExitCode, InputError, ModelError, OutputError, SolveError, UsageError
 from invsolve.forward_models import Geometry, even_angles, projector
 from invsolve.models.score_model import ScoreModel
@@ -187,6 +188,9 @@ def test_a_stopped_run_is_gone_on_with_and_other_settings_are_refused(
         run()
     again = run(seed=6, force=True)
     assert again.computed == SLICES
+    with pytest.raises(OutputError, match="other settings"):  # as a task of the stopped run would, that goes on
+        write_slice(output, "0123456789abcdef", 0, {}, None)
+    np.testing.assert_array_equal(again.mean[0].compute(), on_one_machine(sinograms[:1], ct_prior, seed=6)[0])
     np.testing.assert_array_equal(again.mean.compute(), on_one_machine(sinograms, ct_prior, seed=6))
     assert {path.name for path in tmp_path.iterdir()} == {"volume.zarr", "out.zarr"}
 
@@ -197,8 +201,8 @@ def test_a_classical_method_needs_no_prior_and_counts_are_weighted(
     import dask.array as da
 
     counts = da.from_array(np.random.default_rng(0).poisson(1e4 * np.exp(-0.04 * sinograms)).astype(np.float32))
-    result = map_slices(
-        client, counts, GEOMETRY, tmp_path / "tv.zarr", method="tv", i0=1e4, scale=0.04, threads=1
+    result = map_slices(  # of an array that the cluster holds already
+        client, client.persist(counts), GEOMETRY, tmp_path / "tv.zarr", method="tv", i0=1e4, scale=0.04, threads=1
     )  # fmt: skip
     middle = result.mean[:, SIZE // 2, SIZE // 2].compute()
     assert np.abs(middle).max() < 150

@@ -57,6 +57,7 @@ class SliceJob:
     interval: bool
     calibration: Calibration | None
     store: Path
+    stamp: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -168,9 +169,9 @@ def map_slices(
     )  # fmt: skip
     count = len(sinograms)
     kept = Resident(prior if method == "score" else None, device, threads)
-    settings = _settings(job, kept.prior, sinograms)
+    settings = _settings(client, job, kept.prior, sinograms)
     begun = begin(output, (count, *geometry.shape), job.names, settings, facts or {}, force=force)
-    kept.job = replace(job, store=begun.path)
+    kept.job = replace(job, store=begun.path, stamp=begun.stamp)
     if len(begun.missing) < count:
         note(f"{count - len(begun.missing)} of {count} slices were done already")
     warnings, calls = {}, 0
@@ -188,8 +189,13 @@ def map_slices(
     return _opened(output, len(begun.missing), calls, warnings)
 
 
-def _settings(job: SliceJob, prior: PriorFiles | ScoreModel | None, sinograms: da.Array) -> dict[str, Any]:
+def _settings(
+    client: Client, job: SliceJob, prior: PriorFiles | ScoreModel | None, sinograms: da.Array
+) -> dict[str, Any]:
     """Everything that the values of the result depend on."""
+    import dask
+    from distributed import futures_of
+
     options = asdict(job.options) | {"rule": rule_name(job.options.rule), "sampler": sampler_name(job.options.sampler)}
     del options["batch"]  # bounds the memory
     files = prior.files if isinstance(prior, PriorFiles) else {}
@@ -197,8 +203,11 @@ def _settings(job: SliceJob, prior: PriorFiles | ScoreModel | None, sinograms: d
     for name in sorted(files):
         digest.update(name.encode() + files[name])
     count = len(sinograms)
-    for number in sorted({0, count // 2, count - 1}):
-        digest.update(np.ascontiguousarray(sinograms[number].compute(scheduler="synchronous")).tobytes())
+    chosen = [sinograms[number] for number in sorted({0, count // 2, count - 1})]
+    # What is on disk is read here, where no worker need have joined yet; what the cluster holds, only the cluster has.
+    looked_at = client.compute(chosen, sync=True) if futures_of(sinograms) else dask.compute(*chosen, scheduler="sync")
+    for values in looked_at:
+        digest.update(np.ascontiguousarray(values).tobytes())
     return {
         "version": __version__,
         "method": job.method,
@@ -239,7 +248,7 @@ def solve_slice(sinogram: Array, number: int, name: str) -> Done:
     with kept.at_work():
         try:
             images, chi2, done = (_sampled if job.method == "score" else _classical)(np.asarray(sinogram), number, kept)
-            write_slice(job.store, number, images, chi2)
+            write_slice(job.store, job.stamp, number, images, chi2)
         except InvsolveError as error:
             raise type(error)(f"slice {number}: {error.message}", hint=error.hint) from None
     return done

@@ -6,6 +6,7 @@ all of them are. A chunk of Zarr is written whole or not at all, and a slice is 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -33,6 +34,7 @@ class Begun(NamedTuple):
     """A store to be filled."""
 
     path: Path
+    stamp: str  # of its settings, which whoever writes into it must know
     missing: list[int]  # slices that are not done yet
 
 
@@ -72,7 +74,7 @@ def begin(
     if growing.exists():
         found = _read_settings(growing)
         if found == wanted:
-            return Begun(growing, _missing(growing))
+            return Begun(growing, stamp_of(wanted), _missing(growing))
         if not force:
             raise OutputError(
                 f"{growing} was begun {_difference(found, wanted)}",
@@ -83,7 +85,12 @@ def begin(
         _create(growing, shape, names, wanted, facts)
     except OSError as error:
         raise OutputError(f"cannot write {growing}: {error.strerror or error}", hint="choose another place") from None
-    return Begun(growing, list(range(shape[0])))
+    return Begun(growing, stamp_of(wanted), list(range(shape[0])))
+
+
+def stamp_of(settings: Any) -> str:
+    """A short hash of settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def check_free(output: Path, *, force: bool) -> None:
@@ -141,18 +148,22 @@ def _missing(path: Path) -> list[int]:
     return np.flatnonzero(np.asarray(done) == 0).tolist()
 
 
-def write_slice(path: Path, number: int, images: Mapping[str, Array], chi2: float | None) -> None:
+def write_slice(path: Path, stamp: str, number: int, images: Mapping[str, Array], chi2: float | None) -> None:
     """Write what was found of a slice, images (height, width) in HU by name, and mark it as done.
 
     Raises
     ------
-    OutputError : the store is not there.
+    OutputError : the store is not there, or is another's: of a run that was stopped, a task may still be under way.
     """
     import zarr
 
     if not path.is_dir():
         raise OutputError(f"{path} is not there", hint="choose a place that every worker sees under the same path")
     group: Any = zarr.open_group(path, mode="r+")
+    if stamp_of(group.attrs[SETTINGS]) != stamp:
+        raise OutputError(
+            f"{path} belongs to a run with other settings", hint="give each run a name of its own with -o"
+        )
     for name, image in images.items():
         group[name][number] = image.astype(np.float32)
     if chi2 is not None:
