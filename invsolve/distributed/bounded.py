@@ -56,7 +56,8 @@ def bounded(
     completed = as_completed(loop=client.loop)
     try:
         while waiting or flying:
-            while waiting and len(flying) < PER_WORKER * max(1, watch.count()):
+            most = PER_WORKER * max(1, watch.count())
+            while waiting and len(flying) < most:
                 number = waiting.popleft()
                 future = submit(number)
                 flying[future.key] = number, future
@@ -80,6 +81,7 @@ def bounded(
                 else:
                     waiting.appendleft(number)
             future.release()
+        watch.count()
     finally:
         if flying and client.status == "running":
             client.cancel([future for _, future in flying.values()], force=True)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 PATIENCE = 20.0
 """Seconds in which a scheduler answers, or is not there."""
 
+STARTING = "180s"
+"""For a process of this machine to answer: where other programs want the cores, loading PyTorch takes a while."""
+
 
 @contextmanager
 def connect(address: str, *, patience: float = PATIENCE) -> Iterator[Client]:
@@ -74,8 +77,9 @@ def local_workers(count: int, *, device: str = "auto") -> Iterator[Client]:
     at = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}
     # Dask gives its processes one OpenMP thread each; what OpenMP finds when it is loaded, it keeps.
     openmp = {"OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
-    before_spawn = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in openmp.items()}
-    with dask.config.set(before_spawn), _deaf_to_ctrl_c():
+    config: dict[str, Any] = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in openmp.items()}
+    config |= {f"distributed.comm.timeouts.{name}": STARTING for name in ("connect", "tcp")}
+    with dask.config.set(config), _deaf_to_ctrl_c():
         cluster = SpecCluster(workers, {"cls": Scheduler, "options": at}, silence_logs=False)
     with cluster, Client(cluster, set_as_default=False) as client:
         yield client
