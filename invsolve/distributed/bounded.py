@@ -92,7 +92,7 @@ def _error_of(future: Future[Any], client: Client, what: str) -> BaseException |
     from distributed import KilledWorker
 
     if client.status != "running":
-        raise SolveError("the scheduler is gone", hint="the same command goes on where this one stopped")
+        raise _gone()
     if future.status == "finished":
         return None
     if future.cancelled():
@@ -105,6 +105,10 @@ def _error_of(future: Future[Any], client: Client, what: str) -> BaseException |
     return error
 
 
+def _gone() -> SolveError:
+    return SolveError("the scheduler is gone", hint="the same command goes on where this one stopped")
+
+
 class _Workers:
     """Who is there, and who was."""
 
@@ -115,7 +119,10 @@ class _Workers:
 
     def count(self) -> int:
         """How many workers there are now."""
-        there = set(self.client.nthreads())
+        try:
+            there = set(self.client.nthreads())
+        except (OSError, TimeoutError):
+            raise _gone() from None
         for address in sorted(self.known - there):
             self.note(f"the worker {address} is gone: what it had begun is done again by another")
         if not there and not self.told:

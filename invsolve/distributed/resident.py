@@ -10,7 +10,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,5 +154,6 @@ def settled(client: Client, kept: Resident) -> Iterator[Resident]:
     try:
         yield kept
     finally:
-        if client.status == "running":
-            client.unregister_worker_plugin(kept.name)
+        with suppress(OSError, TimeoutError):  # of a scheduler that is gone
+            if client.status == "running":
+                client.unregister_worker_plugin(kept.name)
