@@ -193,7 +193,6 @@ def _settings(
     client: Client, job: SliceJob, prior: PriorFiles | ScoreModel | None, sinograms: da.Array
 ) -> dict[str, Any]:
     """Everything that the values of the result depend on."""
-    import dask
     from distributed import futures_of
 
     options = asdict(job.options) | {"rule": rule_name(job.options.rule), "sampler": sampler_name(job.options.sampler)}
@@ -205,7 +204,8 @@ def _settings(
     count = len(sinograms)
     chosen = [sinograms[number] for number in sorted({0, count // 2, count - 1})]
     # What is on disk is read here, where no worker need have joined yet; what the cluster holds, only the cluster has.
-    looked_at = client.compute(chosen, sync=True) if futures_of(sinograms) else dask.compute(*chosen, scheduler="sync")
+    held = bool(futures_of(sinograms))
+    looked_at = client.compute(chosen, sync=True) if held else [one.compute(scheduler="sync") for one in chosen]
     for values in looked_at:
         digest.update(np.ascontiguousarray(values).tobytes())
     return {
