@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterable
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,7 +45,15 @@ if TYPE_CHECKING:
     from invsolve.ct.scan import Scan
 
 METHODS = ("score", "fbp", "sirt", "cgls", "tv")
-_SCAN, _OUT = "Scan", "Output"
+_SCAN, _OUT, _VOLUME = "Scan", "Output", "Volumes"
+
+
+class ThroughPlane(StrEnum):
+    """Whether slices of a stack or volume share their noise."""
+
+    auto = "auto"
+    off = "off"
+
 
 Truth = Annotated[
     Path | None,
@@ -70,7 +79,8 @@ def ct(
         Path,
         typer.Argument(
             metavar="SINOGRAM",
-            help=".npy, .npz or .tif, 2D or a stack of slices; HDF5 (Data Exchange, NXtomo) or Zarr.",
+            help=".npy, .npz or .tif, 2D or a stack of slices; HDF5 (Data Exchange, NXtomo) or Zarr. With --workers or "
+            "--scheduler a volume, .zarr, .h5 or .npy.",
             show_default=False,
         ),
     ],
@@ -149,6 +159,31 @@ def ct(
     window: Annotated[
         str, typer.Option(metavar="CENTRE,WIDTH", help="Grey range of the pictures in HU.", rich_help_panel=_OUT)
     ] = "40,400",
+    through_plane: Annotated[
+        ThroughPlane,
+        typer.Option(
+            rich_help_panel=_VOLUME,
+            help="Of a stack or volume: auto draws the same noise for all slices, so that neighbours err alike; off draws it "
+            "anew for each.",
+        ),
+    ] = ThroughPlane.auto,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Take a volume out of core in N processes of this machine.",
+            rich_help_panel=_VOLUME,
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Take it to the workers of a Dask scheduler, such as tcp://host:8786.",
+            rich_help_panel=_VOLUME,
+        ),
+    ] = None,
     *,
     common: Common,
 ) -> list[Path]:
@@ -165,10 +200,27 @@ def ct(
       invsolve ct scan.tif --geometry geometry.toml --truth slice.npy
 
       invsolve ct scan.h5 --slice 40 --center correlation -o slice.dcm
+
+      invsolve ct volume.zarr --workers 2
     """
     common.set_verbosity()
     grey_range = parse_window(window)
     check_method(method, common, baselines=baselines)
+    if workers is not None or scheduler is not None:
+        from invsolve.cli.ct_volume import reconstruct_volume
+
+        described = {
+            "views": views, "angles": angles, "geometry_file": geometry, "size": size, "pixel_size": pixel_size,
+            "center": center, "axis": axis, "units": units or "pixel", "mu_water": mu_water, "i0": i0, "noise": noise,
+        }  # fmt: skip
+        for option, given in (
+            ("--slice", number is not None), ("--bad-bins", bad_bins not in ("auto", "none")), ("--baselines", baselines),
+            ("--dry-run", common.dry_run), ("--report", common.report is not None),
+        ):  # fmt: skip
+            if given:
+                raise UsageError(f"{option} of a volume", hint="leave it out, or take single slices without --workers")
+        reconstruct_volume(sinogram, described, method, through_plane, common, workers, scheduler)
+        return []
     opened = read_sinogram(sinogram, number, units)
     reference = read_reference(common.truth) if common.truth else None
     paths = plan_paths(common.output, sinogram, method, common.samples, common.wants_interval, baselines=baselines)
@@ -197,13 +249,16 @@ def ct(
         facts |= {"views": scan.geometry.views, "units": opened.units}
         if opened.slice is not None:
             facts["slice"] = opened.slice
+        if scan.stacked:
+            facts["through_plane"] = str(through_plane)
+        where = resolve_device(common.device)
         if common.dry_run:
             reads = files_among([sinogram, geometry, angles, common.truth, common.calibration])
-            plan = plan_slices(scan, method, common, resolve_device(common.device), reads, paths.values())
+            plan = plan_slices(scan, method, common, where, reads, paths.values())
             restored()
             sys.stdout.write(plan)
             return []
-        result = reconstruct(scan, method, common, resolve_device(common.device), facts, opened.units, mu_water)
+        result = reconstruct(scan, method, common, where, facts, opened.units, mu_water, through_plane)
         hu = result.in_hounsfield
         scores = score_slices(reference, hu) if reference is not None else {}
         report = report_json(result.facts, [str(p) for p in paths.values()], result.seconds, result.calls, scores)
@@ -260,8 +315,9 @@ def check_method(method: str, common: Common, *, baselines: bool) -> None:
 
 
 def reconstruct(
-    scan: Scan, method: str, common: Common, where: torch.device, facts: dict[str, object], units: str, mu_water: float
-) -> Result:
+    scan: Scan, method: str, common: Common, where: torch.device, facts: dict[str, object], units: str, mu_water: float,
+    through_plane: str,
+) -> Result:  # fmt: skip
     """FBP first, to see whether the units fit; then TV and ours, or the one classical method asked for."""
     from invsolve.ct.reconstruction import check_ct_prior
 
@@ -279,7 +335,9 @@ def reconstruct(
         rows, columns = scan.geometry.shape
         say(f"{len(rays.y)} slice{'s' if len(rays.y) > 1 else ''} of {columns} x {rows}, on {where}")
         images["TV"] = classical("tv")
-        task = reconstruction_task(scan.sinogram, scan.geometry, noise=scan.noise, operator=rays.operator)
+        task = reconstruction_task(
+            scan.sinogram, scan.geometry, noise=scan.noise, operator=rays.operator, through_plane=through_plane
+        )
         task = replace(task, problem={**task.problem, "photons": scan.i0 or 0.0})
         # The pseudo-inverse takes some hundred projections: all samples only where their map is asked for.
         solved = solve_task(task, prior, common, most=None if common.wants_interval else 2, **facts)

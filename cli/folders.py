@@ -199,7 +199,7 @@ def dispatch(many: Many, context: Any, options: dict[str, Any]) -> None:
     output: Path | None = options["output"]
     by_manifest = output is not None and output.is_dir() and bool(manifest_paths(output))
     one = given[0] if len(given) == 1 else None
-    if one is None or one.is_dir() or shard or by_manifest or (not one.exists() and glob.has_magic(str(one))):
+    if one is None or is_folder(one) or shard or by_manifest or (not one.exists() and glob.has_magic(str(one))):
         run_many(many, context, given, options, shard, fail_fast)
         return
     picture = Picture(one, one.name)
@@ -300,6 +300,9 @@ def check_options(options: Mapping[str, Any]) -> None:
     """Raise a UsageError for what only one picture can have."""
     if options.get("diagnostics") is not None:
         raise UsageError("--diagnostics with several pictures", hint="it is one file: give one picture")
+    for option in ("workers", "scheduler"):
+        if options.get(option) is not None:
+            raise UsageError(f"--{option} with several sinograms", hint="give one volume")
     if options.get("dry_run"):
         raise UsageError("--dry-run with several pictures", hint="give one of them")
     report_to = options.get("report")
@@ -334,6 +337,11 @@ def chosen_shard(given: str | None, environment: Mapping[str, str]) -> Shard | N
             hint="say it with --shard I/N, the same N as before where some tasks are run again",
         )
     return Shard((task - first) // max(step, 1) % count + 1, count)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether it holds pictures: a Zarr array is one thing, though a folder on the disk."""
+    return path.is_dir() and not any((path / name).exists() for name in ("zarr.json", ".zarray", ".zgroup"))
 
 
 def is_word(value: Any) -> bool:

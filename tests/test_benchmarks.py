@@ -182,6 +182,31 @@ def test_ct(case: str, ct_prior: Path, slices: Path, tmp_path: Path) -> None:
     assert Image.open(show).size == (5 * 32, 2 * (32 + 16))
 
 
+def test_neighbouring_slices(ct_prior: Path, tmp_path: Path) -> None:
+    """Slices that are the same come out the same where they share their noise, and not otherwise."""
+    y, x = np.mgrid[:32, :32] - 15.5
+    disc = np.where(np.hypot(x, y) < 12, 1000, 0).astype(np.uint16)
+    module = script("volume")
+    names, where = np.array(["someone", module.PATIENT]), np.array([1, 0, 1, 1])
+    np.savez(
+        tmp_path / "ct.npz", images=np.stack([disc] * 4), patient=where, patient_names=names, z_mm=np.arange(4.0),
+        pixel_mm=np.full(4, 2.0),
+    )  # fmt: skip
+    given = {
+        "data": tmp_path / "ct.npz",
+        "model": ct_prior,
+        "size": 32,
+        "steps": 2,
+        "thin": 2,
+        "json": tmp_path / "out.json",
+    }
+    module.main(["consistency", *(f"--{name}={value}" for name, value in given.items())])
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["truth"]["differences"] == found["auto, one sample"]["differences"] == 0
+    assert found["off, one sample"]["differences"] > 1
+    assert module.there_and_back(3, 7) == [0, 1, 2, 1, 0, 1, 2]
+
+
 def test_mri(ct_prior: Path, tmp_path: Path) -> None:
     """Even a network that was never trained keeps to the measurement."""
     y, x = (np.mgrid[:64, :64] - 31.5) / 32

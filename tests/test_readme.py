@@ -94,8 +94,10 @@ def options_of_scripts() -> set[str]:
     return {text for text in strings if OPTION.fullmatch(text)}
 
 
-LAUNCHER = re.compile(r"\b(srun|torchrun|sbatch|SBATCH)\b.*?(?=\binvsolve\b|`|$)")
-"""Programs that start the command in several processes, with options of their own."""
+LAUNCHER = re.compile(
+    r"\b(srun|torchrun|sbatch|SBATCH|dask (?:worker|scheduler)|worker_extra_args|job_extra_directives)\b.*?(?=\binvsolve\b|`|$)"
+)
+"""Programs that start the command in several processes, or workers for it, with options of their own."""
 
 
 def unknown_options(text: str) -> list[str]:

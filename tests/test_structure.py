@@ -43,6 +43,7 @@ FLOORS = (
     ("tasks", "ct", "verification", "evaluation"),
     ("pretrained",),
     ("training",),
+    ("distributed",),
     ("ui",),
     ("cli",),
     ("__main__",),

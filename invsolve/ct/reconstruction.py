@@ -6,6 +6,7 @@ Sinograms inside are line integrals of n in pixel lengths; :func:`attenuation_pe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Unpack
@@ -18,11 +19,11 @@ from torch import Tensor
 from invsolve.ct.iterative import cgls
 from invsolve.ct.sinogram import from_counts
 from invsolve.ct.units import attenuation_per_unit
-from invsolve.errors import InputError, ModelError
+from invsolve.errors import InputError, ModelError, UsageError
 from invsolve.forward_models import Diagonal, ForwardModel, GaussianNoise, Geometry, LinearOperator
 from invsolve.forward_models.projector import check_sinogram, projector
 from invsolve.models.score_model import ScoreModel
-from invsolve.options import RECONSTRUCTION, Changes, SolveOptions
+from invsolve.options import AUTO, RECONSTRUCTION, Changes, SolveOptions
 from invsolve.posterior import Posterior
 from invsolve.rules import find_rule, rule_name
 from invsolve.samplers import Callback, StepInfo
@@ -46,6 +47,9 @@ SIGMA_END = 0.005
 
 PRIOR_WEIGHT = {"wiener": 0.33, "proximal": 0.25}
 """lam of these rules: with noise, what served best on a few validation slices; without, it does not matter."""
+
+THROUGH_PLANE = (AUTO, "off")
+"""Whether slices of a volume share their noise; see :func:`noise_streams`."""
 
 START_ITERATIONS = 10
 """CGLS iterations of the first guess: the streaks are still small, the shapes are there."""
@@ -81,6 +85,8 @@ def reconstruction_task(
     i0: float | None = None,
     scale: float | None = None,
     operator: LinearOperator | None = None,
+    through_plane: str = AUTO,
+    first: int = 0,
 ) -> Task:
     """The task of reconstructing slices; parameters and errors as of :func:`reconstruct_ct`.
 
@@ -93,9 +99,10 @@ def reconstruction_task(
         stack, noise = from_counts(stack, i0, scale or attenuation_per_unit(geometry.pixel_size))
     level = _noise_level(noise, stack)
     matrix = projector(geometry) if operator is None else operator
+    streams = noise_streams(through_plane, first, len(stack))
     return Task(
         name="ct",
-        run=partial(reconstruct, stack, geometry, level, matrix, operator is None),
+        run=partial(reconstruct, stack, geometry, level, matrix, operator is None, streams),
         options=RECONSTRUCTION,
         operator=matrix,
         determined=lambda: float(determined(matrix, probes=1).mean()),
@@ -118,6 +125,8 @@ def reconstruct_ct(
     i0: float | None = None,
     scale: float | None = None,
     operator: LinearOperator | None = None,
+    through_plane: str = AUTO,
+    first: int = 0,
     progress: Progress | None = None,
     **changes: Unpack[Changes],
 ) -> Posterior:
@@ -137,6 +146,9 @@ def reconstruct_ct(
     scale : with ``i0``: attenuation per unit of the inner sinogram; default that of water 0.0192 / mm and the geometry's
         pixel size.
     operator : the projector, where the caller has it already.
+    through_plane : "auto" draws the same noise for all slices, so that neighbours err alike and views across the slices
+        do not flicker; "off" draws it anew for each. See :func:`noise_streams`.
+    first : number of the stack's first slice in its volume: a volume in parts comes out as in one piece.
     progress : called with the share of the work done.
     changes : fields of ``options`` that differ, such as ``samples=4``.
 
@@ -149,7 +161,9 @@ def reconstruct_ct(
     InputError : shapes do not fit, values are not finite, counts are negative.
     ModelError : the prior is not one of slices, or does not know their Hounsfield units.
     """
-    task = reconstruction_task(sinogram, geometry, noise=noise, i0=i0, scale=scale, operator=operator)
+    task = reconstruction_task(
+        sinogram, geometry, noise=noise, i0=i0, scale=scale, operator=operator, through_plane=through_plane, first=first
+    )
     return task.solve(prior, options, progress=progress, **changes)
 
 
@@ -159,13 +173,15 @@ def reconstruct(
     noise: float | Array,
     operator: LinearOperator,
     own: bool,
+    streams: Sequence[int],
     prior: ScoreModel,
     options: SolveOptions,
     progress: Progress,
 ) -> Posterior:
     """Sample slice after slice of a stack (slices, views, detectors) that was checked.
 
-    An ``operator`` of our ``own`` is made again where the prior lives, if that is not where it is.
+    An ``operator`` of our ``own`` is made again where the prior lives, if that is not where it is. ``streams`` are the
+    slices' own sources of noise, as from :func:`noise_streams`.
     """
     check_ct_prior(prior)
     matrix = projector(geometry, prior.device) if own and operator.device != prior.device else operator
@@ -178,8 +194,24 @@ def reconstruct(
 
         level = noise if isinstance(noise, float) else torch.from_numpy(noise[index]).to(y)
         model, one = _measurement(matrix, y[index : index + 1], level)
-        parts.append(_one_slice(model, one, prior, options, index, report))
+        parts.append(_one_slice(model, one, prior, options, streams[index], report))
     return _stacked(parts, options)
+
+
+def noise_streams(through_plane: str, first: int, count: int) -> list[int]:
+    """What each of ``count`` slices from number ``first`` on mixes into its seeds.
+
+    A sample's errors are functions of the noise it was drawn with. Slices that share it err alike where they look alike:
+    the difference of neighbours keeps what the data say, and loses what the draws did (docs/lab/ct.md). Each slice is a
+    draw of its own posterior either way; what is gained costs no communication.
+
+    Raises
+    ------
+    UsageError : unknown ``through_plane``.
+    """
+    if through_plane not in THROUGH_PLANE:
+        raise UsageError(f"through_plane {through_plane!r}", hint=f"wanted {' or '.join(THROUGH_PLANE)}")
+    return [0] * count if through_plane == AUTO else list(range(first, first + count))
 
 
 def _noise_level(noise: Any, stack: Array) -> float | Array:

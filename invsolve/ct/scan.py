@@ -6,7 +6,7 @@ Nothing is read, written or said here: what was assumed is told in the ``notes``
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -91,6 +91,8 @@ class Scan:
     stacked : whether there was an axis of slices.
     i0 : photons per ray without an object, where the sinogram came as counts.
     notes : sentences on what was assumed, for a person.
+    order : the file's last two axes, of :data:`ORDERS`.
+    chosen : which of the file's views are used.
     """
 
     sinogram: Array
@@ -98,7 +100,9 @@ class Scan:
     noise: float | Array
     stacked: bool
     i0: float | None = None
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    order: str = ORDERS[0]
+    chosen: tuple[int, ...] = ()
 
 
 def interpret(measured: Array, known: Description) -> Scan:
@@ -123,6 +127,7 @@ def interpret(measured: Array, known: Description) -> Scan:
         at, more = axis_bin(stack, geometry, known)
         geometry = replace(geometry, center=at)
         notes += more
+    chosen = list(range(geometry.views))
     if known.views is not None:
         chosen = even_subset(geometry.views, known.views)
         if known.views < geometry.views:
@@ -131,7 +136,8 @@ def interpret(measured: Array, known: Description) -> Scan:
     known = replace(known, pixel_size=known.pixel_size or _pixel_size(known))
     angles = geometry.angles if geometry.kind == "parallel" else None
     sinogram, noise, more = line_integrals(stack, known, angles, seen)
-    return Scan(sinogram, geometry, noise, measured.ndim == 3, known.i0, (*notes, *more))
+    notes += more
+    return Scan(sinogram, geometry, noise, measured.ndim == 3, known.i0, tuple(notes), order, tuple(chosen))
 
 
 def _check(measured: Array, known: Description) -> None:
