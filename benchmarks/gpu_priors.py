@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,7 +46,7 @@ CONFIGS: dict[str, TrainingConfig] = {
 }
 
 
-def progress() -> object:
+def progress() -> Callable[[TrainingInfo], None]:
     """A function to be told of every step, which prints now and then."""
     last = [0.0]
 

@@ -5,7 +5,8 @@
 
 Every sampler gets the same seeds and at most as many network calls per picture as the row says. The headline is KID, which
 small numbers of pictures make noisy but not biased; FID falls with their number, so compare it between rows of one number
-only. Distances are to the validation pictures; training pictures, when given with --train, show what perfect samples
+only. With features of a classifier the Inception score by that classifier stands beside them (at most its number of classes;
+not that of papers, which is Inception's). Distances are to the validation pictures; training pictures, when given with --train, show what perfect samples
 reach at each number. The last column is the whole time over the time inside the network. The expected time is printed
 first; a run that is broken off goes on from --save.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,15 @@ from PIL import Image
 from torch import Tensor
 
 from invsolve.errors import SolveError, UsageError
-from invsolve.evaluation.sample_quality import Features, Quality, classifier_features, inception_features, quality
+from invsolve.evaluation.sample_quality import (
+    FEATURE_NOISE,
+    Features,
+    Quality,
+    classifier_features,
+    inception_features,
+    inception_score,
+    quality,
+)
 from invsolve.models.score_model import ScoreModel
 from invsolve.options import SolveOptions
 from invsolve.pictures import to_pixels
@@ -71,6 +80,39 @@ def as_row(found: Quality) -> str:
     return f"kid {found.kid:9.5f} +- {found.kid_std:.5f}  fid {found.fid:8.4f}  of {found.pictures} pictures"
 
 
+SPREAD = "inception score's spread"
+
+Probabilities = Callable[[Tensor], Tensor]
+"""Pictures (B, C, H, W) in [0, 1] to probabilities of classes (B, classes)."""
+
+
+def probabilities_by(guide: str, device: torch.device) -> Probabilities | None:
+    """What the classifier that gives the features says of pictures; None of Inception, whose classes are ImageNet's."""
+    if guide == "inception":
+        return None
+    if guide == stranger.NAME:
+        network = stranger.load_stranger()
+        return lambda x: network(x.float().cpu()).softmax(dim=1)
+    classifier = load_classifier(guide, device)
+    return lambda x: classifier.logits(x.to(device), FEATURE_NOISE).float().softmax(dim=1).cpu()
+
+
+def scored(pictures: Tensor, judge: Probabilities | None) -> dict[str, float]:
+    """The Inception score and its spread over parts of the pictures, where there is a judge."""
+    if judge is None:
+        return {}
+    with torch.no_grad():
+        told = torch.cat([judge(part) for part in pictures.split(100)])
+    found = inception_score(told, splits=max(1, min(10, len(pictures) // 20)))
+    return {"inception score": found.score, SPREAD: found.std}
+
+
+def as_score(row: dict[str, Any]) -> str:
+    if "inception score" not in row:
+        return ""
+    return f", Inception score {row['inception score']:.2f} +- {row[SPREAD]:.2f}"
+
+
 def measure(
     prior: ScoreModel,
     sampler: str,
@@ -79,6 +121,7 @@ def measure(
     size: tuple[int, int],
     real: Tensor,
     features: Features,
+    judge: Probabilities | None = None,
     **run: Any,
 ) -> tuple[dict[str, Any], Tensor]:
     """One row of the table, and the pictures."""
@@ -91,7 +134,7 @@ def measure(
     facts = {
         "calls": drawn.network_calls / count, "seconds a picture": seconds / count, "step / call": seconds / timed.seconds,
     }  # fmt: skip
-    return {**found._asdict(), **facts}, pictures
+    return {**found._asdict(), **scored(pictures, judge), **facts}, pictures
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -117,6 +160,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     real = as_tensor(options.data, prior.channels, options.real)
     size = (prior.size, prior.size) if prior.size else (int(real.shape[-2]), int(real.shape[-1]))
     run = {"batch": options.batch}
+    judge = probabilities_by(guide, prior.device)
     save: Path | None = options.save
     rows: dict[str, Any] = json.loads(save.read_text()) if save and save.is_file() else {}
     plan = [
@@ -132,18 +176,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     each = seconds_per_call(lambda: sample(prior, size, samples=options.batch, sampler="ode", steps=2, **run))
     print(f"{needed} network calls at {1 / each:.0f} a second: about {needed * each / 60:.0f} minutes", flush=True)
     for count in sorted(set(counts)) if options.train else []:
-        best = quality(real, as_tensor(options.train, prior.channels, count), features)
-        print(f"{'training pictures':>17}: {as_row(best)}", flush=True)
-        rows[f"training pictures, {count}"] = best._asdict()
+        training = as_tensor(options.train, prior.channels, count)
+        best, score = quality(real, training, features), scored(training, judge)
+        print(f"{'training pictures':>17}: {as_row(best)}{as_score(score)}", flush=True)
+        rows[f"training pictures, {count}"] = {**best._asdict(), **score}
     for key, name, calls, count in plan:
         try:
-            row, pictures = measure(prior, name, calls, count, size, real, features, **run)
+            row, pictures = measure(prior, name, calls, count, size, real, features, judge, **run)
         except SolveError as error:
             print(f"{name:>17}, {calls:4} calls: {error}", flush=True)
             continue
         found = Quality(**{field: row[field] for field in Quality._fields})
         print(
-            f"{name:>17}, {row['calls']:4.0f} calls: {as_row(found)}, {row['seconds a picture']:.2f} s each, "
+            f"{name:>17}, {row['calls']:4.0f} calls: {as_row(found)}{as_score(row)}, {row['seconds a picture']:.2f} s each, "
             f"step / call {row['step / call']:.3f}",
             flush=True,
         )

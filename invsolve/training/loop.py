@@ -128,11 +128,11 @@ def batch_at(
     pyramid: Sequence[Sequence[Picture]],
     labels: Sequence[int] | None = None,
     processes: Processes = ALONE,
-    device: torch.device = torch.device("cpu"),
+    device: torch.device | None = None,
 ) -> Batch:
     """Crops in stored values, noise levels and noise of one step, all from (seed, step); this process's rows of them.
 
-    The noise is drawn on ``device``, where it is needed: a GPU draws a million numbers faster than it is sent them.
+    The noise is drawn on ``device``, by default the processor: a GPU draws a million numbers faster than it is sent them.
     """
     rng = np.random.default_rng([config.seed, step])
     height, width = crop_size(crop, config.augmentation, rng, pyramid[0])
@@ -141,6 +141,7 @@ def batch_at(
     crops, numbers = numbered_crops(pyramid, config.scale_odds, (height, width), count, rng, config.augmentation, rows)
     generator = torch.Generator().manual_seed(_torch_seed(config, step))
     sigma = stratified_sigma(count, config.density, generator)
+    device = device or torch.device("cpu")
     there = generator if device.type == "cpu" else torch.Generator(device).manual_seed(_torch_seed(config, step))
     z = torch.randn((count, *crops.shape[1:]), generator=there, device=device)
     directions = draw_directions(z, 0 if config.objective == "dsm" else 1, "rademacher", generator)
