@@ -164,7 +164,7 @@ def with_common(
             if own[0].name != "picture":
                 return command(*arguments, **given, common=common)
             first = arguments[0] if arguments else given.pop("picture")
-            return over_streams(command, first, common, **given)  # type: ignore[no-any-return]
+            return over_streams(command, first, common, **given)
 
         run.__signature__ = signature.replace(parameters=[*own, *shared])  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in [*own, *shared]} | {"return": signature.return_annotation}

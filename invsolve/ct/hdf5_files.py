@@ -59,7 +59,8 @@ def read_data_exchange(root: Any, file: Path, number: int | None, own: Any) -> S
                     f"{name} in {file} has shape {frames.shape}", hint=f"wanted (frames, {slices}, {bins}), as the data"
                 )
             fields[name] = row(frames, chosen)
-    theta, done = None, []
+    theta: Array | None = None
+    done: list[str] = []
     if "exchange/theta" in root:
         stored = own(root, "exchange/theta", file)
         theta, done = in_degrees(numbers(stored, "theta", file, views), attribute(stored, "units"), views, file)

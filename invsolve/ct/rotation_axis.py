@@ -138,7 +138,7 @@ def _opposite_pairs(stack: Array, angles: tuple[float, ...]) -> Iterator[tuple[A
     if len(turned) < 3 or not np.ptp(turned) > 0:
         return
     step = usual_step(np.diff(turned))
-    wanted = []
+    wanted: list[tuple[int, tuple[tuple[int, float], ...]]] = []
     for index in range(len(turned)):
         # Distances on the circle from the place opposite to the nearest views on both sides.
         ahead = (turned - turned[index] - 180.0) % 360.0

@@ -83,7 +83,8 @@ def _read_sinogram(data: Any, theta: Any, pixel: Any, folder: Path, number: int 
         )
     chosen = chosen_slice(number, slices, folder)
     values = np.asarray(data[chosen] if data.ndim == 3 else data[:], dtype=np.float32)
-    angles, done = None, []
+    angles: Array | None = None
+    done: list[str] = []
     if theta is not None:
         angles, done = in_degrees(numbers(theta, "theta", folder, views), attribute(theta, "units"), views, folder)
     lines, told, more = in_order(filled(values, np.isfinite(values)), angles, folder)

@@ -48,7 +48,7 @@ class Allocations(TorchDispatchMode):
     """Counts the bytes of all tensors made while it is entered; ``peak`` is the most that lived at once."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now, self.peak = 0, 0
         self._living: set[int] = set()
 
