@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from invsolve.ct.flat_field import filled
 from invsolve.ct.hdf5_files import EXTRA, attribute, numbers, pixel_size, read_data_exchange
@@ -83,7 +84,7 @@ def _read_sinogram(data: Any, theta: Any, pixel: Any, folder: Path, number: int 
         )
     chosen = chosen_slice(number, slices, folder)
     values = np.asarray(data[chosen] if data.ndim == 3 else data[:], dtype=np.float32)
-    angles: Array | None = None
+    angles: npt.NDArray[Any] | None = None
     done: list[str] = []
     if theta is not None:
         angles, done = in_degrees(numbers(theta, "theta", folder, views), attribute(theta, "units"), views, folder)
