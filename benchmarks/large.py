@@ -16,6 +16,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def _status(name: str) -> float:
     return float(next(line for line in lines if line.startswith(name)).split()[1]) * 1024
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print a line for every area and write ``--json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megapixels", type=float, default=12.0)
@@ -127,7 +128,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--folder", type=Path, default=Path("runs/large"), help="for pictures and results")
     parser.add_argument("--json", type=Path, metavar="FILE", help="every figure")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(arguments)
     rows: list[dict[str, Any]] = []
     for share in chosen.shares:
         rows.append(measure(chosen, share))

@@ -19,6 +19,7 @@ MEANINGS = {
     ExitCode.BAD_INPUT: "a file that is missing, broken or does not fit",
     ExitCode.MODEL: "weights, a device or a package that is missing or damaged",
     ExitCode.OUTPUT: "the output exists or cannot be written",
+    ExitCode.SOME_FAILED: "of several pictures some failed; the others have their results",
     ExitCode.INTERRUPTED: "interrupted with Ctrl-C",
 }
 

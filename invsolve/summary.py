@@ -62,11 +62,11 @@ def summarize(
     open_values : where the interval's mean width is taken, broadcast to a sample; default everywhere.
     share : of a picture, what the samples hold; in the rest they agree.
     """
-    share, prior_std, interval, width = math.nan, None, None, math.nan
+    of_prior, prior_std, interval, width = math.nan, None, None, math.nan
     if len(posterior.samples) > 1:
         if operator is not None:
             data_std, prior_std = split_std(operator, posterior.samples[:most], antithetic=posterior.antithetic)
-            share = prior_share(data_std, prior_std)
+            of_prior = prior_share(data_std, prior_std)
         found = scaling.applied
         interval = found.apply(posterior.samples) if found else attainable_interval(posterior.samples, LEVEL)
         widths = interval.high - interval.low
@@ -74,7 +74,7 @@ def summarize(
     return Summary(
         samples=len(posterior.samples),
         determined=determined,
-        prior_share=share,
+        prior_share=of_prior,
         prior_std=prior_std,
         interval=interval,
         width=width,

@@ -391,11 +391,12 @@ def _watch(
 
     def estimate() -> Tensor:
         whole, region = Region(0, 0, *holes.missing.shape), part.region
-        picture = surroundings(read(whole), whole, holes)[0][:1].clone()
+        picture = surroundings(read(whole), whole, holes)[0][0, :channels].clone()
         own = torch.from_numpy(holes.left[region.slices] if part.own is None else part.own)
-        made = _sized(info.denoised[:1].cpu(), region.shape)
+        made = _sized(info.denoised[:1].cpu(), region.shape)[0]
+        made = made.mean(dim=0, keepdim=True) if channels == 1 else made
         picture[..., region.slices[0], region.slices[1]][..., own] = made[..., own]
-        return picture[0].mean(dim=0, keepdim=True) if channels == 1 else picture[0]
+        return picture
 
     meter(pixels, info, estimate)
 
