@@ -65,8 +65,10 @@ def is_scan_file(path: str | Path) -> bool:
     if file.is_dir():
         return file.suffix.lower() == ".zarr" or any((file / name).is_file() for name in ZARR_FILES)
     try:
+        if not file.is_file():  # opening a pipe would wait for somebody to write into it
+            return False
         with file.open("rb") as start:
-            return file.is_file() and start.read(len(SIGNATURE)) == SIGNATURE
+            return start.read(len(SIGNATURE)) == SIGNATURE
     except OSError:
         return False
 
