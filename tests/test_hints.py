@@ -324,7 +324,7 @@ def test_the_command_refuses_files_that_are_no_hints(tmp_path: Path, photo: np.n
         ("--hints", "text.png", "not a picture"),
         ("--hints", "empty.png", "empty"),
         ("--hints", "none.png", "no such file"),
-        ("--hints", ".", "is a folder"),
+        ("--hints", ".", "no hints for grey.png"),
         ("--reference", "grey.png", "no colours"),
         ("--reference", "text.png", "not a picture"),
     ):
