@@ -56,7 +56,7 @@ def interpolate(
     tolerance: Annotated[
         float,
         typer.Option(min=1e-9, max=1.0, callback=finite, help="Error of an ODE step.", rich_help_panel="Sampler"),
-    ] = 1e-6,
+    ] = 3e-7,
     model: options.Model = "cifar10",
     output: options.Output = None,
     force: options.Force = False,
