@@ -240,7 +240,9 @@ def test_too_little_memory_is_refused_in_one_line(
     assert not list(tmp_path.glob("p.*.png"))
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not say what a process took at most")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="the system does not say what a process took at most"
+)
 def test_the_shipped_estimate_covers_a_whole_run(tmp_path: Path) -> None:
     """A run of the command, in a process of its own, stays within the --memory that it was given."""
     y, x = np.mgrid[:1200, :1600]
