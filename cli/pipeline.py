@@ -163,8 +163,8 @@ def with_common(
             common = replace(defaults, **changed)
             if own[0].name != "picture":
                 return command(*arguments, **given, common=common)
-            first = arguments[0] if arguments else given.pop("picture")
-            return over_streams(command, first, common, **given)
+            bound = signature.bind_partial(*arguments, **given).arguments
+            return over_streams(command, bound.pop("picture"), common, **bound)
 
         run.__signature__ = signature.replace(parameters=[*own, *shared])  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in [*own, *shared]} | {"return": signature.return_annotation}
