@@ -144,7 +144,8 @@ def _difference(found: Any, wanted: Any) -> str:
 def _missing(path: Path) -> list[int]:
     import zarr
 
-    done = zarr.open_group(path, mode="r")["done"][:]  # type: ignore[index]
+    group: Any = zarr.open_group(path, mode="r")
+    done = group["done"][:]
     return np.flatnonzero(np.asarray(done) == 0).tolist()
 
 
