@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import typer
 
+from invsolve.atomic import make_folder
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
 from invsolve.cli.ct_results import Classical, Rays
 from invsolve.cli.ct_scan import Opened, interpret
-from invsolve.cli.files import make_folder, provenance
+from invsolve.cli.files import provenance
 from invsolve.cli.pipeline import Common
 from invsolve.cli.results import json_text
 from invsolve.errors import OutputError, UsageError

@@ -9,10 +9,10 @@ import numpy as np
 import typer
 from PIL import Image
 
-from invsolve.atomic import write_files
+from invsolve.atomic import make_folder, write_files
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, say
-from invsolve.cli.files import check_writable, encode_picture, make_folder, provenance
+from invsolve.cli.files import check_writable, encode_picture, provenance
 
 
 def demo(

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from invsolve._version import __version__
+from invsolve.atomic import make_folder
 from invsolve.cli.codecs import decoders, notes
 from invsolve.cli.console import say
 from invsolve.cli.ct_files import quiet_tifffile
@@ -248,15 +249,6 @@ def check_folder(folder: Path) -> None:
     there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
     if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
         raise OutputError(f"cannot write into {folder}", hint="choose another place with -o")
-
-
-def make_folder(folder: Path) -> None:
-    """Create a folder for results, if it is not there yet."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"cannot make the folder {folder}: {reason}", hint="choose another place") from None
 
 
 COMMAND: ContextVar[Sequence[str] | None] = ContextVar("COMMAND", default=None)

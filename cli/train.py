@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from invsolve.atomic import make_folder
 from invsolve.cli.console import Verbosity, progress_bar, say
-from invsolve.cli.files import check_writable, make_folder
+from invsolve.cli.files import check_writable
 from invsolve.errors import ExitCode, InvsolveError, SolveError, UsageError
 
 if TYPE_CHECKING:

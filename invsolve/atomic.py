@@ -154,3 +154,16 @@ def _alive(process: int) -> bool:
     except OSError:
         return True
     return True
+
+
+def make_folder(folder: Path, hint: str = "choose another place") -> None:
+    """Create a folder for results, if it is not there yet.
+
+    Raises
+    ------
+    OutputError : it cannot be made; ``hint`` says what to do about it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {folder}: {error.strerror or str(error)}", hint=hint) from error

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from invsolve.atomic import make_folder
 from invsolve.errors import InputError, InvsolveError, OutputError, UsageError, first_line
 from invsolve.files import regular_file
 from invsolve.finding import Picture
@@ -113,7 +114,7 @@ def run_folder(
     """
     settings = json.loads(json.dumps(settings))  # as it will be read again
     _check_names(pictures, folder, task)
-    _make(folder)
+    make_folder(folder, hint="choose another place with -o")
     with locked(folder, shard):
         manifests = [Manifest.read(path) for path in manifest_paths(folder)]
         path, names = folder / manifest_name(shard), [picture.name for picture in pictures]
@@ -234,7 +235,7 @@ class _Run:
             marks = {what: [str(path), sha256_of(path, what)] for what, path in files.items()}
             record = replace(record, sha256=sha256_of(picture.path), beside=marks)
             target = self.folder / picture.folder
-            _make(target)
+            make_folder(target, hint="choose another place with -o")
             self.note(replace(record, status="started"))
             written = self.work(picture, target, self.force or bool(ours))
             outputs = [path.relative_to(self.folder).as_posix() for path in written]
@@ -306,15 +307,6 @@ def _is_full(error: BaseException | None) -> bool:
     while error is not None and not (isinstance(error, OSError) and error.errno in FULL):
         error = error.__cause__ or error.__context__
     return error is not None
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot make the folder {folder}: {error.strerror}", hint="choose another place with -o"
-        ) from error
 
 
 def _check_names(pictures: Sequence[Picture], folder: Path, task: str) -> None:

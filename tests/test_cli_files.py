@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from calling import call
 from PIL import Image
 
 from invsolve.cli import files, formats, pipeline
-from invsolve.cli.main import main
 from invsolve.errors import ExitCode, InputError, OutputError
 from invsolve.pretrained.loading import load_prior
 
@@ -30,13 +30,6 @@ def folder(tmp_path: Path, photo: np.ndarray) -> Path:
     mask[10:13, 5:30] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
     return tmp_path
-
-
-def call(monkeypatch: Patch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["invsolve", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return int(stop.value.code or 0)
 
 
 def inpaint(folder: Path, prior: Path, *more: object) -> list[object]:

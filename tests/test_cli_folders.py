@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from calling import call
 from PIL import Image
 
 from invsolve.cli.folders import chosen_shard
@@ -46,15 +47,6 @@ def folder(tmp_path: Path, monkeypatch: Patch) -> Path:
             (image.convert("L") if "grey" in name else image).save(path.with_suffix(".png") if image is mask else path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def call(monkeypatch: Patch, *arguments: object) -> int:
-    from invsolve.cli.main import main
-
-    monkeypatch.setattr(sys, "argv", ["invsolve", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return int(stop.value.code or 0)
 
 
 def results(folder: str) -> dict[str, bytes]:

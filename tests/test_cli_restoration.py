@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from calling import call
 from PIL import Image, ImageCms
 
 from invsolve.errors import ExitCode
@@ -44,15 +45,6 @@ def folder(tmp_path: Path, photo: np.ndarray, monkeypatch: Patch) -> Path:
     (tmp_path / "photo.superres.png").write_bytes(b"precious")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def call(monkeypatch: Patch, *arguments: object) -> int:
-    from invsolve.cli.main import main
-
-    monkeypatch.setattr(sys, "argv", ["invsolve", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return int(stop.value.code or 0)
 
 
 def tree(folder: Path) -> dict[str, bytes]:

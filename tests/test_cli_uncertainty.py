@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from calling import call
 from PIL import Image
 
-from invsolve.cli.main import main
 from invsolve.errors import ExitCode
 from invsolve.models.network import EDMDenoiser, NetworkConfig
 from invsolve.pretrained import Card, save_prior
@@ -29,14 +28,6 @@ def folder(tmp_path: Path, photo: np.ndarray) -> Path:
     mask[10:13, 5:30] = 255  # 75 of 1920 pixels
     Image.fromarray(mask).save(tmp_path / "mask.png")
     return tmp_path
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """The exit code of the command in this process, quicker than one of its own."""
-    monkeypatch.setattr(sys, "argv", ["invsolve", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return int(stop.value.code or 0)
 
 
 def pixels(path: Path) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from calling import call
 from PIL import Image
 
 from invsolve.errors import ExitCode, ModelError, UsageError
@@ -169,15 +170,6 @@ def test_a_named_repository_is_fetched_and_checked(clip: Path, tmp_path: Path, s
 
 
 # -- the command --------------------------------------------------------------------------------------------------------
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    from invsolve.cli.main import main
-
-    monkeypatch.setattr(sys, "argv", ["invsolve", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return int(stop.value.code or 0)
-
-
 def test_the_command_writes_a_grid_and_its_pictures(
     clip: Path, small_prior: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

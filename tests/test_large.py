@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 import typer
+from calling import call
 from PIL import Image
 
 from invsolve import inpaint, load_prior
-from invsolve.cli.main import main
 from invsolve.cli.memory import memory_size
 from invsolve.errors import InputError
 from invsolve.models.score_model import FunctionPrior
@@ -194,13 +194,6 @@ print((memory("VmHWM") - before) / 512**2 / found)
         pytest.skip("only Linux says what a process took at most")
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert 0.5 < float(done.stdout) < 1.05
-
-
-def call(monkeypatch: Patch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["invsolve", *map(str, arguments)])
-    with pytest.raises(SystemExit) as end:
-        main()
-    return int(end.value.code or 0)
 
 
 def test_the_command_gives_the_rest_back_and_writes_every_picture(

@@ -16,12 +16,12 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from calling import call
 from PIL import Image, ImageOps, features
 
 from invsolve.cli import codecs, formats, metadata
 from invsolve.cli.files import read_photo
 from invsolve.cli.formats import Encoding
-from invsolve.cli.main import main
 from invsolve.cli.masks import read_mask
 from invsolve.errors import ExitCode, InputError, OutputError, UsageError
 from invsolve.pictures import to_pixels
@@ -32,13 +32,6 @@ Patch = pytest.MonkeyPatch
 
 ROOT = Path(__file__).resolve().parents[1]
 FACTS = '{"command": "invsolve inpaint <a> & \\"b\\""}'
-
-
-def call(monkeypatch: Patch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["invsolve", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return int(stop.value.code or 0)
 
 
 def inpaint(picture: Path, prior: Path, *more: object) -> list[object]:

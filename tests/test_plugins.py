@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from calling import call
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -77,15 +78,6 @@ def broken(tmp_path: Path, monkeypatch: Patch) -> Path:
     (site / "broken_package.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w').close()\n1 / 0\n")
     monkeypatch.syspath_prepend(site)
     return tmp_path / "imported"
-
-
-def call(monkeypatch: Patch, *arguments: object) -> int:
-    from invsolve.cli.main import main
-
-    monkeypatch.setattr(sys, "argv", ["invsolve", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return int(stop.value.code or 0)
 
 
 @pytest.mark.parametrize(("target", "arguments"), [("ghost", "strength=0.5"), ("student", "scale=0.05")])

@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from calling import call
 from PIL import Image
 
 from invsolve.cli.problem import KEYS, read_problem
@@ -90,15 +90,6 @@ def folder(tmp_path: Path, photo: np.ndarray, small_prior: Path, monkeypatch: Pa
         (tmp_path / f"{name}.toml").write_text(text.replace("PRIOR", str(small_prior)))
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def call(monkeypatch: Patch, *arguments: object) -> int:
-    from invsolve.cli.main import main
-
-    monkeypatch.setattr(sys, "argv", ["invsolve", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return int(stop.value.code or 0)
 
 
 def test_a_file_is_simulated_solved_and_repeated(folder: Path, monkeypatch: Patch, capfd: Capture) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from calling import call
 from PIL import Image
 from scipy.ndimage import median_filter
 
@@ -124,15 +125,6 @@ def folder(tmp_path: Path, photo: np.ndarray, monkeypatch: Patch) -> Path:
     (tmp_path / "kept.painting.png").write_bytes(b"precious")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def call(monkeypatch: Patch, *arguments: object) -> int:
-    from invsolve.cli.main import main
-
-    monkeypatch.setattr(sys, "argv", ["invsolve", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return int(stop.value.code or 0)
 
 
 def test_a_grid_and_its_pictures_are_written(

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from invsolve.atomic import Content, write_files
+from invsolve.atomic import Content, make_folder, write_files
 from invsolve.distributed.bounded import Note, bounded
 from invsolve.distributed.resident import Prior, Resident, resident, settled
-from invsolve.errors import InvsolveError, OutputError, UsageError
+from invsolve.errors import InvsolveError, UsageError
 from invsolve.models.score_model import ScoreModel
 from invsolve.tasks.task import Progress
 
@@ -86,12 +86,7 @@ def map_files(
             raise UsageError(
                 f"{sources[first]} and {sources[number]} would both become {target.name}", hint="rename one of them"
             )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot make the folder {folder}: {error.strerror or error}", hint="choose another"
-        ) from None
+    make_folder(folder, hint="choose another")
     mapped = Mapped({}, {}, {})
     there = [number for number, target in enumerate(targets) if target.exists() and not force]
     mapped.skipped.update((sources[number], targets[number]) for number in there)

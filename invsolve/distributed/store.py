@@ -6,7 +6,6 @@ all of them are. A chunk of Zarr is written whole or not at all, and a slice is 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ import numpy.typing as npt
 from invsolve.atomic import uninterrupted
 from invsolve.distributed.extra import require
 from invsolve.errors import OutputError
+from invsolve.manifests import settings_hash
 
 Array = npt.NDArray[Any]
 
@@ -74,7 +74,7 @@ def begin(
     if growing.exists():
         found = _read_settings(growing)
         if found == wanted:
-            return Begun(growing, stamp_of(wanted), _missing(growing))
+            return Begun(growing, settings_hash(wanted), _missing(growing))
         if not force:
             raise OutputError(
                 f"{growing} was begun {_difference(found, wanted)}",
@@ -85,12 +85,7 @@ def begin(
         _create(growing, shape, names, wanted, facts)
     except OSError as error:
         raise OutputError(f"cannot write {growing}: {error.strerror or error}", hint="choose another place") from None
-    return Begun(growing, stamp_of(wanted), list(range(shape[0])))
-
-
-def stamp_of(settings: Any) -> str:
-    """A short hash of settings."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    return Begun(growing, settings_hash(wanted), list(range(shape[0])))
 
 
 def check_free(output: Path, *, force: bool) -> None:
@@ -161,7 +156,7 @@ def write_slice(path: Path, stamp: str, number: int, images: Mapping[str, Array]
     if not path.is_dir():
         raise OutputError(f"{path} is not there", hint="choose a place that every worker sees under the same path")
     group: Any = zarr.open_group(path, mode="r+")
-    if stamp_of(group.attrs[SETTINGS]) != stamp:
+    if settings_hash(group.attrs[SETTINGS]) != stamp:
         raise OutputError(
             f"{path} belongs to a run with other settings", hint="give each run a name of its own with -o"
         )
