@@ -171,7 +171,7 @@ def test_the_plan_keeps_to_the_limit_or_says_what_it_takes(small_prior: Path, mo
 
 
 def test_a_network_call_takes_what_was_counted() -> None:
-    """Of the shipped prior, in a process of its own: from half to all of the estimate, which allows for more."""
+    """Of the shipped prior, in a process of its own: never more than the estimate, nor far less."""
     script = """
 import torch
 from invsolve import load_prior
@@ -193,7 +193,7 @@ print((memory("VmHWM") - before) / 512**2 / found)
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("only Linux says what a process took at most")
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert 0.5 < float(done.stdout) < 1.05
+    assert 0.4 < float(done.stdout) < 1
 
 
 def test_the_command_gives_the_rest_back_and_writes_every_picture(

@@ -34,7 +34,7 @@ SIDE = 64
 PROBED = (0.02, 0.1, 1.0)
 """Noise levels at which a call is counted: a prior may use another network at some of them."""
 
-UNSEEN = 1.3
+UNSEEN = 1.5
 """What a process takes over what torch hands out: workspace of kernels, and memory that is free but not given back."""
 
 SMALLEST_CALL = 2**18
