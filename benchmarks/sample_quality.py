@@ -7,8 +7,8 @@ Every sampler gets the same seeds and at most as many network calls per picture 
 small numbers of pictures make noisy but not biased; FID falls with their number, so compare it between rows of one number
 only. With features of a classifier the Inception score by that classifier stands beside them (at most its number of classes;
 not that of papers, which is Inception's). Distances are to the validation pictures; training pictures, when given with --train, show what perfect samples
-reach at each number. The last column is the whole time over the time inside the network. The expected time is printed
-first; a run that is broken off goes on from --save.
+reach at each number. Several --features judge the same pictures, shrunk to the size that each network knows. The last column is the whole time over the time inside the
+network. The expected time is printed first; a run that is broken off goes on from --save.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import stranger
 import torch
 from harness import Timed, machine, seconds_per_call
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from invsolve.errors import SolveError, UsageError
 from invsolve.evaluation.sample_quality import (
@@ -86,15 +86,48 @@ Probabilities = Callable[[Tensor], Tensor]
 """Pictures (B, C, H, W) in [0, 1] to probabilities of classes (B, classes)."""
 
 
-def probabilities_by(guide: str, device: torch.device) -> Probabilities | None:
-    """What the classifier that gives the features says of pictures; None of Inception, whose classes are ImageNet's."""
+class Seen(nn.Module):
+    """A network that is shown pictures in another way."""
+
+    def __init__(self, seen: Callable[[Tensor], Tensor], network: nn.Module) -> None:
+        super().__init__()
+        self.seen, self.network = seen, network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(self.seen(x))
+
+
+class Judge(NamedTuple):
+    """Whose features the distances are between, and what it says of pictures where its classes are to be scored."""
+
+    name: str
+    features: Features
+    probabilities: Probabilities | None  # none of Inception, whose classes are ImageNet's
+
+
+def judge_by(guide: str, device: torch.device) -> Judge:
+    """The judge of that name: ``inception``, ``stranger``, or a classifier trained here.
+
+    Raises
+    ------
+    ModelError : it is not at hand.
+    """
     if guide == "inception":
-        return None
+        return Judge(guide, inception_features(), None)
     if guide == stranger.NAME:
         network = stranger.load_stranger()
-        return lambda x: network(x.float().cpu()).softmax(dim=1)
+        return Judge(guide, stranger.stranger_features(network), lambda x: network(stranger.shrunk(x)).softmax(dim=1))
     classifier = load_classifier(guide, device)
-    return lambda x: classifier.logits(x.to(device), FEATURE_NOISE).float().softmax(dim=1).cpu()
+    found, side = classifier_features(classifier), classifier.card.size
+
+    def seen(x: Tensor) -> Tensor:
+        return x if side is None else stranger.shrunk(x, side)
+
+    return Judge(
+        guide,
+        Features(found.name, Seen(seen, found.extract), found.num_features),
+        lambda x: classifier.logits(seen(x).to(device), FEATURE_NOISE).float().softmax(dim=1).cpu(),
+    )
 
 
 def scored(pictures: Tensor, judge: Probabilities | None) -> dict[str, float]:
@@ -113,34 +146,35 @@ def as_score(row: dict[str, Any]) -> str:
     return f", Inception score {row['inception score']:.2f} +- {row[SPREAD]:.2f}"
 
 
-def measure(
-    prior: ScoreModel,
-    sampler: str,
-    calls: int,
-    count: int,
-    size: tuple[int, int],
-    real: Tensor,
-    features: Features,
-    judge: Probabilities | None = None,
-    **run: Any,
-) -> tuple[dict[str, Any], Tensor]:
-    """One row of the table, and the pictures."""
+def draw(
+    prior: ScoreModel, sampler: str, calls: int, count: int, size: tuple[int, int], **run: Any
+) -> tuple[Tensor, dict[str, float]]:
+    """``count`` pictures of at most ``calls`` network calls each, (count, C, H, W) as files have them, and what they cost."""
     timed, started = Timed(prior), time.perf_counter()
     sigmas = levels_for(sampler, prior, calls, prior.channels * size[0] * size[1])
     drawn = sample(timed, size, samples=count, sampler=sampler, sigmas=sigmas, **run)
     seconds = time.perf_counter() - started
-    pictures = (drawn.samples[:, 0].clamp(0, 1) * 255).round() / 255
-    found = quality(real, pictures, features)
     facts = {
         "calls": drawn.network_calls / count, "seconds a picture": seconds / count, "step / call": seconds / timed.seconds,
     }  # fmt: skip
-    return {**found._asdict(), **scored(pictures, judge), **facts}, pictures
+    return (drawn.samples[:, 0].clamp(0, 1) * 255).round() / 255, facts
+
+
+def rated(pictures: Tensor, real: Tensor, judge: Judge) -> dict[str, Any]:
+    """The distances of ``pictures`` from ``real`` ones, and the Inception score, by one judge."""
+    return {**quality(real, pictures, judge.features)._asdict(), **scored(pictures, judge.probabilities)}
+
+
+def shown(row: dict[str, Any]) -> str:
+    return as_row(Quality(**{field: row[field] for field in Quality._fields})) + as_score(row)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="cifar10")
-    parser.add_argument("--features", default="cifar10-classifier", help="a classifier, inception, or stranger")
+    parser.add_argument(
+        "--features", nargs="+", default=["cifar10-classifier"], help="classifiers, inception, stranger"
+    )
     parser.add_argument("--data", required=True, help="validation pictures: folder or .npz")
     parser.add_argument("--train", help="training pictures, for the figure of real ones")
     parser.add_argument("--real", type=int, default=2000, help="validation pictures to compare with")
@@ -154,45 +188,47 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     counts = counts_for(options.calls, options.counts)
     prior = load_prior(options.model, options.device)
-    guide = options.features
-    named = {"inception": inception_features, stranger.NAME: stranger.stranger_features}
-    features = named[guide]() if guide in named else classifier_features(load_classifier(guide, prior.device))
+    judges = [judge_by(guide, prior.device) for guide in options.features]
     real = as_tensor(options.data, prior.channels, options.real)
     size = (prior.size, prior.size) if prior.size else (int(real.shape[-2]), int(real.shape[-1]))
     run = {"batch": options.batch}
-    judge = probabilities_by(guide, prior.device)
     save: Path | None = options.save
     rows: dict[str, Any] = json.loads(save.read_text()) if save and save.is_file() else {}
+
+    def key(name: str, calls: int, count: int, judge: Judge) -> str:
+        return f"{name}, {calls} calls, {count} pictures, by {judge.name}"
+
     plan = [
-        (f"{name}, {calls} calls, {count} pictures", name, calls, count)
+        (name, calls, count)
         for name in options.samplers
         for calls, count in zip(options.calls, counts, strict=True)
+        if any(key(name, calls, count, judge) not in rows for judge in judges)
     ]
-    plan = [row for row in plan if row[0] not in rows]
-    print(
-        json.dumps(machine()), f"prior {prior.card.sha256[:12]}, features: {features.name}, {len(real)} real pictures"
-    )
-    needed = sum(calls * count for _, _, calls, count in plan)
+    features = ", ".join(judge.features.name for judge in judges)
+    print(json.dumps(machine()), f"prior {prior.card.sha256[:12]}, features: {features}, {len(real)} real pictures")
+    needed = sum(calls * count for _, calls, count in plan)
     each = seconds_per_call(lambda: sample(prior, size, samples=options.batch, sampler="ode", steps=2, **run))
     print(f"{needed} network calls at {1 / each:.0f} a second: about {needed * each / 60:.0f} minutes", flush=True)
     for count in sorted(set(counts)) if options.train else []:
         training = as_tensor(options.train, prior.channels, count)
-        best, score = quality(real, training, features), scored(training, judge)
-        print(f"{'training pictures':>17}: {as_row(best)}{as_score(score)}", flush=True)
-        rows[f"training pictures, {count}"] = {**best._asdict(), **score}
-    for key, name, calls, count in plan:
+        for judge in judges:
+            row = rated(training, real, judge)
+            print(f"{'training pictures':>17}, {judge.name}: {shown(row)}", flush=True)
+            rows[f"training pictures, {count}, by {judge.name}"] = row
+    for name, calls, count in plan:
         try:
-            row, pictures = measure(prior, name, calls, count, size, real, features, judge, **run)
+            pictures, facts = draw(prior, name, calls, count, size, **run)
         except SolveError as error:
             print(f"{name:>17}, {calls:4} calls: {error}", flush=True)
             continue
-        found = Quality(**{field: row[field] for field in Quality._fields})
-        print(
-            f"{name:>17}, {row['calls']:4.0f} calls: {as_row(found)}{as_score(row)}, {row['seconds a picture']:.2f} s each, "
-            f"step / call {row['step / call']:.3f}",
-            flush=True,
-        )
-        rows[key] = row
+        for judge in judges:
+            row = {**rated(pictures, real, judge), **facts}
+            print(
+                f"{name:>17}, {facts['calls']:4.0f} calls, {judge.name}: {shown(row)}, "
+                f"{facts['seconds a picture']:.2f} s each, step / call {facts['step / call']:.3f}",
+                flush=True,
+            )
+            rows[key(name, calls, count, judge)] = row
         if save:
             save.write_text(json.dumps(rows, indent=1), encoding="utf-8")
         if options.show:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from harness import package_file
 from torch import Tensor, nn
 
@@ -29,8 +30,15 @@ NAME = "stranger"
 """What stands for it in the benchmarks' options."""
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+SIDE = 32
 WIDTHS = ((3, 64, 64), (64, 128, 128), (128, 64, 64))
 HIDDEN = (64, 1024, 512, 10)
+
+
+def shrunk(x: Tensor, side: int = SIDE) -> Tensor:
+    """Pictures (B, 3, H, W), on the CPU, at the one size that a network knows: areas averaged."""
+    small = x.float().cpu()
+    return small if small.shape[-2:] == (side, side) else F.interpolate(small, (side, side), mode="area")
 
 
 class Stranger(nn.Module):
@@ -106,7 +114,7 @@ def stranger_features(network: Stranger | None = None) -> Features:
             self.network = network or load_stranger()
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.network.features(x.float().cpu())
+            return self.network.features(shrunk(x))
 
     return Features("cifar-10-model of PyPI, 512 features, not comparable with published figures", Extract(), 512)
 

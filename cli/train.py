@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from invsolve.models.network import EDMDenoiser
     from invsolve.training.checkpoint import TrainingState
     from invsolve.training.distributed import Processes
     from invsolve.training.export import About
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from invsolve.training.loss import M, Task
     from invsolve.training.presets import TrainingConfig
     from invsolve.training.sources import Picture
+
+LONGEST_AVERAGE = 0.28
+"""As a share of a run: all steps alike would be 0.289."""
 
 LONGEST = 200
 """Characters of a name or a licence on a card."""
@@ -95,6 +99,22 @@ def train(
         bool,
         typer.Option("--compile", help="Make kernels for the network by torch.compile, where it can; best on a GPU."),
     ] = False,
+    snapshots: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Store two averages of the weights N times in all, 32 say, and at the end choose how long an average "
+            "denoises the validation pictures best.",
+        ),
+    ] = None,
+    ema: Annotated[
+        float | None,
+        typer.Option(
+            metavar="LENGTH",
+            help="With --snapshots: take the average of this length, a share of the run such as 0.1, instead of the best.",
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of crops, noise and initial weights.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     initial: Annotated[
@@ -132,6 +152,8 @@ def train(
 
       invsolve train photos/ --preset tiny --objective ssm-vr --weighting ncsn --energy -o my-energy
 
+      invsolve train cifar10-train.npz --preset cifar10 --snapshots 32 -o my-pictures
+
       invsolve train cifar10-train.npz --val cifar10-val.npz --classifier --preset cifar10 -o my-classifier
 
       torchrun --nproc_per_node 8 -m invsolve train photos.npz --preset large --compile -o my-large
@@ -151,14 +173,26 @@ def train(
         raise UsageError(f"unknown preset {preset!r}", hint=f"known presets: {', '.join(presets)}")
     if classifier and initial is not None:
         raise UsageError("--init with --classifier", hint="only priors start from other priors")
-    for option, given in (("--objective", objective), ("--weighting", weighting), ("--energy", energy or None)):
+    for_priors = {
+        "--objective": objective,
+        "--weighting": weighting,
+        "--energy": energy or None,
+        "--snapshots": snapshots,
+    }
+    for option, given in for_priors.items():
         if classifier and given is not None:
             raise UsageError(f"{option} with --classifier", hint="it is for priors; classifiers learn by cross-entropy")
+    if ema is not None and (snapshots is None or not 0 < ema <= LONGEST_AVERAGE):
+        raise UsageError(
+            f"--ema {ema:g}" + (" without --snapshots" if snapshots is None else ""),
+            hint=f"wanted --snapshots N, and a share of the run up to {LONGEST_AVERAGE}",
+        )
     if classifier and len(data) > 1:
         raise UsageError(f"{len(data)} sources with --classifier", hint="give one, with labels")
     config = with_overrides(
-        presets[preset], steps=steps, batch=batch, seed=seed, objective=objective, weighting=weighting
-    )
+        presets[preset], steps=steps, batch=batch, seed=seed, objective=objective, weighting=weighting,
+        snapshots=snapshots,
+    )  # fmt: skip
     config = with_overrides(config, batch=config.batch * accumulate)
     if energy:
         config = with_overrides(config, network=replace(config.network, energy=True))
@@ -185,7 +219,7 @@ def train(
             else:
                 given = None if run.resuming else initial
                 weights = together(lambda: initial_weights(given, config) if given is not None else None, processes)
-                train_prior(data, validation, config, run, weights)
+                train_prior(data, validation, config, run, weights, ema)
         except KeyboardInterrupt:
             checkpoint, same = output / CHECKPOINT, "the same command without --fresh" if fresh else "the same command"
             saved = f"; {same} resumes from {checkpoint}" if checkpoint.is_file() else " before the first step was done"
@@ -241,8 +275,9 @@ def train_prior(
     config: TrainingConfig,
     run: Run,
     initial: Mapping[str, Tensor] | None,
+    ema: float | None,
 ) -> None:
-    """Read the pictures, train, validate and write a prior."""
+    """Read the pictures, train, validate and write a prior, of the weights' average over the share ``ema`` of the run."""
     from invsolve.training.distributed import together
     from invsolve.training.export import export_prior
     from invsolve.training.loss import DENOISING
@@ -258,10 +293,29 @@ def train_prior(
     state = fitted(DENOISING, split.training, config, run, initial=initial)
     if run.execution.processes.rank:
         return
+    if config.snapshots:
+        config, state = averaged_after(config, state, run, examples, ema)
     say("validating ...")
     card = export_prior(run.output, config, state, examples, run.about)
     figures = ", ".join(f"{s:.3g}: {e**0.5:.4f}" for s, e in card.validation_mse)
     say(f"{state.step} steps, {state.seconds / 60:.1f} min; rms denoising error by sigma: {figures}")
+
+
+def averaged_after(
+    config: TrainingConfig, state: TrainingState[EDMDenoiser], run: Run, examples: Tensor, length: float | None
+) -> tuple[TrainingConfig, TrainingState[EDMDenoiser]]:
+    """The run with the average of its weights made from the snapshots: of ``length``, or the best on the ``examples``."""
+    from invsolve.training.post_hoc_ema import averaged, best_of, lengths_tried
+    from invsolve.training.validation import validation_sigmas
+
+    if length is None:
+        say("choosing the length of the average ...")
+        tried = lengths_tried(run.output, state.ema, examples, validation_sigmas(config.density))
+        length = best_of(tried)
+        figures = ", ".join(f"{one:g}: {figure:.3f}" for one, figure in tried.items())
+        say(f"average over {length:g} of the run; dB, mean over noise levels, by length: {figures}")
+    ema = averaged(run.output, length, state.ema)
+    return replace(config, ema_relative_width=length), state._replace(ema=ema)
 
 
 def train_classifier(data: str, validation: str | None, config: TrainingConfig, run: Run) -> None:

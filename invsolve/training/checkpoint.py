@@ -18,6 +18,7 @@ from invsolve.errors import InputError, OutputError, first_line
 from invsolve.models.network import EDMDenoiser
 from invsolve.training.loss import DENOISING, M, Task
 from invsolve.training.optimizer import MuonAdamW, check_tensors
+from invsolve.training.post_hoc_ema import remove_snapshots, snapshot
 from invsolve.training.presets import MOST_STEPS, TrainingConfig
 
 CHECKPOINT = "checkpoint.pt"
@@ -31,6 +32,13 @@ class TrainingState(NamedTuple, Generic[M]):
     optimizer: MuonAdamW
     step: int
     seconds: float
+    wide: M | None = None  # another average, over twice the length, where the run stores snapshots
+
+
+def averages(state: TrainingState[M], config: TrainingConfig) -> dict[float, M]:
+    """The averages of a run by their length, as a share of the run."""
+    length = config.ema_relative_width
+    return {length: state.ema} if state.wide is None else {length: state.ema, 2 * length: state.wide}
 
 
 def initial_state(config: TrainingConfig, device: torch.device) -> TrainingState[EDMDenoiser]:
@@ -46,10 +54,17 @@ def start(
     model = task.build(config).to(device).to(memory_format=torch.channels_last)
     if initial is not None:
         model.load_state_dict(initial)
-    ema = task.build(config).to(device).to(memory_format=torch.channels_last)
-    ema.load_state_dict(model.state_dict())
-    ema.requires_grad_(False)
-    return TrainingState(model, ema, MuonAdamW(model, config.learning_rate, config.muon_rate), 0, 0.0)
+    optimizer = MuonAdamW(model, config.learning_rate, config.muon_rate)
+    wide = _copied(task, config, model, device) if config.snapshots else None
+    return TrainingState(model, _copied(task, config, model, device), optimizer, 0, 0.0, wide)
+
+
+def _copied(task: Task[M], config: TrainingConfig, model: M, device: torch.device) -> M:
+    """What starts as the model and becomes an average."""
+    average = task.build(config).to(device).to(memory_format=torch.channels_last)
+    average.load_state_dict(model.state_dict())
+    average.requires_grad_(False)
+    return average
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -68,7 +83,9 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """Forget the run in ``folder``, if there is one; errors as :func:`has_checkpoint`, OutputError if it cannot go."""
+    """Forget the run in ``folder`` and its snapshots, if there are any; errors as :func:`has_checkpoint`, OutputError if
+    something cannot go."""
+    remove_snapshots(folder)
     if has_checkpoint(folder):
         try:
             (folder / CHECKPOINT).unlink()
@@ -78,8 +95,12 @@ def remove_checkpoint(folder: Path) -> None:
             ) from None
 
 
-def save_checkpoint(folder: Path, config: TrainingConfig, state: TrainingState[M]) -> None:
-    """Write the checkpoint so that an interruption leaves either the old or the new one."""
+def save_checkpoint(folder: Path, config: TrainingConfig, state: TrainingState[M], *, snap: bool = False) -> None:
+    """Write the checkpoint so that an interruption leaves either the old or the new one.
+
+    With ``snap`` a snapshot of the averages is written with it, both or neither: none is of steps that a resumed run takes
+    again, perhaps with other results.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         "config": asdict(config),
@@ -89,7 +110,10 @@ def save_checkpoint(folder: Path, config: TrainingConfig, state: TrainingState[M
         "step": state.step,
         "seconds": state.seconds,
     }
-    write_files({folder / CHECKPOINT: lambda file: torch.save(content, file)})
+    if state.wide is not None:
+        content["wide"] = state.wide.state_dict()
+    more = dict([snapshot(folder, state.step, averages(state, config))]) if snap else {}
+    write_files({folder / CHECKPOINT: lambda file: torch.save(content, file), **more})
 
 
 class Checkpoints(Generic[M]):
@@ -107,14 +131,14 @@ class Checkpoints(Generic[M]):
     def withhold(self) -> None:
         self._offered = None
 
-    def offer(self, state: TrainingState[M]) -> None:
+    def offer(self, state: TrainingState[M], *, snap: bool = False) -> None:
         self._offered = state
-        if state.seconds - self._saved_at > self.every:
-            self._save()
+        if snap or state.seconds - self._saved_at > self.every:
+            self._save(snap)
 
-    def _save(self) -> None:
+    def _save(self, snap: bool = False) -> None:
         if self._offered is not None:
-            save_checkpoint(self.folder, self.config, self._offered)
+            save_checkpoint(self.folder, self.config, self._offered, snap=snap)
             self._saved_at, self._offered = self._offered.seconds, None
 
     def __enter__(self) -> Checkpoints[M]:
@@ -159,7 +183,9 @@ def load_checkpoint(folder: Path, config: TrainingConfig, device: torch.device, 
         )
     state = start(task, config, device)
     try:
-        for module, part in ((state.model, "model"), (state.ema, "ema")):
+        for module, part in ((state.model, "model"), (state.ema, "ema"), (state.wide, "wide")):
+            if module is None:
+                continue
             check_tensors(content[part], {name: value.shape for name, value in module.state_dict().items()})
             module.load_state_dict(content[part])
         state.optimizer.load_state_dict(content["optimizer"])

@@ -102,6 +102,7 @@ def _card(
             "crop": config.crop,
             "objective": config.objective,
             "weighting": config.weighting,
+            "ema_relative_width": config.ema_relative_width,
             "density": asdict(config.density),
             "augmentation": asdict(config.augmentation),
             "seed": config.seed,

@@ -29,6 +29,7 @@ from invsolve.models.precision import autocast
 from invsolve.training.checkpoint import (
     Checkpoints,
     TrainingState,
+    averages,
     has_checkpoint,
     load_checkpoint,
     remove_checkpoint,
@@ -48,6 +49,7 @@ from invsolve.training.distributed import (
 from invsolve.training.interrupt import deferred_interrupt
 from invsolve.training.loss import DENOISING, Batch, M, Task, stratified_sigma
 from invsolve.training.objectives import draw_directions
+from invsolve.training.post_hoc_ema import ema_decay, is_due
 from invsolve.training.presets import TrainingConfig
 from invsolve.training.sources import Picture
 
@@ -90,14 +92,6 @@ class Seen(NamedTuple):
         """For a run that went from the share ``at_start`` to ``done`` in ``seconds``."""
         remaining = seconds * max(0.0, 1 - done) / max(done - at_start, 1e-9)
         return TrainingInfo(state.step, config.steps, self.loss, self.images / seconds, seconds, remaining)
-
-
-def ema_decay(step: int, relative_width: float) -> float:
-    """Power-function EMA of Karras et al. 2024 (eq. 3 and 128): its width stays a fixed share of the run so far."""
-    # Solve relative_width = sqrt((g + 1) / ((g + 2)^2 (g + 3))) for the exponent g.
-    t = relative_width**-2
-    gamma = max(float(r.real) for r in np.roots([1, 7, 16 - t, 12 - t]) if abs(r.imag) < 1e-9)
-    return float((1 - 1 / (step + 1)) ** (gamma + 1))
 
 
 def learning_rate_factor(progress: float, step: int, decay_share: float, warmup: int) -> float:
@@ -215,9 +209,10 @@ def updated(state: TrainingState[M], rate: float, config: TrainingConfig) -> Tra
     """The state after a step along the model's gradient, with ``rate`` times the learning rate; overwrites ``state``."""
     state.optimizer.scale_rates(rate)
     state.optimizer.step()
-    decay = ema_decay(state.step, config.ema_relative_width)
     with torch.no_grad():
-        torch._foreach_lerp_(list(state.ema.parameters()), list(state.model.parameters()), 1 - decay)
+        for length, average in averages(state, config).items():
+            news = 1 - ema_decay(state.step, length)
+            torch._foreach_lerp_(list(average.parameters()), list(state.model.parameters()), news)
     return state._replace(step=state.step + 1)
 
 
@@ -315,7 +310,8 @@ def fit(
             state = updated(state, rate_at(state.step, done, config), config)
             state = state._replace(seconds=first.seconds + time.monotonic() - began)
             if processes.rank == 0:
-                checkpoints.offer(state)
+                snap = is_due(done, share_done(state, config, time_limit), config.snapshots)
+                checkpoints.offer(state, snap=snap)
             asked, seconds = agreed(interrupted(), state.seconds, processes)
             state = state._replace(seconds=seconds)
             done, seen = share_done(state, config, time_limit), seen.after(loss, batch.whole or len(batch.x0))

@@ -22,6 +22,8 @@ Weighting = Literal["edm", "ncsn", "likelihood"]
 
 MOST_STEPS = 10**9
 MOST_CROPS = 2**16
+MOST_SNAPSHOTS = 1000
+LONGEST_OF_SNAPSHOTS = 0.14
 LARGEST_SEED = 2**31 - 1
 """PyTorch takes 64 bits; a step's seed is 2**32 times the run's, plus the step."""
 
@@ -69,19 +71,30 @@ class TrainingConfig:
     muon_rate: float = 3e-3  # of Muon, for the convolutions
     decay_share: float = 0.4  # last part of the run, over which the learning rate falls linearly to zero
     ema_relative_width: float = 0.05
+    snapshots: int = 0  # of two averages of the weights, at equal shares of the run, for one of any length afterwards
     colours: Colours = "rgb"  # the coordinates the prior is trained in
     units: str = "pictures in [0, 1]"  # what the numbers of x mean, for the card
     seed: int = 0
     classes: tuple[str, ...] = ()  # of a classifier; none for a prior
 
     def __post_init__(self) -> None:
-        limits = (("steps", 1, MOST_STEPS), ("batch", 1, MOST_CROPS), ("seed", 0, LARGEST_SEED))
+        limits = (
+            ("steps", 1, MOST_STEPS),
+            ("batch", 1, MOST_CROPS),
+            ("seed", 0, LARGEST_SEED),
+            ("snapshots", 0, MOST_SNAPSHOTS),
+        )
         for name, least, most in limits:
             if not least <= getattr(self, name) <= most:
                 raise UsageError(f"{name} {getattr(self, name)}", hint=f"wanted {least} to {most}")
         for name, known in (("objective", get_args(Objective)), ("weighting", get_args(Weighting))):
             if getattr(self, name) not in known:
                 raise UsageError(f"{name} {getattr(self, name)!r}", hint=f"wanted {', '.join(known)}")
+        if self.snapshots and not 0 < self.ema_relative_width <= LONGEST_OF_SNAPSHOTS:
+            raise UsageError(
+                f"snapshots of averages of length {self.ema_relative_width} and twice that",
+                hint=f"wanted ema_relative_width up to {LONGEST_OF_SNAPSHOTS}",
+            )
         if self.network.energy and isinstance(self.network.sigma_data, tuple):
             raise UsageError(
                 "an energy of channels with scales of their own",
