@@ -315,7 +315,7 @@ def averaged_after(
         figures = ", ".join(f"{one:g}: {figure:.3f}" for one, figure in tried.items())
         say(f"average over {length:g} of the run; dB, mean over noise levels, by length: {figures}")
     ema = averaged(run.output, length, state.ema)
-    return replace(config, ema_relative_width=length), state._replace(ema=ema)
+    return replace(config, ema_relative_width=length, snapshots=0), state._replace(ema=ema)
 
 
 def train_classifier(data: str, validation: str | None, config: TrainingConfig, run: Run) -> None:

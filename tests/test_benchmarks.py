@@ -7,6 +7,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +24,7 @@ from invsolve.options import INPAINTING, SolveOptions
 from invsolve.posterior import Posterior
 from invsolve.pretrained import load_prior
 from invsolve.tasks.task import Task
+from invsolve.training.presets import PRESETS
 from invsolve.uncertainty.conformal import Calibration
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -475,6 +477,63 @@ def test_memorisation_tells_training_pictures_from_noise(
     assert found["pixels"]["nearer"] == found["pixels"]["copied"] == 0
     assert any("cifar10-judge" in name for name in found)
     assert Image.open(show).size[1] == 2 * 6 * 18
+
+
+def test_several_judges_see_the_same_samples(
+    small_prior: Path, archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A row by each judge, pictures brought to the size it knows; the next call adds what is missing and draws alike."""
+    pytest.importorskip("torchmetrics")
+    module = script("sample_quality")
+    few = ["--calls", "3", "--counts", "4", "--samplers", "ode", "--batch", "4", "--device", "cpu"]
+    common = ["--model", str(small_prior), "--data", str(archive), *few, "--save", str(tmp_path / "rows.json")]
+    module.main([*common, "--features", "cifar10-judge", "--train", str(archive)])
+    first = last_line(capsys)
+    assert (
+        first["training pictures, 4, by cifar10-judge"]["fid"]
+        < first["ode, 3 calls, 4 pictures, by cifar10-judge"]["fid"]
+    )
+    module.main([*common, "--features", "cifar10-judge", "cifar10-classifier"])
+    both = last_line(capsys)
+    ours, other = (both[f"ode, 3 calls, 4 pictures, by cifar10-{name}"] for name in ("judge", "classifier"))
+    assert ours["fid"] == pytest.approx(first["ode, 3 calls, 4 pictures, by cifar10-judge"]["fid"], rel=1e-6)
+    assert ours["fid"] != other["fid"] and "cifar10-classifier" in other["features"]
+    assert 1 <= ours["inception score"] <= 10
+
+
+def test_architectures_are_trained_for_as_long_and_judged_by_their_best_average(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torchmetrics")
+    module = script("architectures")
+    tiny = replace(PRESETS["tiny"], batch=2, crop=16, crop_late=16, snapshots=4)
+    variants = {"whole": tiny, "crops first": replace(tiny, crop=8, batch=8)}
+    monkeypatch.setattr(module, "VARIANTS", variants)
+    (tmp_path / "seconds-a-step.json").write_text(json.dumps({"whole": 0.2, "crops first": 0.4}))
+    few = ["--minutes", "0.02", "--samples", "4", "--calls", "3", "--real", "20", "--pictures", "8"]
+    arguments = [
+        "--train",
+        str(archive),
+        "--val",
+        str(archive),
+        "--features",
+        "cifar10-judge",
+        *few,
+        "-o",
+        str(tmp_path),
+    ]
+    module.main(arguments)
+    said = capsys.readouterr().out
+    assert "whole: 6 steps" in said and "crops first: 3 steps" in said
+    found = json.loads((tmp_path / "crops-first" / "figures.json").read_text())
+    assert set(found["denoised"]) == {"best", "0.05"} and len(found["lengths"]) > 2
+    assert all(0 < figure < 50 for errors in found["denoised"].values() for figure in errors.values())
+    assert Image.open(tmp_path / "whole" / "samples.png").size[0] > 16
+    monkeypatch.setattr(module, "train", None)  # what is finished is not trained again
+    module.main(arguments)
+    assert capsys.readouterr().out == said
+    measured = module.costs(list(np.load(archive)["images"]))
+    assert set(measured) == set(variants) and min(measured.values()) > 0
 
 
 def test_timing(small_prior: Path, capsys: pytest.CaptureFixture[str]) -> None:
