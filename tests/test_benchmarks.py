@@ -536,6 +536,21 @@ def test_architectures_are_trained_for_as_long_and_judged_by_their_best_average(
     assert set(measured) == set(variants) and min(measured.values()) > 0
 
 
+def test_commands_are_run_as_they_are_typed(
+    small_prior: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show = tmp_path / "sheet.png"
+    given = ["--data", str(photos), "--pictures", "1", "--size", "16", "--show", str(show), "--model", str(small_prior)]
+    script("commands").main([*given, "--tasks", "denoise", "--samplers", "default", "ode"])
+    found = last_line(capsys)["denoise"]
+    assert found["ode"]["sampler"] == "ode" != found["default"]["sampler"]
+    assert found["ode"]["calls"] > found["default"]["calls"] > 0
+    assert all(0 < row["psnr"] < 60 for row in found.values()) and len(found) == 3  # the classical one, too
+    assert Image.open(show).size == (4 * 18, 18)
+    with pytest.raises(SystemExit, match="invsolve denoise .*error"):
+        script("commands").main([*given, "--tasks", "denoise", "--samplers", "nonesuch"])
+
+
 def test_timing(small_prior: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script("timing").main(["--model", str(small_prior), "--size", "16", "--samples", "2"])
     assert "network call" in capsys.readouterr().out
