@@ -1,6 +1,6 @@
 """Networks of the cifar10 prior at equal training time, each with the best average of its weights.
 
-    OMP_NUM_THREADS=1 python benchmarks/architectures.py --train cifar10-train.npz --val cifar10-val.npz --minutes 4 -o runs/
+    OMP_NUM_THREADS=1 python benchmarks/architectures.py --train cifar10-train.npz --val cifar10-val.npz --minutes 3 -o runs/
 
 First the processor time of a step of each variant is measured, in turns: it gets as many steps as fit the minutes, so that what
 else the machine does counts for none. Each is trained in a folder of its own and stores snapshots of its weights' averages. Then
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", required=True, help="training pictures: folder or .npz")
     parser.add_argument("--val", required=True, help="validation pictures: folder or .npz")
-    parser.add_argument("--minutes", type=float, default=4.0, help="of one core, a variant")
+    parser.add_argument("--minutes", type=float, default=3.0, help="of one core, a variant")
     parser.add_argument("--only", nargs="*", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--features", default="stranger", help="a classifier, inception, or stranger")
     parser.add_argument("--samples", type=int, default=100)
