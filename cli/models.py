@@ -114,7 +114,7 @@ def import_model(
         typer.Argument(
             metavar="SOURCE",
             help="A folder of diffusers, or of a prior; or a file of weights: of diffusers with config.json beside it, of "
-            "guided-diffusion, EDM, score_sde or NCSNv2.",
+            "guided-diffusion, EDM, EDM2, score_sde or NCSNv2.",
         ),
     ],
     name: Named = None,
