@@ -13,12 +13,11 @@ from typer.core import TyperGroup
 
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say, show_bars
+from invsolve.cli.examples import examples_for
 from invsolve.errors import InputError, InvsolveError, UsageError
 from invsolve.typed import brief
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from invsolve.pretrained.imported import About, Imported
 
 
@@ -41,7 +40,7 @@ Validate = Annotated[
     typer.Option(
         metavar="PICTURES",
         help="Measure its denoising error on these: a folder or an .npz of pictures like those it knows, and not of its "
-        "training. Without, rules take the error of a Gaussian.",
+        "training; with a sub-folder for each class where it has to be told one. Without, rules take the error of a Gaussian.",
     ),
 ]
 Count = Annotated[int, typer.Option("--pictures", min=2, max=500, help="Of those, at most so many.")]
@@ -115,7 +114,7 @@ def import_model(
         typer.Argument(
             metavar="SOURCE",
             help="A folder of diffusers, or of a prior; or a file of weights: of diffusers with config.json beside it, of "
-            "guided-diffusion, EDM, score_sde or NCSNv2.",
+            "guided-diffusion, EDM, EDM2, score_sde or NCSNv2.",
         ),
     ],
     name: Named = None,
@@ -270,14 +269,15 @@ def _install(source: Path, about: About, validate: str | None, count: int, force
         say(f"wrote {folder}")
         return
     imported = importing.read_model(source, about)
-    examples = None if validate is None else _examples(imported, validate, count)
+    examples = None if validate is None else examples_for(imported.denoiser.config, validate, count)
     if examples is not None and validate is not None:
         with progress_bar() as bar:
             task = bar.add_task("validating", total=1.0)
             imported = importing.validated(
-                imported, examples, Path(validate).name, where, lambda done: bar.update(task, completed=done)
-            )
-    shown = importing.plain_pictures(imported.denoiser.config) if examples is None else examples[:8]
+                imported, examples.pictures, Path(validate).name, where, lambda done: bar.update(task, completed=done),
+                labels=examples.labels,
+            )  # fmt: skip
+    shown = importing.plain_pictures(imported.denoiser.config) if examples is None else examples.pictures[:8]
     rounding = importing.label_rounding(imported.denoiser, shown, where)
     card = importing.install(replace(imported, card=replace(imported.card, label_rounding=rounding)), folder)
     say(f"{name}: {described(card)}; licence: {card.licence}")
@@ -293,28 +293,6 @@ def _first_use(imported: Imported) -> str:
     if config.classes and config.null_class is None:
         return "generate --class 0"
     return "inpaint PICTURE --mask MASK"
-
-
-def _examples(imported: Imported, source: str, count: int) -> Tensor:
-    """Pictures to measure on, (N, C, H, W): whole ones shrunk to the network's size, or parts where it takes any."""
-    from invsolve.training.crops import center_crops, unit_scale
-    from invsolve.training.sources import load_pictures
-
-    config = imported.denoiser.config
-    pictures = load_pictures(source, config.channels)
-    if config.window is not None and pictures and pictures[0].dtype == "uint8":
-        raise InputError(
-            f"{source} has pictures, and this network knows CT slices",
-            hint="wanted an .npz of slices in n, with HU = 2000 n - 1000",
-        )
-    side = config.size or min(256, min(min(picture.shape[:2]) for picture in pictures))
-    large = [picture for picture in pictures if min(picture.shape[:2]) >= side]
-    some = large[:: max(1, -(-len(large) // count))]
-    if len(some) < 2:
-        raise InputError(
-            f"{source} has {len(large)} pictures of {side} x {side} pixels or more", hint="validation needs at least 2"
-        )
-    return center_crops(some, side, unit_scale(some), framing=1.0 if config.size and some[0].dtype == "uint8" else 0.0)
 
 
 def described(card: Any) -> str:

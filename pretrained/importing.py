@@ -6,6 +6,7 @@ What is read: a folder of diffusers (:mod:`invsolve.pretrained.diffusers_folder`
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -78,31 +79,35 @@ def validated(
     device: torch.device,
     progress: Callable[[float], None] = lambda done: None,
     batch: int = 4,
+    labels: Sequence[int] | None = None,
 ) -> Imported:
     """With the denoising error on ``pictures`` (N, C, H, W) in the prior's units, per noise level and as a spectrum.
 
-    ``what`` says which pictures, for the card; ``progress`` is told the share that is done.
+    ``what`` says which pictures, for the card; ``progress`` is told the share that is done. ``labels`` (N,) are the pictures'
+    classes, which the network is then told.
 
     Raises
     ------
     UsageError : the network has to be told a class, which the pictures do not come with.
+    InputError : a label that is none of its classes.
     """
-    if imported.denoiser.config.classes and imported.denoiser.config.null_class is None:
+    if labels is None and imported.denoiser.config.classes and imported.denoiser.config.null_class is None:
         raise UsageError(
             "--validate: this network has to be told a class, and the pictures come without",
-            hint="leave out --validate",
+            hint="sort them into a sub-folder for each class",
         )
     sigma_data = float((pictures - pictures.mean(dim=(0, 2, 3), keepdim=True)).square().mean().sqrt())
     foreign = {**imported.card.foreign, "sigma_data": float(f"{max(sigma_data, 1e-3):.4g}")}
     card = replace(imported.card, foreign=foreign)
     prior = NetworkPrior(imported.denoiser, card, device)
+    ask = prior.denoise if labels is None else told_classes(prior, labels)
     mix, there = channel_mix(prior.channels, rgb=True), pictures.to(device)
     sigmas, errors, parts = validation_levels(card), [], []
     for number, sigma in enumerate(sigmas):
         estimates: list[Tensor] = []
 
         def denoise(x: Tensor, level: Tensor, kept: list[Tensor] = estimates) -> Tensor:
-            kept.append(prior.denoise(x, level))
+            kept.append(ask(x, level))
             return kept[-1]
 
         parts.append(measure_error_spectrum(denoise, there, [sigma], mix, seed=number, batch=batch))
@@ -119,10 +124,31 @@ def validated(
         card,
         validation_mse=errors,
         error_spectrum=spectrum.to_dict(),
-        knows=f"imported; validated on {len(pictures)} pictures",
+        knows=f"imported; validated on {len(pictures)} pictures"
+        + ("" if labels is None else f" of {len(set(labels))} classes, told each one's"),
         training={"validated_on": len(pictures), "validation_pictures": what},
     )
     return replace(imported, card=card)
+
+
+def told_classes(prior: NetworkPrior, labels: Sequence[int]) -> Callable[[Tensor, Tensor], Tensor]:
+    """A denoiser of the pictures of these ``labels`` (N,), told each one's; it is given all of them, batch after batch and again.
+
+    Raises
+    ------
+    InputError : no such class.
+    """
+    priors = {label: prior.of_class(label) for label in sorted(set(labels))}
+    upcoming = itertools.cycle(labels)
+
+    def denoise(x: Tensor, level: Tensor) -> Tensor:
+        found, classes = torch.empty_like(x), [next(upcoming) for _ in range(len(x))]
+        for label in sorted(set(classes)):
+            rows = torch.tensor([k for k, other in enumerate(classes) if other == label], device=x.device)
+            found[rows] = priors[label].denoise(x[rows], level[rows])
+        return found
+
+    return denoise
 
 
 @torch.no_grad()

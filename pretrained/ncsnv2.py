@@ -9,7 +9,8 @@ The levels of the training, a geometric progression, are in the file (``sigmas``
 optimizer, two counts and the exponential moving average, which is taken where there is one.
 
 Source: the paper, 2006.09011, section 3.3; github.com/ermongroup/ncsnv2: ``models/ncsnv2.py``, ``models/ema.py``,
-``runners/ncsn_runner.py``. Not known here: the first NCSN, networks for 28 x 28 pixels, and spectral norms.
+``runners/ncsn_runner.py``. Its ``adjust_padding`` for 28 x 28 pixels goes to dilated blocks, which ignore it, so that those
+networks are as the others. Not known here: the first NCSN, and spectral norms.
 """
 
 from __future__ import annotations

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from invsolve.errors import first_line
+from invsolve.models.edm2 import EDM2Config, EDM2UNet
 from invsolve.models.refinenet import RefineNet, RefineNetConfig
 from invsolve.models.score_model import FunctionPrior
 from invsolve.models.unet import UNet, UNetConfig
-from invsolve.pretrained import diffusers_unet, edm, guided_diffusion, ncsnv2, score_sde
+from invsolve.pretrained import diffusers_unet, edm, edm2, guided_diffusion, ncsnv2, score_sde
 from invsolve.pretrained.diffusers_unet import DiffusersConfig
 from invsolve.pretrained.foreign import (
     Ask,
@@ -24,6 +25,8 @@ from invsolve.pretrained.foreign import (
     known_fields,
     usable_classes,
 )
+
+Architecture = UNetConfig | RefineNetConfig | EDM2Config
 
 
 class Change(Protocol):
@@ -38,12 +41,13 @@ class Library(NamedTuple):
     check_process: Callable[[Mapping[str, Any]], None]
     sigmas: Callable[[Mapping[str, Any]], Tensor | None]
     prior: Change
-    architecture: type[UNetConfig | RefineNetConfig] = UNetConfig
+    architecture: type[Architecture] = UNetConfig
 
 
 LIBRARIES: dict[str, Library] = {
     "guided_diffusion": Library(guided_diffusion.check_process, guided_diffusion.sigmas, guided_diffusion.prior),
     "edm": Library(edm.check_process, edm.sigmas, edm.prior),
+    "edm2": Library(edm2.check_process, edm2.sigmas, edm2.prior, EDM2Config),
     "score_sde": Library(score_sde.check_process, score_sde.sigmas, score_sde.prior),
     "ncsnv2": Library(ncsnv2.check_process, ncsnv2.sigmas, ncsnv2.prior, RefineNetConfig),
 }
@@ -62,7 +66,7 @@ class PublishedNetwork:
     """
 
     library: str
-    network: UNetConfig | RefineNetConfig
+    network: Architecture
     process: dict[str, Any]
     sigma_data: float = 0.27
     window: Window | None = None
@@ -125,7 +129,7 @@ class PublishedNetwork:
     def empty_network(self) -> nn.Module:
         try:
             with torch.device("meta"), torch.random.fork_rng(devices=[]):
-                return UNet(self.network) if isinstance(self.network, UNetConfig) else RefineNet(self.network)
+                return _built(self.network)
         except (ValueError, RuntimeError) as error:  # groups that do not divide a sum of widths
             raise ValueError(f"there is no such network: {first_line(error)}") from error
 
@@ -135,6 +139,12 @@ class PublishedNetwork:
 
     def prior(self, ask: Ask, *, rounded: bool) -> FunctionPrior:
         return LIBRARIES[self.library].prior(ask, self.process, self.channels, rounded=rounded)
+
+
+def _built(network: Architecture) -> nn.Module:
+    if isinstance(network, RefineNetConfig):
+        return RefineNet(network)
+    return EDM2UNet(network) if isinstance(network, EDM2Config) else UNet(network)
 
 
 def foreign_config(fields: Mapping[str, Any]) -> ForeignConfig:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from invsolve.errors import InputError, ModelError, UsageError, first_line
 from invsolve.files import read_json, regular_file
-from invsolve.pretrained import edm, guided_diffusion, ncsnv2, score_sde
+from invsolve.pretrained import edm, edm2, guided_diffusion, ncsnv2, score_sde
 from invsolve.pretrained.imported import SEE, About, Imported, assembled
 from invsolve.pretrained.published import PublishedNetwork
 from invsolve.pretrained.weight_files import check_inside, read_checkpoint, read_metadata, weight_files
@@ -21,7 +21,7 @@ LARGEST_CONFIG = 2**20
 
 
 def read_published(path: Path, about: About) -> Imported:
-    """Read a file of guided-diffusion's, EDM's, score_sde's or NCSNv2's; nothing in it is run.
+    """Read a file of guided-diffusion's, EDM's, EDM2's, score_sde's or NCSNv2's; nothing in it is run.
 
     Parameters
     ----------
@@ -58,7 +58,11 @@ def _described(
     if arguments is not None:
         if stated:
             raise ValueError("--config: the file says how its network was built; leave it out")
-        network, process, weights, null = edm.read(_tensors(checkpoint), _arguments(arguments))
+        built = _arguments(arguments)
+        if built.get("class") == edm2.CLASS:
+            magnitudes, process, weights = edm2.read(_tensors(checkpoint), built)
+            return PublishedNetwork("edm2", magnitudes, process), weights
+        network, process, weights, null = edm.read(_tensors(checkpoint), built)
         return PublishedNetwork("edm", network, process, null_class=null), weights
     state = _model_of(checkpoint)
     if guided_diffusion.MARK in state:

@@ -20,6 +20,7 @@ from PIL import Image
 from invsolve.cli.main import main
 from invsolve.forward_models import Geometry, Identity, even_angles
 from invsolve.forward_models.projector import build_matrix
+from invsolve.models.gaussian import GaussianPrior, smooth_gaussian_prior
 from invsolve.options import INPAINTING, SolveOptions
 from invsolve.posterior import Posterior
 from invsolve.pretrained import load_prior
@@ -28,7 +29,7 @@ from invsolve.training.presets import PRESETS
 from invsolve.uncertainty.conformal import Calibration
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
-SHARED = {"harness", "cases", "ffdnet", "small_priors"}
+SHARED = {"harness", "cases", "ffdnet", "small_priors", "second_moments"}
 WITHOUT_OPTIONS = {"exactness"}
 PEERS = {"ct_peers": "deepinv", "verify_peers": "deepinv"}
 SCRIPTS = sorted({path.stem for path in FOLDER.glob("*.py")} - SHARED - WITHOUT_OPTIONS)
@@ -641,13 +642,37 @@ def test_a_foreign_network_is_trained_imported_and_used(small_prior: Path, photo
         Image.open(photos / "0.png").rotate(90 * k).resize((32, 32), box=(k // 2, 0, 24, 24)).save(many / f"{k}.png")
     arguments = solving(small_prior, tmp_path, data=many, train=many, pictures=2, seconds=1, show=tmp_path / "show.png")
     foreign = script("foreign_prior")
-    foreign.DRAWN, foreign.DRAW_STEPS = 2, 2
+    foreign.DRAWN, foreign.DRAW_STEPS, foreign.DIRECTIONS, foreign.PROBE = 2, 2, 2, 1
     foreign.main([*arguments, "--folder", str(tmp_path / "unet")])
     found = json.loads((tmp_path / "figures.json").read_text())
-    assert found["training"]["steps"] >= 1 and len(found["label_rounding"]) == 8
-    assert set(found["tables"]) == {str(small_prior), "foreign", "foreign, not validated"}
+    assert all(found["training"][name]["steps"] >= 1 for name in ("foreign", "ours"))
+    assert len(found["label_rounding"]) == 8
+    names = {str(small_prior), "ours, as long", "foreign"}
+    problems = {f"{name}{noise}" for name in (*names, "foreign, not validated") for noise in ("", ", noise 0.1")}
+    assert set(found["tables"]) == problems
+    assert set(found["second_moments"]) == names | {"held-out pictures"}
     assert Image.open(tmp_path / "show.png").size[1] > 100
     assert load_prior(tmp_path / "unet" / "prior", "cpu").size == 32
+
+
+def test_second_moments_are_those_of_an_exact_prior() -> None:
+    """A Gaussian prior agrees with its own pictures up to their number, whatever the noise; wrong ones do not."""
+    second, exact = importlib.import_module("second_moments"), smooth_gaussian_prior((1, 8, 8))
+    many = exact.sample(4000, torch.Generator().manual_seed(0))
+    unseen = exact.sample(400, torch.Generator().manual_seed(1))
+    fit = second.gaussian_fit(many, 12)
+    drawn = second.drawn_bias(unseen, fit)
+    assert drawn["floor"] == 0.05
+    assert drawn["bias"] < 2 * drawn["floor"] and drawn["std_ratio"] == pytest.approx(1, abs=0.05)
+    assert second.drawn_bias(unseen + 0.5, fit)["bias"] > 4 * drawn["floor"]
+    assert second.drawn_bias(exact.mean + 2 * (unseen - exact.mean), fit)["std_ratio"] == pytest.approx(2, abs=0.1)
+    too_sure = GaussianPrior(exact.mean, 0.25 * exact.covariance)
+    moved = GaussianPrior(exact.mean + 0.3, exact.covariance)
+    for sigma in (0.2, 1.0):
+        found = second.denoiser_bias(exact, unseen, fit, sigma)
+        assert max(found["mean"], found["fit"]) < 2 * found["floor"]
+        assert second.denoiser_bias(too_sure, unseen, fit, sigma)["fit"] > 4 * found["floor"]
+        assert second.denoiser_bias(moved, unseen, fit, sigma)["mean"] > 4 * found["floor"]
 
 
 def test_restoration(small_prior: Path, photos: Path, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ class NCSNpp(nn.Module):
         line = (1.0, 3.0, 3.0, 1.0) if stated["fir"] else None
         self.mults, self.n, self.attended = stated["ch_mult"], stated["num_res_blocks"], stated["attn_resolutions"]
         self.into, self.out = stated["progressive_input"], stated["progressive"]
-        fourier = stated["sde"] == "vesde"
+        fourier = self.fourier = stated["sde"] == "vesde" and stated.get("continuous", True)
         modules: list[nn.Module] = [Projection(BASE)] if fourier else []
         modules += [nn.Linear(BASE * (1 + fourier), 4 * BASE), nn.Linear(4 * BASE, 4 * BASE)]
         modules.append(nn.Conv2d(3, BASE, 3, padding=1))
@@ -179,7 +179,7 @@ class NCSNpp(nn.Module):
 
     def forward(self, x: Tensor, told: Tensor) -> Tensor:
         modules = iter(self.all_modules)
-        fourier = self.stated["sde"] == "vesde"
+        fourier = self.fourier
         if fourier:
             temb = next(modules)(told.log())
         else:
@@ -319,7 +319,11 @@ def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
         ({"sde": "vesde"}, "Fourier features is not known"),
         ({"sigma_min": 5.0, "sigma_max": 1.0}, "sigma_min and sigma_max"),
         ({"scale_by_sigma": True}, "scale_by_sigma with vpsde"),
-        ({"continuous": False}, "continuous is False"),
+        ({"continuous": False, "sde": "subvpsde"}, "discrete subvpsde is not known"),
+        ({"continuous": False, "centered": False}, "discrete vpsde of pictures that are not centered"),
+        ({"continuous": False, "num_scales": 1}, "num_scales 1 is out of range"),
+        ({"continuous": "no"}, "continuous is 'no'"),
+        ({"name": "ddpm"}, "model ddpm of these residual blocks"),
         ({"resblock_type": "ddpm"}, "resblock_type is 'ddpm'"),
         ({"image_size": 0}, "size"),
     ):

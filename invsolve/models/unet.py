@@ -56,6 +56,7 @@ class UNetConfig:
     decoder : "standard"; "skip" where every level adds to the picture that comes out.
     filter : weights of the resampling filter along one axis.
     resample_blocks : resolution changes in residual blocks; else by a convolution.
+    corner : that convolution, where it halves, sees zeros beyond the right and the lower edge only, as DDPM's (Ho et al. 2020).
     scale_shift : the noise level scales and shifts; else it only shifts.
     skip_scale : factor on residual sums.
     heads, head_channels : of attention; exactly one of them is stated.
@@ -79,6 +80,7 @@ class UNetConfig:
     decoder: Literal["standard", "skip"] = "standard"
     filter: tuple[float, ...] = (1, 1)
     resample_blocks: bool = True
+    corner: bool = False
     scale_shift: bool = True
     skip_scale: float = 1.0
     heads: int | None = 1
@@ -181,12 +183,15 @@ def margin_of(weights: tuple[float, ...]) -> int:
 class ResampleConv(nn.Module):
     """Half the resolution by a strided convolution, or twice by repeating pixels before one."""
 
-    def __init__(self, width: int, direction: Resample) -> None:
+    def __init__(self, width: int, direction: Resample, *, corner: bool) -> None:
         super().__init__()
-        self.direction = direction
-        self.conv = nn.Conv2d(width, width, 3, stride=2 if direction == "down" else 1, padding=1)
+        self.direction, self.corner = direction, corner and direction == "down"
+        padding = 0 if self.corner else 1
+        self.conv = nn.Conv2d(width, width, 3, stride=2 if direction == "down" else 1, padding=padding)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        if self.corner:
+            return self.conv(F.pad(x, (0, 1, 0, 1)))
         return self.conv(F.interpolate(x, scale_factor=2, mode="nearest") if self.direction == "up" else x)
 
 
@@ -286,7 +291,7 @@ class UNet(nn.Module):
 
     def _resample(self, width: int, direction: Resample) -> nn.Module:
         if not self.config.resample_blocks:
-            return ResampleConv(width, direction)
+            return ResampleConv(width, direction, corner=self.config.corner)
         return Block(width, width, self.config, resample=direction)
 
     def forward(self, x: Tensor, label: Tensor, classes: Tensor | None = None) -> Tensor:
