@@ -117,7 +117,9 @@ def propose_scratches(path: Path, photo: Photo, common: Common, grow: int | None
         found = grown(find_scratches(photo.unit), grow or 0)
     if not found.any():
         raise SolveError(
-            f"no scratch was found in {path}", hint="paint a mask, or mark the damage with --mask-color or --box"
+            f"no scratch was found in {path}",
+            hint="found are lines up to 5 pixels wide and from 60 long on; paint a mask (`invsolve ui` has a brush), or mark the "
+            "damage with --mask-color or --box",
         )
     levels = eight_bits(photo.pixels)
     colours = levels if levels.ndim == 3 else np.repeat(levels[..., None], 3, axis=2)

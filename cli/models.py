@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from dataclasses import replace
@@ -99,12 +100,26 @@ def list_models() -> None:
 
 
 @models.command("info")
-def info(name: Annotated[str, typer.Argument(help="A model, or a folder that holds one.")]) -> None:
-    """Show a model's whole card."""
+def info(
+    name: Annotated[str, typer.Argument(help="A model, or a folder that holds one.")],
+    whole: Annotated[
+        bool, typer.Option("--all", help="With the spectrum of its errors, some thousand numbers.")
+    ] = False,
+) -> None:
+    """Show a model's card."""
     from invsolve.pretrained.card import Card
     from invsolve.pretrained.loading import CARD, find_any
 
-    typer.echo(Card.read(find_any(name) / CARD).to_json(), nl=False)
+    card = Card.read(find_any(name) / CARD).to_json()
+    typer.echo(card if whole else shortened(card), nl=False)
+
+
+def shortened(card: str) -> str:
+    """A card without the spectrum of its errors, and its lists of numbers in one line each."""
+    fields = json.loads(card)
+    fields.pop("error_spectrum", None)
+    numbers = re.compile(r"\[\s+(-?[\d.e+-]+(?:,\s+-?[\d.e+-]+)*)\s+\]")
+    return numbers.sub(lambda found: "[" + " ".join(found[1].split()) + "]", json.dumps(fields, indent=2)) + "\n"
 
 
 @models.command("import")

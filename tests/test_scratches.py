@@ -25,12 +25,12 @@ def smooth() -> np.ndarray:
     return 0.5 + 0.2 * picture / picture.std() * 0.7 + 0.02 * rng.standard_normal((*SHAPE, 3))
 
 
-def scratched() -> tuple[np.ndarray, np.ndarray]:
-    """Two bright lines and a dark one, 3 pixels wide."""
+def scratched(width: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Two bright lines and a dark one."""
     lines = np.zeros((3, *SHAPE), dtype=bool)
     for plane, ends in zip(lines, ((10, 15, 150, 60), (30, 190, 140, 90), (20, 70, 25, 190)), strict=True):
         plane[line(*ends)] = True
-    wide = np.array([ndimage.binary_dilation(plane, iterations=1) for plane in lines])
+    wide = np.array([ndimage.binary_dilation(plane, iterations=width // 2) for plane in lines])
     picture = smooth()
     picture[wide[0] | wide[1]] = 0.95
     picture[wide[2]] = 0.05
@@ -44,9 +44,10 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     return int(ended.value.code or 0)
 
 
+@pytest.mark.parametrize("width", [3, 5])
 @pytest.mark.parametrize("grey", [False, True])
-def test_lines_are_found_where_they_are(grey: bool) -> None:
-    picture, truth = scratched()
+def test_lines_are_found_where_they_are(grey: bool, width: int) -> None:
+    picture, truth = scratched(width)
     found = find_scratches(picture.mean(axis=2) if grey else picture)
     assert found[truth].mean() > 0.9
     assert ndimage.binary_dilation(truth, iterations=3)[found].mean() > 0.97

@@ -36,6 +36,9 @@ LOW, HIGH = 0.035, 0.06
 OUTSTANDING = 0.03
 """How far a pixel of a line differs from the median around it."""
 
+AROUND = 13
+"""Side of the square whose median is what lies around a pixel: the widest scratch, of 5 pixels, fills less than half of it."""
+
 SHORTEST = 60
 """Pixels of the longest extent of a scratch."""
 
@@ -53,7 +56,7 @@ def find_scratches(picture: UnitPicture) -> Missing:
     picture : (H, W) grey or (H, W, 3) RGB, floats in [0, 1].
     """
     grey = picture if picture.ndim == 2 else picture.mean(axis=2)
-    around = ndimage.median_filter(grey, 9)
+    around = ndimage.median_filter(grey, AROUND)
     found = np.zeros(grey.shape, dtype=bool)
     for sign, strength in zip((1, -1), line_strength(grey), strict=True):
         likely = apply_hysteresis_threshold(strength, LOW, HIGH) & (sign * (grey - around) > OUTSTANDING)
