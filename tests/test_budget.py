@@ -157,7 +157,7 @@ def test_as_planned_nothing_is_changed() -> None:
 @pytest.mark.parametrize("speed", [0.5, 0.8, 1.3, 2.0, 3.0])
 def test_a_run_ends_in_time_whatever_the_machine_does(speed: float) -> None:
     spent, seen, _ = walk(24.0, lambda call: speed if call > 2 else 1.0)
-    assert 0.9 * 24 <= spent <= 24.0 + speed
+    assert 0.9 * 24 - speed <= spent <= 24.0 + speed
     assert seen[-1] < 0.02  # it ends at the ladder's end, not in the middle
     assert all(a > b for a, b in itertools.pairwise(seen))
 
