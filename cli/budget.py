@@ -27,6 +27,9 @@ ASKED: ContextVar[frozenset[str]] = ContextVar("ASKED", default=frozenset())
 STARTED: ContextVar[float] = ContextVar("STARTED", default=math.nan)
 """When the work on the picture began, by ``time.perf_counter``."""
 
+SUMMARIES = 2.0
+"""What is said of the samples takes so many times as long as what is said of the data."""
+
 WRITING = {"once": 0.3, "pixel": 5e-6}
 """Seconds to summarize and write the results: at least, and for each pixel, of some ten pictures."""
 
@@ -67,8 +70,9 @@ def note_asked(context: typer.Context | None) -> None:
 
 def keep_to_budget(
     common: Common, task: Task, prior: NetworkPrior, *, pixels: float, single: bool = False, least: int = 1
-) -> Common:
-    """``common`` with the levels and samples that its budget buys, and the pace; says what they are.
+) -> tuple[Common, Task]:
+    """``common`` with the levels and samples that its budget buys, and the pace; says what they are. And the task, of which
+    is known what the data determine: that is asked for anyway, and says how long the summary takes.
 
     ``pixels`` : of a result that is written. ``single`` : there is room for one sample only. ``least`` : samples, at least.
 
@@ -77,9 +81,13 @@ def keep_to_budget(
     UsageError : not even the least fits into the budget.
     """
     if common.budget is None:
-        return common
+        return common, task
     from invsolve.tasks.budget import Size, in_words, within_budget
 
+    before = time.perf_counter()
+    determined = task.determined()
+    summary = SUMMARIES * (time.perf_counter() - before)
+    task = replace(task, determined=lambda: determined)
     asked = ASKED.get()
     samples = 1 if single else common.samples if "samples" in asked else None
     started = STARTED.get()
@@ -90,11 +98,11 @@ def keep_to_budget(
         levels=common.steps if "steps" in asked else None,
         samples=samples,
         least=max(least, 2) if common.wants_interval else least,
-        reserve=WRITING["once"] + WRITING["pixel"] * pixels,
+        reserve=summary + WRITING["once"] + WRITING["pixel"] * pixels,
         started=time.perf_counter() if math.isnan(started) else started,
     )
     say(f"in {common.budget:g} s: {in_words(Size(wanted.steps, wanted.samples))}")
-    return replace(common, steps=wanted.steps, samples=wanted.samples, pace=wanted.pace)
+    return replace(common, steps=wanted.steps, samples=wanted.samples, pace=wanted.pace), task
 
 
 def say_pace(pace: Pace | None) -> None:

@@ -260,7 +260,9 @@ def ct(
             restored()
             sys.stdout.write(plan)
             return []
-        result = reconstruct(scan, method, common, where, facts, opened.units, mu_water, through_plane)
+        result = reconstruct(
+            scan, method, common, where, facts, opened.units, mu_water, through_plane, baselines=baselines
+        )
         hu = result.in_hounsfield
         scores = score_slices(reference, hu) if reference is not None else {}
         report = report_json(result.facts, [str(p) for p in paths.values()], result.seconds, result.calls, scores)
@@ -301,7 +303,7 @@ def plan_slices(
         check_ct_prior(prior)
         operator = Rays.of(scan, where, cache=False).operator
         task = reconstruction_task(scan.sinogram, scan.geometry, noise=scan.noise, operator=operator)
-        common = keep_to_budget(common, task, prior, pixels=task.work, least=2)
+        common, task = keep_to_budget(common, task, prior, pixels=task.work, least=2)
     return plan_text(f"ct {reads[0].name}", about, reads, writes, common, task, prior)
 
 
@@ -324,9 +326,12 @@ def check_method(method: str, common: Common, *, baselines: bool) -> None:
 
 def reconstruct(
     scan: Scan, method: str, common: Common, where: torch.device, facts: dict[str, object], units: str, mu_water: float,
-    through_plane: str,
+    through_plane: str, *, baselines: bool,
 ) -> Result:  # fmt: skip
-    """FBP first, to see whether the units fit; then TV and ours, or the one classical method asked for."""
+    """FBP first, to see whether the units fit; then TV and ours, or the one classical method asked for.
+
+    With a budget TV is left out, unless its file is wanted.
+    """
     from invsolve.ct.reconstruction import check_ct_prior
 
     prior = prior_of(common.model, common.device, common.in_patches("ct")) if method == "score" else None
@@ -342,12 +347,13 @@ def reconstruct(
 
         rows, columns = scan.geometry.shape
         say(f"{len(rays.y)} slice{'s' if len(rays.y) > 1 else ''} of {columns} x {rows}, on {where}")
-        images["TV"] = classical("tv")
+        if common.budget is None or baselines:  # it takes as long as many noise levels
+            images["TV"] = classical("tv")
         task = reconstruction_task(
             scan.sinogram, scan.geometry, noise=scan.noise, operator=rays.operator, through_plane=through_plane
         )
         task = replace(task, problem={**task.problem, "photons": scan.i0 or 0.0})
-        common = keep_to_budget(common, task, prior, pixels=task.work, least=2)
+        common, task = keep_to_budget(common, task, prior, pixels=task.work, least=2)
         # The pseudo-inverse takes some hundred projections: all samples only where their map is asked for.
         solved = solve_task(task, prior, common, most=None if common.wants_interval else 2, photo=None, **facts)
         name = f"mean of {common.samples}" if common.samples > 1 else "one sample"

@@ -23,9 +23,10 @@ import typer
 from invsolve._version import __version__
 from invsolve.cli.budget import note_asked
 from invsolve.cli.console import Verbosity, clean_stdout, report, say
+from invsolve.cli.dry_run import duration
 from invsolve.cli.files import COMMAND, Folder
 from invsolve.cli.formats import ENDINGS
-from invsolve.cli.pipeline import duration, prior_of
+from invsolve.cli.pipeline import prior_of
 from invsolve.errors import InputError, PicturesError, UsageError
 from invsolve.finding import Picture, find_pictures
 from invsolve.folders import Outcome, Step, run_folder, sha256_of

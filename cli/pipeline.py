@@ -23,7 +23,7 @@ import numpy.typing as npt
 from invsolve.cli import options
 from invsolve.cli.budget import STARTED, Budget, keep_to_budget, say_pace
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, reporting, say
-from invsolve.cli.dry_run import estimate, files_among, plan_text
+from invsolve.cli.dry_run import announce_time, files_among, plan_text
 from invsolve.cli.files import Photo, check_writable, output_path, provenance, read_picture
 from invsolve.cli.formats import FORMATS, Encoding, check_format, default_endings, format_of, is_lossy, kept_type
 from invsolve.cli.memory import Memory, keep_to_memory
@@ -235,26 +235,6 @@ def solve_task(
     return Solved(prior, posterior, summary, seconds, made)
 
 
-LONG = 60.0
-"""Seconds of expected work from which on they are announced."""
-
-
-def announce_time(task: Task, prior: NetworkPrior, wanted: SolveOptions) -> None:
-    """Say how long it will take, where that is long, and what would be quicker."""
-    levels, calls, seconds = estimate(task, prior, wanted)
-    if seconds > LONG:
-        quicker = ["--samples 1"] * (wanted.samples > 1) + [f"--steps {levels // 2}"] * (levels == wanted.steps > 20)
-        hint = f"; quicker: {' or '.join(quicker)}" if quicker else ""
-        say(f"this will take about {duration(seconds)} ({calls} network calls){hint}; Ctrl-C changes nothing")
-
-
-def duration(seconds: float) -> str:
-    """``90`` -> ``2 min``; ``9000`` -> ``2.5 h``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def score_pixels(truth: Pixels, candidates: Mapping[str, Pixels]) -> Scores:
     """PSNR in dB and SSIM of each picture."""
     from invsolve.evaluation.metrics import score
@@ -319,11 +299,7 @@ def run_pictures(
     check_format(result, photo.pixels.shape[1], photo.pixels.shape[0], common.quality)
     if common.budget is not None:
         check_writable([result], force=common.force, make=not common.dry_run)
-        make = functools.cache(make)
-        single = common.output is not None and shown(common.output) == "-"
-        with clean_stdout():
-            prior = prior_of(common.model, common.device, patches)
-            common = keep_to_budget(common, make().task, prior, pixels=math.prod(photo.pixels.shape[:2]), single=single)
+        common, make = with_budget(common, make, photo, patches)
     check_interval(common.wants_interval, common.samples)
     paths = ResultPaths.plan(result, common.samples, interval=common.wants_interval)
     outputs = [*paths.all, *check_diagnostics(common.diagnostics, paths.all)]
@@ -443,6 +419,18 @@ def write_pictures(
     if common.diagnostics is not None:
         files[common.diagnostics] = encode_trace(solved.summary.diagnostics, common.diagnostics, solved.facts)
     write_files(files, last=paths.result)
+
+
+def with_budget(
+    common: Common, make: Callable[[], PictureJob], photo: Photo, patches: bool
+) -> tuple[Common, Callable[[], PictureJob]]:
+    """What the budget buys, and what gives the job, which had to be made for that."""
+    single = common.output is not None and shown(common.output) == "-"
+    with clean_stdout():
+        job, prior = make(), prior_of(common.model, common.device, patches)
+        pixels = math.prod(photo.pixels.shape[:2])
+        common, task = keep_to_budget(common, job.task, prior, pixels=pixels, single=single)
+    return common, functools.partial(replace, job, task=task)
 
 
 def read_truth(path: Path | None, shape: tuple[int, ...], what: str, hint: str) -> Pixels | None:

@@ -25,7 +25,18 @@ from invsolve.samplers.noise import SeededNoise
 from invsolve.samplers.pace import Pace, paced, respaced
 from invsolve.samplers.sigmas import karras
 from invsolve.solver import solve
-from invsolve.tasks.budget import Costs, Size, check_paceable, costs_by, course_of, plan, sizes, within_budget
+from invsolve.tasks.budget import (
+    Costs,
+    Size,
+    Timing,
+    check_paceable,
+    costs_by,
+    course_of,
+    plan,
+    sizes,
+    timing_of,
+    within_budget,
+)
 from invsolve.tasks.task import Task
 
 positive = st.floats(1e-3, 10.0)
@@ -83,20 +94,29 @@ def test_plan_refuses_what_does_not_pay_for_the_least() -> None:
 
 @given(positive, positive, positive)
 def test_costs_are_found_from_runs(once: float, level: float, sample: float) -> None:
-    true = Costs(once, level, sample)
-    found = costs_by(lambda levels, samples: true.seconds(Size(levels, samples)), seconds=1e6)
+    found = costs_by(lambda levels, samples: Timing(once, level + sample * samples), seconds=1e6)
     assert (found.once, found.level, found.sample) == pytest.approx((once, level, sample), abs=1e-6)
 
 
 def test_little_time_is_not_spent_on_measuring() -> None:
     runs: list[tuple[int, int]] = []
 
-    def run(levels: int, samples: int) -> float:
+    def run(levels: int, samples: int) -> Timing:
         runs.append((levels, samples))
-        return 1.0 + levels * samples
+        return Timing(1.0, samples)
 
-    assert costs_by(run, seconds=10.0).seconds(Size(6, 1)) == 12.0
-    assert runs == [(1, 1)]
+    assert costs_by(run, seconds=10.0).seconds(Size(6, 1)) == 7.0
+    assert runs == [(2, 1)]
+    runs.clear()
+    costs_by(run, seconds=50.0)
+    assert runs == [(2, 1), (3, 1)]
+
+
+def test_a_run_is_taken_apart_by_its_progress() -> None:
+    assert timing_of([(6.0, 0.25), (7.0, 0.5), (8.0, 0.75), (9.0, 1.0)], 4, 9.5) == (5.5, 1.0)
+    assert timing_of([], 4, 8.0) == (0.0, 2.0)
+    two_parts = [(1.0, 0.1), (2.0, 0.2), (6.0, 0.6), (10.0, 1.0)]
+    assert timing_of(two_parts, 2, 10.0) == pytest.approx((0.0, 5.0))
 
 
 def test_respaced_keeps_the_ends_and_the_spacing() -> None:
@@ -218,11 +238,11 @@ def test_budget_too_short_says_what_the_least_takes() -> None:
     clock = FakeClock()
     task = small_task(clock, 10.0)
     with pytest.raises(
-        UsageError, match="too short: 6 noise levels, 1 sample, the least, would take about 7. s"
+        UsageError, match="too short: 6 noise levels, 1 sample, the least, would take about 8. s"
     ) as error:
         within_budget(task, gaussian(), SolveOptions(steps=24, budget=30.0), clock=clock)
     assert "--budget" in error.value.hint
-    assert clock.now == 10.0  # one level, not more, was spent on finding out
+    assert clock.now == 20.0  # two levels, not more, were spent on finding out
 
 
 def test_python_functions_take_a_budget() -> None:

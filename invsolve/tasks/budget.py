@@ -98,33 +98,48 @@ def plan(costs: Costs, seconds: float, course: Course) -> Size | None:
     return best
 
 
+class Timing(NamedTuple):
+    """Of a run: seconds that were spent once, and at each noise level."""
+
+    once: float
+    level: float
+
+
 def measure_costs(
     task: Task, prior: ScoreModel, options: SolveOptions, seconds: float, clock: Clock = time.perf_counter
 ) -> Costs:
-    """What a task costs here and now: it is run for a few levels of one sample, and of several if there is time for that.
+    """What a task costs here and now: it is run for a few levels of one sample, and of several if there is time for that."""
 
-    The first run of a size takes longer, and counts only where ``seconds``, the budget, leave no time for another.
-    """
-
-    def run(levels: int, samples: int) -> float:
-        started = clock()
-        task.run(prior, replace(options, steps=levels, samples=samples, budget=None).settled, lambda done: None)
-        return clock() - started
+    def run(levels: int, samples: int) -> Timing:
+        seen, started = [], clock()
+        wanted = replace(options, steps=levels, samples=samples, budget=None, pace=None).settled
+        task.run(prior, wanted, lambda done: seen.append((clock(), done)))
+        return timing_of(seen, levels, clock() - started)
 
     return costs_by(run, seconds)
 
 
-def costs_by(run: Callable[[int, int], float], seconds: float) -> Costs:
-    """The costs from the seconds of ``run(levels, samples)``."""
-    first = run(1, 1)
-    if (1 + PILOT_LEVELS) * first > PILOT_SHARE * seconds:
-        return Costs(0.0, 0.0, first)
-    one, few = run(1, 1), run(PILOT_LEVELS, 1)
-    each = max((few - one) / (PILOT_LEVELS - 1), 1e-9)
-    once = max(0.0, one - each)
-    if PILOT_LEVELS * PILOT_SAMPLES * each > PILOT_SHARE * seconds:
+def timing_of(seen: Sequence[tuple[float, float]], levels: int, total: float) -> Timing:
+    """From when which share of a run of so many levels was done, and what it took in ``total``."""
+    if len(seen) < 2 or seen[-1][1] <= seen[0][1]:
+        return Timing(0.0, total / levels)
+    (begin, before), (end, done) = seen[0], seen[-1]
+    each = (end - begin) / (done - before) / levels
+    return Timing(max(0.0, total - levels * each), max(each, 1e-9))
+
+
+def costs_by(run: Callable[[int, int], Timing], seconds: float) -> Costs:
+    """The costs from ``run(levels, samples)``, where ``seconds`` are the budget.
+
+    The first run takes longer, and counts only where there is no time for another.
+    """
+    once, each = run(2, 1)
+    if once + PILOT_LEVELS * each > PILOT_SHARE * seconds:
         return Costs(once, 0.0, each)
-    several = max((run(PILOT_LEVELS, PILOT_SAMPLES) - once) / PILOT_LEVELS, each)
+    once, each = run(PILOT_LEVELS, 1)
+    if once + PILOT_LEVELS * PILOT_SAMPLES * each > PILOT_SHARE * seconds:
+        return Costs(once, 0.0, each)
+    several = max(run(PILOT_LEVELS, PILOT_SAMPLES).level, each)
     sample = (several - each) / (PILOT_SAMPLES - 1)
     return Costs(once, max(0.0, each - sample), sample)
 
