@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from invsolve.cli.budget import keep_to_budget
 from invsolve.cli.console import clean_stdout, say
 from invsolve.cli.ct_files import read_reference
 from invsolve.cli.ct_results import (
@@ -216,6 +217,7 @@ def ct(
         for option, given in (
             ("--slice", number is not None), ("--bad-bins", bad_bins not in ("auto", "none")), ("--baselines", baselines),
             ("--dry-run", common.dry_run), ("--report", common.report is not None),
+            ("--budget", common.budget is not None),
         ):  # fmt: skip
             if given:
                 raise UsageError(f"{option} of a volume", hint="leave it out, or take single slices without --workers")
@@ -258,7 +260,9 @@ def ct(
             restored()
             sys.stdout.write(plan)
             return []
-        result = reconstruct(scan, method, common, where, facts, opened.units, mu_water, through_plane)
+        result = reconstruct(
+            scan, method, common, where, facts, opened.units, mu_water, through_plane, baselines=baselines
+        )
         hu = result.in_hounsfield
         scores = score_slices(reference, hu) if reference is not None else {}
         report = report_json(result.facts, [str(p) for p in paths.values()], result.seconds, result.calls, scores)
@@ -274,7 +278,8 @@ def ct(
         write_files(files, last=paths["report"])
         if "page" in paths:
             write_page(paths["page"], slice_page(f"ct: {sinogram.name}", result, grey_range, scores))
-        say_slices(paths, result, common.samples, asked_for(common.output))
+        drawn = common.samples if result.solved is None else len(result.solved.posterior.samples)
+        say_slices(paths, result, drawn, asked_for(common.output))
         if result.solved is not None:
             say_uncertainty(result.solved.summary, unit="HU", factor=HU_PER_UNIT, interval=common.wants_interval)
         if scores:
@@ -298,6 +303,7 @@ def plan_slices(
         check_ct_prior(prior)
         operator = Rays.of(scan, where, cache=False).operator
         task = reconstruction_task(scan.sinogram, scan.geometry, noise=scan.noise, operator=operator)
+        common, task = keep_to_budget(common, task, prior, pixels=task.work, least=2)
     return plan_text(f"ct {reads[0].name}", about, reads, writes, common, task, prior)
 
 
@@ -308,6 +314,10 @@ def check_method(method: str, common: Common, *, baselines: bool) -> None:
     if method != "score" and (common.wants_interval or common.diagnostics is not None):
         option = "an interval" if common.wants_interval else "--diagnostics"
         raise UsageError(f"{option} with --method {method}", hint="only --method score draws samples")
+    if method != "score" and common.budget is not None:
+        raise UsageError(
+            f"--budget with --method {method}", hint="only --method score has levels and samples to choose"
+        )
     if method != "score" and baselines:
         raise UsageError(f"--baselines with --method {method}", hint="they stand beside the result of --method score")
     common.in_patches("ct")
@@ -316,9 +326,12 @@ def check_method(method: str, common: Common, *, baselines: bool) -> None:
 
 def reconstruct(
     scan: Scan, method: str, common: Common, where: torch.device, facts: dict[str, object], units: str, mu_water: float,
-    through_plane: str,
+    through_plane: str, *, baselines: bool,
 ) -> Result:  # fmt: skip
-    """FBP first, to see whether the units fit; then TV and ours, or the one classical method asked for."""
+    """FBP first, to see whether the units fit; then TV and ours, or the one classical method asked for.
+
+    With a budget TV is left out, unless its file is wanted.
+    """
     from invsolve.ct.reconstruction import check_ct_prior
 
     prior = prior_of(common.model, common.device, common.in_patches("ct")) if method == "score" else None
@@ -334,11 +347,13 @@ def reconstruct(
 
         rows, columns = scan.geometry.shape
         say(f"{len(rays.y)} slice{'s' if len(rays.y) > 1 else ''} of {columns} x {rows}, on {where}")
-        images["TV"] = classical("tv")
+        if common.budget is None or baselines:  # it takes as long as many noise levels
+            images["TV"] = classical("tv")
         task = reconstruction_task(
             scan.sinogram, scan.geometry, noise=scan.noise, operator=rays.operator, through_plane=through_plane
         )
         task = replace(task, problem={**task.problem, "photons": scan.i0 or 0.0})
+        common, task = keep_to_budget(common, task, prior, pixels=task.work, least=2)
         # The pseudo-inverse takes some hundred projections: all samples only where their map is asked for.
         solved = solve_task(task, prior, common, most=None if common.wants_interval else 2, photo=None, **facts)
         name = f"mean of {common.samples}" if common.samples > 1 else "one sample"

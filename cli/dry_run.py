@@ -1,4 +1,4 @@
-"""``--dry-run``: what a run would read, compute and write, after all checks that need no solving."""
+"""``--dry-run``: what a run would read, compute and write, after all checks that need no solving; and how long it takes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from invsolve.cli.console import say
 from invsolve.cli.results import json_text
 from invsolve.cli.streams import shown
 from invsolve.options import SolveOptions
@@ -47,6 +48,26 @@ def estimate(task: Task, prior: NetworkPrior, wanted: SolveOptions) -> Estimate:
     sampler = find_sampler(wanted.sampler) if isinstance(wanted.sampler, str) else wanted.sampler
     calls = round(expected_calls(sampler, levels) * wanted.samples)
     return Estimate(levels, calls, per_pixel * task.work * calls)
+
+
+LONG = 60.0
+"""Seconds of expected work from which on they are announced."""
+
+
+def announce_time(task: Task, prior: NetworkPrior, wanted: SolveOptions) -> None:
+    """Say how long it will take, where that is long, and what would be quicker."""
+    levels, calls, seconds = estimate(task, prior, wanted)
+    if seconds > LONG:
+        quicker = ["--samples 1"] * (wanted.samples > 1) + [f"--steps {levels // 2}"] * (levels == wanted.steps > 20)
+        hint = f"; quicker: {' or '.join(quicker)}" if quicker else ""
+        say(f"this will take about {duration(seconds)} ({calls} network calls){hint}; Ctrl-C changes nothing")
+
+
+def duration(seconds: float) -> str:
+    """``90`` -> ``2 min``; ``9000`` -> ``2.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def plan_text(

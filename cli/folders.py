@@ -21,10 +21,12 @@ from typing import Annotated, Any, get_args
 import typer
 
 from invsolve._version import __version__
+from invsolve.cli.budget import note_asked
 from invsolve.cli.console import Verbosity, clean_stdout, report, say
+from invsolve.cli.dry_run import duration
 from invsolve.cli.files import COMMAND, Folder
 from invsolve.cli.formats import ENDINGS
-from invsolve.cli.pipeline import duration, prior_of
+from invsolve.cli.pipeline import prior_of
 from invsolve.errors import InputError, PicturesError, UsageError
 from invsolve.finding import Picture, find_pictures
 from invsolve.folders import Outcome, Step, run_folder, sha256_of
@@ -170,6 +172,7 @@ def over_pictures(
         def run(*arguments: Any, **given: Any) -> Any:
             context = given.get("context") if takes_context else given.pop("context", None)
             prior_of.cache_clear()
+            note_asked(context)
             try:
                 if context is None:  # another command calls
                     return command(*arguments, **given)

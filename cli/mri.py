@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
+from invsolve.cli.budget import keep_to_budget
 from invsolve.cli.console import clean_stdout, say
 from invsolve.cli.ct_files import labelled_row, npy_bytes
 from invsolve.cli.dry_run import files_among, plan_text
@@ -129,6 +130,7 @@ def mri(
 
         task = mri_task(values, measured, maps, noise=noise)
         prior = prior_of(common.model, common.device, patches)
+        common, task = keep_to_budget(common, task, prior, pixels=task.work, least=2)
         which = f", slice {scan.slice} of {scan.slices}" if scan.slices > 1 else ""
         coils = int(task.problem["coils"])
         about = f"{task.problem['acceleration']:.1f} times fewer values, {coils} coil{'s' * (coils > 1)}"

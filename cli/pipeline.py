@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import sys
 import time
 from bisect import bisect
@@ -20,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from invsolve.cli import options
+from invsolve.cli.budget import STARTED, Budget, keep_to_budget, say_pace
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, reporting, say
-from invsolve.cli.dry_run import estimate, files_among, plan_text
+from invsolve.cli.dry_run import announce_time, files_among, plan_text
 from invsolve.cli.files import Photo, check_writable, output_path, provenance, read_picture
 from invsolve.cli.formats import FORMATS, Encoding, check_format, default_endings, format_of, is_lossy, kept_type
 from invsolve.cli.memory import Memory, keep_to_memory
@@ -79,19 +81,22 @@ class Common:
     dry_run: options.DryRun = False
     as_json: options.Json = False
     memory: Memory = None
+    budget: Budget = None
     device: options.Device = "auto"
     quiet: options.Quiet = False
     verbose: options.Verbose = 0
+    pace: Any = None  # no option: a Pace, once a budget was laid out
 
     @classmethod
     def of(cls, solve: SolveOptions, **others: Any) -> Common:
         """With a task's own way of solving as default."""
         return cls(samples=solve.samples, steps=solve.steps, rule=str(solve.rule), sampler=str(solve.sampler), **others)
 
-    def solve_options(self, task: Task) -> SolveOptions:
+    def solve_options(self, task: Task, *, settle: bool = True) -> SolveOptions:
         """The task's way of solving, with what was asked for."""
-        asked = {name: getattr(self, name) for name in ("samples", "seed", "steps", "schedule", "rule", "sampler")}
-        return replace(task.options, **asked).settled
+        names = ("samples", "seed", "steps", "schedule", "rule", "sampler", "budget", "pace")
+        wanted = replace(task.options, **{name: getattr(self, name) for name in names})
+        return wanted.settled if settle else wanted
 
     @property
     def wants_interval(self) -> bool:
@@ -150,7 +155,7 @@ def with_common(
             f.name, inspect.Parameter.KEYWORD_ONLY, default=getattr(defaults, f.name), annotation=hints[f.name]
         )
         for f in fields(Common)
-        if f.name not in without
+        if f.name not in (*without, "pace")
     ]
 
     def decorate(command: Callable[..., T]) -> Callable[..., T]:
@@ -161,6 +166,7 @@ def with_common(
         def run(*arguments: Any, **given: Any) -> T:
             changed = {parameter.name: given.pop(parameter.name) for parameter in shared if parameter.name in given}
             common = replace(defaults, **changed)
+            STARTED.set(time.perf_counter())
             if own[0].name != "picture":
                 return command(*arguments, **given, common=common)
             bound = signature.bind_partial(*arguments, **given).arguments
@@ -206,7 +212,8 @@ def solve_task(
     scaling = find_scaling(common.calibration, task.name, task.problem, prior.card.sha256, wanted)
     if scaling.warning:
         say(f"warning: {scaling.warning}")
-    announce_time(task, prior, wanted)
+    if wanted.pace is None:
+        announce_time(task, prior, wanted)
     started = time.perf_counter()
     with progress_bar(*["region {task.fields[region]} of " + str(len(task.ends))] * (len(task.ends) > 1)) as bar:
         running = bar.add_task(task.name, total=1.0, region=1)
@@ -216,6 +223,7 @@ def solve_task(
 
         posterior = task.solve(prior, wanted, progress=reporting(show))
     seconds = time.perf_counter() - started
+    say_pace(wanted.pace)
     summary = summarize(
         posterior, task.operator, task.determined(), scaling=scaling, most=most, open_values=task.open_values,
         share=task.share,
@@ -225,26 +233,6 @@ def solve_task(
         samples=wanted.samples, device=str(prior.device), **posterior.settings,
     )  # fmt: skip
     return Solved(prior, posterior, summary, seconds, made)
-
-
-LONG = 60.0
-"""Seconds of expected work from which on they are announced."""
-
-
-def announce_time(task: Task, prior: NetworkPrior, wanted: SolveOptions) -> None:
-    """Say how long it will take, where that is long, and what would be quicker."""
-    levels, calls, seconds = estimate(task, prior, wanted)
-    if seconds > LONG:
-        quicker = ["--samples 1"] * (wanted.samples > 1) + [f"--steps {levels // 2}"] * (levels == wanted.steps > 20)
-        hint = f"; quicker: {' or '.join(quicker)}" if quicker else ""
-        say(f"this will take about {duration(seconds)} ({calls} network calls){hint}; Ctrl-C changes nothing")
-
-
-def duration(seconds: float) -> str:
-    """``90`` -> ``2 min``; ``9000`` -> ``2.5 h``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def score_pixels(truth: Pixels, candidates: Mapping[str, Pixels]) -> Scores:
@@ -307,10 +295,13 @@ def run_pictures(
     ``make`` is called once all that can be checked without torch is checked; ``squares`` as for :meth:`Common.in_patches`.
     """
     patches = common.in_patches(name, squares)
-    check_interval(common.wants_interval, common.samples)
     result = output_path(common.output, source, name, common.endings(photo.pixels.dtype))
+    check_format(result, photo.pixels.shape[1], photo.pixels.shape[0], common.quality)
+    if common.budget is not None:
+        check_writable([result], force=common.force, make=not common.dry_run)
+        common, make = with_budget(common, make, photo, patches)
+    check_interval(common.wants_interval, common.samples)
     paths = ResultPaths.plan(result, common.samples, interval=common.wants_interval)
-    check_format(paths.result, photo.pixels.shape[1], photo.pixels.shape[0], common.quality)
     outputs = [*paths.all, *check_diagnostics(common.diagnostics, paths.all)]
     page = report_path(common.report, result, outputs)
     outputs += page
@@ -428,6 +419,18 @@ def write_pictures(
     if common.diagnostics is not None:
         files[common.diagnostics] = encode_trace(solved.summary.diagnostics, common.diagnostics, solved.facts)
     write_files(files, last=paths.result)
+
+
+def with_budget(
+    common: Common, make: Callable[[], PictureJob], photo: Photo, patches: bool
+) -> tuple[Common, Callable[[], PictureJob]]:
+    """What the budget buys, and what gives the job, which had to be made for that."""
+    single = common.output is not None and shown(common.output) == "-"
+    with clean_stdout():
+        job, prior = make(), prior_of(common.model, common.device, patches)
+        pixels = math.prod(photo.pixels.shape[:2])
+        common, task = keep_to_budget(common, job.task, prior, pixels=pixels, single=single)
+    return common, functools.partial(replace, job, task=task)
 
 
 def read_truth(path: Path | None, shape: tuple[int, ...], what: str, hint: str) -> Pixels | None:

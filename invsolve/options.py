@@ -10,6 +10,7 @@ from invsolve.errors import UsageError
 if TYPE_CHECKING:  # importing this must not import torch: commands show these defaults in their help
     from invsolve.rules import Rule
     from invsolve.samplers import Sampler
+    from invsolve.samplers.pace import Pace
 
 LARGEST_SEED = 2**63 - 1
 
@@ -35,6 +36,8 @@ class SolveOptions:
     sampler : likewise; see :mod:`invsolve.samplers`. In a task's options also "auto": ``single`` for one sample and
         ``redrawing`` for several, which are draws of the posterior.
     single : the sampler that "auto" stands for with one sample: the one with the best single estimate.
+    budget : seconds in which a task is to be done; it then chooses its levels and samples, see :mod:`invsolve.tasks.budget`.
+    pace : what keeps a run in time once they are chosen.
     sigma_start : first noise level, in the units of x; None lets the task choose.
     batch : pictures denoised at once; bounds the memory.
     antithetic : draw the samples in pairs of opposite noise.
@@ -54,6 +57,8 @@ class SolveOptions:
     batch: int = 8
     antithetic: bool = True
     single: str = "renoising"
+    budget: float | None = None
+    pace: Pace | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("samples", 1), ("steps", 1), ("batch", 1), ("seed", 0)):
@@ -62,6 +67,8 @@ class SolveOptions:
                 raise UsageError(f"{name} {value!r}", hint=f"wanted a whole number from {least} on, below 2**63")
         if self.schedule not in (AUTO, *SCHEDULES):
             raise UsageError(f"schedule {self.schedule!r}", hint=f"wanted {AUTO}, {', '.join(SCHEDULES)}")
+        if self.budget is not None and not 0 < self.budget < float("inf"):
+            raise UsageError(f"budget {self.budget!r}", hint="wanted a positive number of seconds, or None")
         if self.sigma_start is not None and not 0 < self.sigma_start < float("inf"):
             raise UsageError(f"sigma_start {self.sigma_start!r}", hint="wanted a positive noise level, or None")
 
@@ -75,7 +82,7 @@ class SolveOptions:
     @property
     def keywords(self) -> dict[str, Any]:
         """What :func:`invsolve.solve` is told, all but the ladder: that a task makes from ``steps``, ``schedule`` and ``sigma_start``."""
-        other = ("steps", "schedule", "sigma_start", "single")
+        other = ("steps", "schedule", "sigma_start", "single", "budget")
         return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in other}
 
 
@@ -92,6 +99,8 @@ class Changes(TypedDict, total=False):
     batch: int
     antithetic: bool
     single: str
+    budget: float | None
+    pace: Pace | None
 
 
 INPAINTING = SolveOptions(steps=24, rule="wiener", sampler=AUTO)

@@ -20,6 +20,7 @@ from invsolve.posterior import Posterior
 from invsolve.rules import Rule, condition, rule_name
 from invsolve.samplers import Callback, Sampler, StepInfo, find_sampler, needs_of, sampler_name
 from invsolve.samplers.noise import SeededNoise
+from invsolve.samplers.pace import Pace, paced
 from invsolve.samplers.sigmas import karras, ladder
 from invsolve.uncertainty.trace import Trace, likely_cause
 
@@ -43,6 +44,7 @@ def solve(
     antithetic: bool = False,
     paired: bool = False,
     stream: int = 0,
+    pace: Pace | None = None,
     callback: Callback | None = None,
     **options: Any,
 ) -> Posterior:
@@ -71,6 +73,7 @@ def solve(
         is affine (Hammersley & Morton 1956; Jia et al. 2025, "Antithetic noise in diffusion models").
     paired : y (n, ...) holds the measurement of one image anew for each sample, as where samples continue others.
     stream : mixed into the seeds, so that several solves of one run draw different noise.
+    pace : keeps the run in time, see :mod:`invsolve.samplers.pace`; who gives it notes in it, from the callback, what is done.
     callback : called after every step with a :class:`StepInfo` counted over the whole run.
     options : passed to the sampler.
 
@@ -110,7 +113,7 @@ def solve(
         guess = starts[[j for j, _ in chunk], images]
         x = guess + float(levels[0]) * noise(guess)
         watch = _Watch(trace, prior, measured, number, len(chunks), callback)
-        results.append(sample(model, x, levels, noise, callback=watch, **options))
+        results.append(paced(sample, model, x, levels, noise, pace, callback=watch, **options))
     stacked = torch.cat(results).reshape(samples, count, *start.shape[-3:])
     parts = [(stacked[j : j + 1], y[j : j + 1]) for j in range(samples)] if paired else [(stacked, y)]
     chi2 = torch.cat([chi_squared(forward_model, part, measured) for part, measured in parts])

@@ -23,6 +23,7 @@ from invsolve.cache import models_folder
 from invsolve.errors import ModelError, OutputError, UsageError, first_line
 from invsolve.files import regular_file
 from invsolve.forward_models.classifier import NoiseConditionalClassifier
+from invsolve.models.allocation import keep_freed_memory
 from invsolve.models.energy import EnergyDenoiser, make_denoiser
 from invsolve.models.error_spectrum import ErrorSpectrum, SpectralCovariance, channel_mix
 from invsolve.models.expert import ExpertDenoiser
@@ -70,6 +71,8 @@ class NetworkPrior(ScoreModel):
     ) -> None:
         facts = card.facts
         super().__init__(replace(facts, size=None, patch=facts.size) if patches else facts)
+        if device.type == "cpu":
+            keep_freed_memory()
         self.network = network.to(device).to(memory_format=torch.channels_last).eval()
         self.network.requires_grad_(False)
         self.card, self._device = card, device

@@ -29,9 +29,9 @@ from invsolve.training.presets import PRESETS
 from invsolve.uncertainty.conformal import Calibration
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
-SHARED = {"harness", "cases", "ffdnet", "small_priors", "second_moments"}
+SHARED = {"harness", "cases", "charts", "ffdnet", "small_priors", "second_moments"}
 WITHOUT_OPTIONS = {"exactness"}
-PEERS = {"ct_peers": "deepinv", "verify_peers": "deepinv"}
+PEERS = {"ct_peers": "deepinv", "peers": "deepinv", "verify_peers": "deepinv"}
 SCRIPTS = sorted({path.stem for path in FOLDER.glob("*.py")} - SHARED - WITHOUT_OPTIONS)
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the benchmarks are not here")
@@ -783,3 +783,74 @@ def test_waits_are_counted_by_line() -> None:
 
     ((place, count),) = module.waits(call, cuda=False).items()
     assert place.startswith("tests/test_benchmarks.py:") and "warnings.warn(text" in place and count == 3
+
+
+def test_calls(small_prior: Path, photos: Path, tmp_path: Path) -> None:
+    """Every way at every number of levels, the means of a part of the samples beside that of all."""
+    given = ["inpainting", "--data", photos, "--model", small_prior, "--levels", 2, 3, "--samples", 4, "--pictures", 2]
+    given += ["--ways", "wiener", "wiener(steps=1)", "--json", tmp_path / "figures.json"]
+    script("calls").main([str(one) for one in given])
+    tables = record(tmp_path / "figures.json")
+    assert len(tables) == 4
+    for means in tables.values():
+        assert list(means) == ["mean of 1", "mean of 2", "mean of 4", "invsolve samples"]
+        assert means["mean of 4"]["psnr"] > means["mean of 1"]["psnr"] - 1
+    differences = json.loads((tmp_path / "figures.json").read_text())["differences"]
+    assert set(differences) == {"wiener(steps=1), 2 levels", "wiener(steps=1), 3 levels"}
+    assert all(one["least"] <= one["mean"] <= one["most"] for one in differences.values())
+
+
+def test_network(small_prior: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--models", small_prior, "--size", 16, "--batch", 1, "--rounds", 1, "--json", tmp_path / "figures.json"]
+    script("network").main([str(one) for one in given])
+    (found,) = json.loads((tmp_path / "figures.json").read_text())["models"].values()
+    (level,) = found["levels"].values()
+    assert level["flops"] / level["seconds"] > 0 and found["peak"] > 0
+    assert 0.5 < sum(level["operators"].values()) <= 1.0001
+    assert level["ways"]["neither"]["difference"] == 0  # what is quicker is the same to the last bit
+    assert "its convolutions" in capsys.readouterr().out
+
+
+def test_peers(small_prior: Path, photos: Path, tmp_path: Path) -> None:
+    module = script("peers")
+    given = ["inpainting", "--data", photos, "--tune", photos, "--model", small_prior, "--size", 16, "--calls", 4]
+    module.TUNED_ON = 1
+    module.GRIDS = {"inpainting": {kind: grid[:1] for kind, grid in module.GRIDS["inpainting"].items()}}
+    module.OURS = {"inpainting": ((2, 1), (2, 2))}
+    module.main([str(one) for one in [*given, "--cases", 1, "--rounds", 1, "--output", tmp_path]])
+    names = {f"peers-inpainting{end}" for end in (".md", ".json", "-calls.png", "-seconds.png", "-cost.png")}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    points = json.loads((tmp_path / "peers-inpainting.json").read_text())["points"]
+    assert {"deepinv, DiffPIR", "deepinv, DDRM", "deepinv, DPS", "invsolve, mean of 2"} <= {
+        one["name"] for one in points
+    }
+    assert all(np.isfinite(one["psnr"]) for one in points)
+
+
+def test_verdict_of_peers() -> None:
+    """Ours are compared with the quickest of deepinv's that are as good as its best."""
+    module = script("peers")
+    points = [
+        module.Point("deepinv, A", 10, 29.98, 0.9, 4.0),
+        module.Point("deepinv, A", 100, 30.0, 0.9, 40.0),
+        module.Point("deepinv, B", 100, 20.0, 0.9, 1.0),
+        module.Point("invsolve, one sample", 5, 30.1, 0.9, 2.0),
+        module.Point("invsolve, one sample", 9, 31.0, 0.9, 3.9),
+        module.Point("invsolve, mean of 8", 90, 33.0, 0.9, 30.0),
+        module.Point("invsolve, TV", 0, 40.0, 0.9, 0.1),
+    ]
+    found = module.verdict(points)
+    assert found["deepinv_seconds"] == 4.0 and found["times_faster_at_its_psnr"] == 2.0
+    assert found["db_more_in_its_time"] == pytest.approx(31.0 - 29.98)
+
+
+def test_chart_has_round_ticks(tmp_path: Path) -> None:
+    module = script("charts")
+    assert module.ticks(0.0, 10.0) == [0, 2, 4, 6, 8, 10]
+    assert module.decades(3.0, 120.0) == [5, 10, 20, 50, 100]
+    module.chart(tmp_path / "a.png", "title", "x", "y", {"one": [(1, 2.0), (10, 3.0)], "two": [(3, 2.5)], "none": []})
+    picture = np.asarray(Image.open(tmp_path / "a.png"))
+    assert all((picture == colour).all(axis=2).any() for colour in module.COLOURS[:2])
+    assert not (picture == module.COLOURS[2]).all(axis=2).any()
+    with pytest.raises(ValueError, match="nothing"):
+        module.chart(tmp_path / "b.png", "", "", "", {})

@@ -15,7 +15,7 @@ import pytest
 from calling import call
 from PIL import Image
 
-from invsolve.cli import files, formats, pipeline
+from invsolve.cli import dry_run, files, formats
 from invsolve.errors import ExitCode, InputError, OutputError
 from invsolve.pretrained.loading import load_prior
 
@@ -151,11 +151,11 @@ def test_a_long_command_line_is_cut(ending: str, tmp_path: Path, photo: np.ndarr
 def test_long_work_is_announced_with_what_is_quicker(
     folder: Path, small_prior: Path, monkeypatch: Patch, capfd: Capture
 ) -> None:
-    monkeypatch.setattr(pipeline, "LONG", 0.0)
+    monkeypatch.setattr(dry_run, "LONG", 0.0)
     assert call(monkeypatch, *inpaint(folder, small_prior, "--samples", 2, "--steps", 30)) == 0
     said = capfd.readouterr().err
     assert "(60 network calls)" in said and "quicker: --samples 1 or --steps 15" in said
-    assert [pipeline.duration(s) for s in (5, 90, 840, 50_400)] == ["5 s", "2 min", "14 min", "14.0 h"]
+    assert [dry_run.duration(s) for s in (5, 90, 840, 50_400)] == ["5 s", "2 min", "14 min", "14.0 h"]
 
 
 def test_the_estimate_of_time_is_of_the_right_size(photo: np.ndarray, small_prior: Path, monkeypatch: Patch) -> None:

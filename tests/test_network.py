@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from invsolve.errors import InputError
-from invsolve.models.network import Attention, EDMDenoiser, NetworkConfig
+from invsolve.models.allocation import keep_freed_memory
+from invsolve.models.network import Attention, EDMDenoiser, NetworkConfig, ResidualBlock
 from invsolve.models.tiling import tiled
 from invsolve.pretrained import Card, load_prior, save_prior
 from invsolve.training.presets import PRESETS
@@ -135,3 +136,48 @@ def test_large_pictures_are_tiled_without_a_seam(small_prior: Path, monkeypatch:
     monkeypatch.setattr("invsolve.pretrained.loading.LEAST_CORE", 32)
     monkeypatch.setattr(prior, "pixels_at_once", 2000)
     torch.testing.assert_close(prior.denoise(x, 0.3), whole, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("config", [*CONFIGS, ATTENTIVE])
+@pytest.mark.parametrize("low", [False, True])
+def test_working_in_place_changes_nothing(config: NetworkConfig, low: bool) -> None:
+    """Without a gradient blocks write into memory they no longer need: to the last bit what they say with one."""
+    net, x = network(config), torch.rand(2, config.channels, 32, 32)
+    before = x.clone()
+    with torch.autocast("cpu", torch.bfloat16, enabled=low):
+        with torch.enable_grad():
+            expected = net(x, torch.tensor([0.1, 1.0]))
+        with torch.no_grad():
+            features, embedding = net.net.encode(x, torch.tensor([0.1, 1.0]))
+            kept = [feature.clone() for feature in features]
+            found = net(x, torch.tensor([0.1, 1.0]))
+            again = net(x, torch.tensor([0.1, 1.0]))
+    assert torch.equal(found, expected) and torch.equal(again, expected)
+    assert torch.equal(x, before)
+    assert all(torch.equal(feature, copy) for feature, copy in zip(features, kept, strict=True))
+    with torch.no_grad():  # a block leaves what it is given as it was
+        block = next(part for part in net.net.encoder[0].children() if isinstance(part, ResidualBlock))
+        given = features[0].float().clone()
+        block(given, embedding.float())
+        assert torch.equal(given, features[0].float())
+
+
+def test_freed_memory_is_kept_unless_a_person_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, int]] = []
+
+    class Library:
+        @staticmethod
+        def mallopt(parameter: int, value: int) -> int:
+            told.append((parameter, value))
+            return 1
+
+    monkeypatch.setattr("invsolve.models.allocation.ctypes.CDLL", lambda name: Library)
+    monkeypatch.setattr("sys.platform", "linux")
+    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"):
+        monkeypatch.delenv(name, raising=False)
+    assert keep_freed_memory.__wrapped__() and sorted(told) == [(-3, 2**28), (-1, 2**29)]
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000")
+    assert not keep_freed_memory.__wrapped__() and len(told) == 2
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_")
+    monkeypatch.setattr("invsolve.models.allocation.ctypes.CDLL", lambda name: object())
+    assert not keep_freed_memory.__wrapped__()

@@ -18,6 +18,13 @@ LARGEST_SIGMA = 75 / 255
 """The noise it was trained with goes so far."""
 
 
+class Rectifier(nn.Module):
+    """max(x, 0); where no gradient is wanted in the memory of x, which nothing else here looks at."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x, inplace=not torch.is_grad_enabled())
+
+
 class FFDNet(nn.Module):
     """``model``'s even entries are the convolutions, under the names that the authors' weights have."""
 
@@ -27,7 +34,7 @@ class FFDNet(nn.Module):
         widths = [inner + 1, *[WIDTH] * (LAYERS - 1), inner]
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(widths):
-            layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU()]
+            layers += [nn.Conv2d(before, after, 3, padding=1), Rectifier()]
         self.model = nn.Sequential(*layers[:-1])
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:

@@ -132,6 +132,18 @@ def normalize_pixels(x: Tensor) -> Tensor:
     return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],)).permute(0, 3, 1, 2)
 
 
+def modulated(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """``shift + h scale``; where no gradient is wanted in the memory of ``h``, which is not used again."""
+    if torch.is_grad_enabled() or not h.dtype == scale.dtype == shift.dtype:
+        return torch.addcmul(shift, h, scale)
+    return torch.addcmul(shift, h, scale, out=h)
+
+
+def added(h: Tensor, x: Tensor) -> Tensor:
+    """``h + x``; where no gradient is wanted in the memory of ``h``, which is not used again."""
+    return h + x if torch.is_grad_enabled() or h.dtype != x.dtype else h.add_(x)
+
+
 class ResidualBlock(nn.Module):
     """x + conv(silu(scale * conv(norm(x)) + shift)), the second convolution starting at zero."""
 
@@ -148,8 +160,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         h = self.conv1(normalize_pixels(x) if self.normalize else x)
         scale, shift = self.modulation(emb)[:, :, None, None].chunk(2, dim=1)
-        h = F.silu(torch.addcmul(shift, h, scale + 1))
-        return x + self.conv2(self.dropout(h))
+        h = F.silu(modulated(h, scale + 1, shift), inplace=not torch.is_grad_enabled())
+        return added(self.conv2(self.dropout(h)), x)
 
 
 class Attention(nn.Module):
@@ -232,7 +244,7 @@ class UNet(Encoder):
         features, emb = self.encode(pad_to_multiple(x, self.config.multiple), c_noise)
         h = features[-1]
         for level in reversed(range(len(self.up))):
-            h = run_level(self.decoder[level], self.up[level](h) + features[level], emb)
+            h = run_level(self.decoder[level], added(self.up[level](h), features[level]), emb)
         h = self.conv_out(h)
         if self.config.stem > 1:
             h = F.pixel_shuffle(h, self.config.stem)

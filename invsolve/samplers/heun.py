@@ -28,7 +28,7 @@ from invsolve.models.sde import EDM, SDE, SDEName, find_sde
 from invsolve.samplers.info import Callback, StepInfo, needs
 
 
-@needs(calls=lambda **_: 2)
+@needs(calls=lambda **_: 2, resumes=True)
 def heun_sde(
     model: ScoreModel,
     x: Tensor,
@@ -49,7 +49,7 @@ def heun_sde(
     sigmas : falling levels ending in 0; where they end above 0, so does x.
     noise : source of standard normal noise.
     churn : noise added in all; each step raises sigma by the factor 1 + min(churn / steps, sqrt(2) - 1),
-        at most to the model's sigma_max.
+        at most to the model's sigma_max. A run that is kept in time shares it out over each piece of its ladder.
     churn_range : levels between which noise is added. The paper's .05 to 50 are halved here: its pictures span [-1, 1].
     noise_scale : standard deviation of the added noise.
 
@@ -73,7 +73,7 @@ def heun_sde(
     return x
 
 
-@needs(calls=lambda **_: 2)
+@needs(calls=lambda **_: 2, resumes=True)
 def ode(
     model: ScoreModel,
     x: Tensor,

@@ -33,23 +33,29 @@ class Needs:
     schedule : the ladder it works best on, of :data:`invsolve.options.SCHEDULES`.
     calls : network calls at a noise level, from the sampler's own arguments.
     adaptive : network calls in all, about, of a sampler that chooses its own steps; None of all others.
+    resumes : whether it may be stopped at any level and go on from there: where its ladder ends above 0, so does x, which is
+        all that it remembers.
     """
 
     schedule: str = "karras"
     calls: Callable[..., float] = lambda **arguments: 1.0
     adaptive: float | None = None
+    resumes: bool = False
 
 
 Function = TypeVar("Function", bound=Callable[..., Tensor])
 
 
 def needs(
-    schedule: str = "karras", calls: Callable[..., float] = Needs.calls, adaptive: float | None = None
+    schedule: str = "karras",
+    calls: Callable[..., float] = Needs.calls,
+    adaptive: float | None = None,
+    resumes: bool = False,
 ) -> Callable[[Function], Function]:
     """State what a sampler needs, above its definition; one that states nothing has the defaults of :class:`Needs`."""
 
     def state(sampler: Function) -> Function:
-        sampler.needs = Needs(schedule, calls, adaptive)  # type: ignore[attr-defined]
+        sampler.needs = Needs(schedule, calls, adaptive, resumes)  # type: ignore[attr-defined]
         return sampler
 
     return state

@@ -30,7 +30,7 @@ from invsolve.models.score_model import Noise, ScoreModel, per_image
 from invsolve.samplers.info import Callback, StepInfo, needs
 
 
-@needs(calls=lambda *, corrector_steps, **_: 1 + corrector_steps)
+@needs(calls=lambda *, corrector_steps, **_: 1 + corrector_steps, resumes=True)
 def predictor_corrector(
     model: ScoreModel,
     x: Tensor,

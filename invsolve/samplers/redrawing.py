@@ -21,9 +21,10 @@ from torch import Tensor
 
 from invsolve.errors import UsageError
 from invsolve.models.score_model import Noise, ScoreModel
-from invsolve.samplers.info import Callback, StepInfo
+from invsolve.samplers.info import Callback, StepInfo, needs
 
 
+@needs(resumes=True)
 def redrawing(
     model: ScoreModel,
     x: Tensor,

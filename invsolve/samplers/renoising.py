@@ -16,9 +16,10 @@ import itertools
 from torch import Tensor
 
 from invsolve.models.score_model import Noise, ScoreModel
-from invsolve.samplers.info import Callback, StepInfo
+from invsolve.samplers.info import Callback, StepInfo, needs
 
 
+@needs(resumes=True)
 def renoising(
     model: ScoreModel,
     x: Tensor,
@@ -55,6 +56,7 @@ def renoising(
     return x
 
 
+@needs(resumes=True)
 def ancestral(
     model: ScoreModel, x: Tensor, sigmas: Tensor, noise: Noise, *, callback: Callback | None = None
 ) -> Tensor:

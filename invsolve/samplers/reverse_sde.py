@@ -14,9 +14,10 @@ from torch import Tensor
 
 from invsolve.models.score_model import Noise, ScoreModel
 from invsolve.models.sde import SDEName, find_sde
-from invsolve.samplers.info import Callback, StepInfo
+from invsolve.samplers.info import Callback, StepInfo, needs
 
 
+@needs(resumes=True)
 def reverse_sde(
     model: ScoreModel,
     x: Tensor,

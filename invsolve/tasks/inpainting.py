@@ -374,11 +374,13 @@ Meter = Callable[[int, StepInfo, Estimate], None]
 
 def _meter(parts: Sequence[Part], progress: Progress) -> Meter:
     """A callback (pixels, info, estimate) that adds up the work done and reports its share."""
-    total, done = sum(part.work for part in parts), 0.0
+    total, done, before = sum(part.work for part in parts), 0.0, 0
 
     def report(pixels: int, info: StepInfo, estimate: Estimate) -> None:
-        nonlocal done
-        done += pixels / info.steps
+        nonlocal done, before
+        before = 0 if before == info.steps else before  # the next resolution or part begins
+        done += pixels * max(0, info.step - before) / info.steps
+        before = info.step
         tell(progress, min(1.0, done / total), estimate)
 
     return report

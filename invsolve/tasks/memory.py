@@ -111,7 +111,7 @@ def _run_bytes(prior: ScoreModel, options: SolveOptions, side: int) -> float:
     known[:, ::2] = 0
     y = known * torch.full((1, prior.channels, side, side), 0.5, device=prior.device)
     model = ForwardModel(Mask(known, prior.channels), GaussianNoise(0.01))
-    wanted = replace(options, samples=1, batch=1, antithetic=False).keywords
+    wanted = replace(options, samples=1, batch=1, antithetic=False, budget=None, pace=None).keywords
     sigmas = torch.tensor([0.2, 0.1, 0.0])
     with Allocations() as counted:
         try:

@@ -17,6 +17,7 @@ from invsolve.forward_models import LinearOperator
 from invsolve.models.score_model import ScoreModel
 from invsolve.options import Changes, SolveOptions
 from invsolve.posterior import Posterior
+from invsolve.samplers.pace import Pace
 
 PIXELS_AT_ONCE = 2**23
 """Samples of large pictures are drawn in batches of so many pixels at most: about 1 GB of working memory."""
@@ -46,6 +47,25 @@ def tell(progress: Progress, done: float, estimate: Estimate) -> None:
     progress(done)
     if isinstance(progress, Viewer):
         progress.look(estimate)
+
+
+def noting(progress: Progress, pace: Pace) -> Progress:
+    """``progress``, after the ``pace`` was told how much is done."""
+
+    def note(done: float) -> None:
+        pace.note(done)
+        progress(done)
+
+    return _Noting(note, progress.look) if isinstance(progress, Viewer) else note
+
+
+@dataclass(frozen=True)
+class _Noting:
+    note: Progress
+    look: Callable[[Estimate], None]
+
+    def __call__(self, done: float, /) -> None:
+        self.note(done)
 
 
 def seen_through(progress: Progress, change: Callable[[Tensor], Tensor]) -> Progress:
@@ -111,8 +131,23 @@ class Task:
         progress: Progress | None = None,
         **changes: Unpack[Changes],
     ) -> Posterior:
-        """Sample the posterior, by ``options`` (default the task's own) with ``changes``."""
-        return self.run(prior, replace(options or self.options, **changes).settled, progress or (lambda done: None))
+        """Sample the posterior, by ``options`` (default the task's own) with ``changes``.
+
+        With a ``budget``, levels and samples that are not among the changes are chosen, and the settings say which they were.
+
+        Raises
+        ------
+        UsageError : the budget is too short for the least.
+        """
+        wanted, report = replace(options or self.options, **changes), progress or (lambda done: None)
+        if wanted.budget is not None and wanted.pace is None:
+            from invsolve.tasks.budget import within_budget  # which runs tasks
+
+            wanted = within_budget(self, prior, wanted, levels=changes.get("steps"), samples=changes.get("samples"))
+        if wanted.pace is None:
+            return self.run(prior, wanted.settled, report)
+        posterior = self.run(prior, wanted.settled, noting(report, wanted.pace))
+        return replace(posterior, settings={**posterior.settings, **wanted.pace.facts(wanted.budget)})
 
 
 def in_memory(options: SolveOptions, pixels: int) -> SolveOptions:

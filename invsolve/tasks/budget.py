@@ -1,0 +1,206 @@
+"""A task in so many seconds: how many noise levels and samples they buy, by what these cost on this machine.
+
+The costs are measured: the task itself is run for a few levels, so they hold the network on this picture's size, the rule's
+solve, and what is done once. :func:`plan` walks a course, which says in which order levels and samples are worth having, as far
+as the seconds go. What the plan gets wrong, as where another program takes a core meanwhile, a
+:class:`~invsolve.samplers.pace.Pace` makes up for on the way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from invsolve.errors import UsageError
+from invsolve.models.score_model import ScoreModel
+from invsolve.options import SolveOptions
+from invsolve.samplers import find_sampler, needs_of, sampler_name
+from invsolve.samplers.pace import Clock, Pace
+from invsolve.tasks.task import Task
+
+MARGIN = 0.97
+"""Share of the time that is planned for."""
+
+LEAST_LEVELS, LEAST_SHARE = 4, 0.25
+"""Of one run: so many noise levels, or so large a share of the task's own number, whichever is more."""
+
+MOST_SHARE, MOST_SAMPLES = 2, 32
+"""Beyond so many times the task's own levels, and so many samples, more time buys next to nothing."""
+
+PILOT_LEVELS, PILOT_SAMPLES = 3, 4
+PILOT_SHARE = 0.15
+"""What the measurement of the costs may take of the budget, about, where it has a choice."""
+
+
+class Size(NamedTuple):
+    """Of a run."""
+
+    levels: int
+    samples: int
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds: once, for each noise level whatever the samples, and for each level of each sample."""
+
+    once: float
+    level: float
+    sample: float
+
+    def seconds(self, size: Size) -> float:
+        """Of a run of this size."""
+        return self.once + size.levels * (self.level + self.sample * size.samples)
+
+
+Course = Sequence[Size]
+"""Corners of a way from the least to the most, of which none has fewer levels or samples than the one before."""
+
+
+def course_of(usual: int, *, levels: int | None = None, samples: int | None = None, least: int = 1) -> Course:
+    """What to buy first, of a task with so many ``usual`` noise levels.
+
+    Few levels of ``least`` samples; samples up to 8 with half of the usual levels, as a mean of more samples gains more than a
+    single one by more levels (docs/lab/rules-and-samplers.md); the usual levels; more samples; at last levels beyond the usual.
+
+    Parameters
+    ----------
+    levels, samples : those that were asked for stay as they are.
+    least : samples, where less than two would leave nothing to say of how sure they are.
+    """
+    few, most = min(usual, max(LEAST_LEVELS, round(LEAST_SHARE * usual))), MOST_SHARE * usual
+    half = max(few, usual // 2)
+    corners = [(few, least), (half, least), (half, 8), (usual, 8), (usual, MOST_SAMPLES), (most, MOST_SAMPLES)]
+    return [Size(levels or one, samples or max(many, least)) for one, many in corners]
+
+
+def sizes(course: Course) -> Iterator[Size]:
+    """All on the way: a level more each time, or samples up to the next even number."""
+    size = course[0]
+    yield size
+    for corner in course[1:]:
+        while size != corner:
+            if size.samples < corner.samples:
+                size = size._replace(samples=min(corner.samples, size.samples + 2 - size.samples % 2))
+            else:
+                size = size._replace(levels=size.levels + 1)
+            yield size
+
+
+def plan(costs: Costs, seconds: float, course: Course) -> Size | None:
+    """The farthest on the course that so many seconds pay for; None where they do not pay for its beginning."""
+    best = None
+    for size in sizes(course):
+        if costs.seconds(size) > seconds:
+            break
+        best = size
+    return best
+
+
+class Timing(NamedTuple):
+    """Of a run: seconds that were spent once, and at each noise level."""
+
+    once: float
+    level: float
+
+
+def measure_costs(
+    task: Task, prior: ScoreModel, options: SolveOptions, seconds: float, clock: Clock = time.perf_counter
+) -> Costs:
+    """What a task costs here and now: it is run for a few levels of one sample, and of several if there is time for that."""
+
+    def run(levels: int, samples: int) -> Timing:
+        seen, started = [], clock()
+        wanted = replace(options, steps=levels, samples=samples, budget=None, pace=None).settled
+        task.run(prior, wanted, lambda done: seen.append((clock(), done)))
+        return timing_of(seen, levels, clock() - started)
+
+    return costs_by(run, seconds)
+
+
+def timing_of(seen: Sequence[tuple[float, float]], levels: int, total: float) -> Timing:
+    """From when which share of a run of so many levels was done, and what it took in ``total``."""
+    if len(seen) < 2 or seen[-1][1] <= seen[0][1]:
+        return Timing(0.0, total / levels)
+    (begin, before), (end, done) = seen[0], seen[-1]
+    each = (end - begin) / (done - before) / levels
+    return Timing(max(0.0, total - levels * each), max(each, 1e-9))
+
+
+def costs_by(run: Callable[[int, int], Timing], seconds: float) -> Costs:
+    """The costs from ``run(levels, samples)``, where ``seconds`` are the budget.
+
+    The first run takes longer, and counts only where there is no time for another.
+    """
+    once, each = run(2, 1)
+    if once + PILOT_LEVELS * each > PILOT_SHARE * seconds:
+        return Costs(once, 0.0, each)
+    once, each = run(PILOT_LEVELS, 1)
+    if once + PILOT_LEVELS * PILOT_SAMPLES * each > PILOT_SHARE * seconds:
+        return Costs(once, 0.0, each)
+    several = max(run(PILOT_LEVELS, PILOT_SAMPLES).level, each)
+    sample = (several - each) / (PILOT_SAMPLES - 1)
+    return Costs(once, max(0.0, each - sample), sample)
+
+
+def within_budget(
+    task: Task,
+    prior: ScoreModel,
+    options: SolveOptions,
+    *,
+    levels: int | None = None,
+    samples: int | None = None,
+    least: int = 1,
+    reserve: float = 0.0,
+    started: float | None = None,
+    clock: Clock = time.perf_counter,
+) -> SolveOptions:
+    """``options`` with the levels and samples that their budget buys, and the pace that keeps it.
+
+    Parameters
+    ----------
+    levels, samples : asked for, and not to be chosen.
+    least : samples, at least.
+    reserve : seconds that are needed when the samples are drawn.
+    started : when the budget began to run, by the clock; default now.
+
+    Raises
+    ------
+    UsageError : not even the least fits, or there is no number of levels to choose.
+    """
+    if options.budget is None:
+        return options
+    begun, seconds = clock() if started is None else started, options.budget - reserve
+    check_paceable(options)
+    course = course_of(options.steps, levels=levels, samples=samples, least=least)
+    costs = measure_costs(task, prior, options, seconds, clock)
+    left = begun + seconds - clock()
+    size = plan(costs, MARGIN * left, course)
+    if size is None:
+        needed = options.budget - left + costs.seconds(course[0]) / MARGIN
+        raise UsageError(
+            f"a budget of {options.budget:g} s is too short: {in_words(course[0])}, the least, would take about {needed:.0f} s",
+            hint=f"give --budget {needed * 1.1:.0f}s or more, or a smaller picture",
+        )
+    denser = levels is None and size != course[-1]
+    pace = Pace(seconds, clock=clock, started=begun, denser=denser)
+    return replace(options, steps=size.levels, samples=size.samples, pace=pace)
+
+
+def check_paceable(options: SolveOptions) -> None:
+    """Raise a UsageError for what chooses its own number of levels."""
+    if options.schedule == "ncsnv2":
+        raise UsageError(
+            "a budget with the schedule ncsnv2, which chooses its own levels", hint="leave one of them out"
+        )
+    sampler = options.settled.sampler
+    if needs_of(find_sampler(sampler) if isinstance(sampler, str) else sampler).adaptive is not None:
+        raise UsageError(
+            f"a budget with {sampler_name(sampler)}, which chooses its own steps", hint="leave one of them out"
+        )
+
+
+def in_words(size: Size) -> str:
+    """``12 noise levels, 8 samples``."""
+    return f"{size.levels} noise levels, {size.samples} sample{'s' if size.samples > 1 else ''}"
