@@ -49,6 +49,14 @@ METHODS = ("score", "fbp", "sirt", "cgls", "tv")
 _SCAN, _OUT, _VOLUME = "Scan", "Output", "Volumes"
 
 
+class Rings(StrEnum):
+    """Which bins are corrected for what they measure too much in every view: :data:`invsolve.ct.rings.RINGS`."""
+
+    off = "off"
+    auto = "auto"
+    median = "median"
+
+
 class ThroughPlane(StrEnum):
     """Whether slices of a stack or volume share their noise."""
 
@@ -133,6 +141,14 @@ def ct(
             metavar="auto|none|LIST", rich_help_panel=_SCAN, help="Detector bins that measure nothing, such as 3,40:44."
         ),
     ] = "auto",
+    rings: Annotated[
+        Rings,
+        typer.Option(
+            rich_help_panel=_SCAN,
+            help="Correct bins that measure steadily too much or too little: those that do beyond chance (auto), or all "
+            "(median).",
+        ),
+    ] = Rings.off,
     units: Annotated[
         str | None,
         typer.Option(
@@ -215,7 +231,8 @@ def ct(
             "center": center, "axis": axis, "units": units or "pixel", "mu_water": mu_water, "i0": i0, "noise": noise,
         }  # fmt: skip
         for option, given in (
-            ("--slice", number is not None), ("--bad-bins", bad_bins not in ("auto", "none")), ("--baselines", baselines),
+            ("--slice", number is not None), ("--bad-bins", bad_bins not in ("auto", "none")), ("--rings", rings != "off"),
+            ("--baselines", baselines),
             ("--dry-run", common.dry_run), ("--report", common.report is not None),
             ("--budget", common.budget is not None),
         ):  # fmt: skip
@@ -239,7 +256,7 @@ def ct(
 
         scan = interpret(
             opened, reference, views=views, angles=angles, geometry_file=geometry, size=size, pixel_size=pixel_size,
-            center=center, axis=axis, mu_water=mu_water, i0=i0, noise=noise, bad_bins=bad_bins,
+            center=center, axis=axis, mu_water=mu_water, i0=i0, noise=noise, bad_bins=bad_bins, rings=str(rings),
         )  # fmt: skip
         if "dcm" in paths and len(scan.sinogram) > 1:
             raise UsageError(

@@ -62,7 +62,7 @@ def read_sinogram(path: Path, number: int | None, units: str | None) -> Opened:
 def interpret(
     opened: Opened, reference: Array | None, *, views: int | None, angles: str | None, geometry_file: Path | None,
     size: int | None, pixel_size: float | None, center: str | None, axis: str, mu_water: float,
-    i0: float | None, noise: str, bad_bins: str,
+    i0: float | None, noise: str, bad_bins: str, rings: str,
 ) -> Scan:  # fmt: skip
     """The scan that the file and the options describe, the options first; see :class:`invsolve.ct.scan.Description`."""
     from invsolve.ct import scan
@@ -83,6 +83,7 @@ def interpret(
         views=views,
         measured=opened.measured,
         bad_bins=bad_bins,
+        rings=rings,
     )
     found = scan.interpret(opened.values, known)
     for note in found.notes:

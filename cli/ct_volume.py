@@ -139,7 +139,7 @@ class Measured:
         kind = np.float64 if probe.dtype == np.float64 else np.float32
         options = {name: value for name, value in described.items() if name != "units"}
         opened = Opened(probe.astype(kind), described["units"], angles=found.angles)
-        scan = interpret(opened, None, **options, bad_bins="none")
+        scan = interpret(opened, None, **options, bad_bins="none", rings="off")
         scale = attenuation_per_unit(scan.geometry.pixel_size, described["mu_water"])
         array = found.array.astype(kind)
         if scan.order == "detectors,views":

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from invsolve.ct.bad_bins import bad_bins, parse_bins
 from invsolve.ct.flat_field import filled
 from invsolve.ct.noise import LEAST_NOISE, estimate_noise
+from invsolve.ct.rings import RINGS, find_rings
 from invsolve.ct.rotation_axis import disagreement, find_axis
 from invsolve.ct.sinogram import (
     UNITS,
@@ -30,6 +31,9 @@ from invsolve.forward_models import Geometry, even_subset
 
 Array = npt.NDArray[Any]
 ORDERS = ("views,detectors", "detectors,views")
+TELLING = 0.05
+"""Share of the bins from which on rings that are not removed are warned of."""
+
 LARGEST = 1e12
 """Beyond this no line integral and no photon count lies, and squares of float32 overflow soon."""
 
@@ -60,6 +64,7 @@ class Description:
     views : use an even subset of so many views.
     measured : in the shape of the numbers, False for rays that hold no measurement; default all of them do.
     bad_bins : detector bins that measured nothing: "auto" looks for them, "none", or a list such as "3,17,40:44".
+    rings : whether bins that measure steadily too much or too little are corrected, of :data:`invsolve.ct.rings.RINGS`.
     """
 
     geometry: Geometry | None = None
@@ -76,6 +81,7 @@ class Description:
     views: int | None = None
     measured: npt.NDArray[np.bool_] | None = None
     bad_bins: str = "auto"
+    rings: str = "off"
 
 
 @dataclass(frozen=True)
@@ -127,6 +133,8 @@ def interpret(measured: Array, known: Description) -> Scan:
         at, more = axis_bin(stack, geometry, known)
         geometry = replace(geometry, center=at)
         notes += more
+    stack, more = without_rings(stack, seen, known, geometry.axis_bin)
+    notes += more
     chosen = list(range(geometry.views))
     if known.views is not None:
         chosen = even_subset(geometry.views, known.views)
@@ -150,6 +158,8 @@ def _check(measured: Array, known: Description) -> None:
         raise InputError(f"the sinogram holds no values, shape {measured.shape}", hint="wanted (views, detectors)")
     if known.units not in UNITS:
         raise UsageError(f"--units {known.units!r}", hint=f"wanted {', '.join(UNITS)}")
+    if known.rings not in RINGS:
+        raise UsageError(f"--rings {known.rings!r}", hint=f"wanted {', '.join(RINGS)}")
     if known.axis not in ("auto", *ORDERS):
         raise UsageError(f"--axis {known.axis!r}", hint="wanted views,detectors, detectors,views or auto")
     for name, value in (("--pixel-size", known.pixel_size), ("--mu-water", known.mu_water), ("--i0", known.i0)):
@@ -275,6 +285,22 @@ def without_bad_bins(
     if not seen.all():
         stack = np.stack([filled(*pair).values for pair in zip(stack, seen, strict=True)])
     return stack, seen, notes
+
+
+def without_rings(
+    stack: Array, seen: npt.NDArray[np.bool_], known: Description, axis: float
+) -> tuple[Array, list[str]]:
+    """The bins that measure steadily too much or too little corrected, where asked for; and what was done, or could be."""
+    found = find_rings(attenuating(stack, known), seen, axis, "auto" if known.rings == "off" else known.rings)
+    share = float(found.wrong.mean())
+    if known.rings == "off":
+        told = f"warning: {share:.0%} of the bins are off in all views, which makes rings (--rings auto)"
+        return stack, [told] if share > TELLING else []
+    largest = float(np.abs(found.excess).max()) / (float(np.abs(attenuating(stack, known)).max()) or 1.0)
+    notes = [f"rings: {share:.0%} of the bins corrected, by up to {largest:.2%} of the largest line integral (--rings)"]
+    excess = found.excess[:, None]
+    changed = stack * np.exp(excess) if known.units == "counts" else stack - excess
+    return changed.astype(stack.dtype), notes
 
 
 def axis_bin(stack: Array, geometry: Geometry, known: Description) -> tuple[float, list[str]]:
