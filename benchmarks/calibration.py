@@ -6,72 +6,126 @@ the posterior's: the fair CRPS, the ratio of spread to error, and the truth's ra
     python benchmarks/calibration.py inpaint --data photos-val.npz --save inpaint.json
     python benchmarks/calibration.py ct --data ct-val.npz --rule 'moment_matching(tolerance=.2, steps=6)' \\
         --sampler multistep --steps 12 --save ct.json --keep ct-samples/ --ranks ct-ranks.png
+    python benchmarks/calibration.py superres --case x4 --data photos-train.npz --spread --groups 20 --judge photos-val.npz \\
+        --save superres-4.json
 
-``inpaint``: half of the pixels missing, centre crops, counted over the missing pixels. ``ct``: a scan of benchmarks/ct.py,
-a slice per patient, counted inside the body. The file of ``--save`` is what the commands' ``--calibration`` takes.
+``inpaint``: half of the pixels missing, centre crops, counted over the missing pixels. ``superres``, ``deblur``, ``denoise``,
+``dejpeg``: a case of benchmarks/restoration.py, centre crops, counted over all values. ``ct``: a scan of benchmarks/ct.py, a
+slice per patient, counted inside the body. ``mri``: a scan of benchmarks/mri.py, slices spread over the file, counted in the
+head. The file of ``--save`` is what the commands' ``--calibration`` takes; ``--judge`` tries it on pictures that it was not
+learned from.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from cases import centre_crops, inpainting_case, random_pixels
+from cases import centre, centre_crops, every_kth, inpainting_case, random_pixels
 from ct import SCANS, ct_case, one_slice_per_patient, scan_of
 from harness import SAMPLES, Case, Figures, Report, Result, Table, arguments, judged, mean_of, options_of, solved
+from mri import SCANS as MRI_SCANS
+from mri import mri_case, spread_slices
 from PIL import Image
+from restoration import TASKS as RESTORATIONS
 
 from invsolve.atomic import write_files
 from invsolve.evaluation.coverage import Reliability
 from invsolve.evaluation.crps import crps, spread_skill
 from invsolve.evaluation.ranks import ideal_ranks, rank_error, rank_histogram, rank_picture
 from invsolve.forward_models import projector
-from invsolve.options import INPAINTING, RECONSTRUCTION, SolveOptions
+from invsolve.options import (
+    DEBLURRING,
+    DEJPEG,
+    DENOISING,
+    INPAINTING,
+    MRI,
+    RECONSTRUCTION,
+    SUPERRESOLUTION,
+    SolveOptions,
+)
+from invsolve.pictures import Pixels
 from invsolve.pretrained import NetworkPrior, load_prior
 from invsolve.rules import rule_name
 from invsolve.samplers import sampler_name
-from invsolve.uncertainty.conformal import LEVEL, Calibration, learn_factor, leave_one_out, scores
+from invsolve.uncertainty.conformal import LEVEL, Calibration, covered, learn_factor, leave_one_out, scores
 from invsolve.uncertainty.intervals import attainable_interval
 from invsolve.uncertainty.psnr_bound import Judged, PsnrBound, expected_error, learn_psnr_bound
 
 SAMPLES_DRAWN = 19
-CROP = 128
+CROP, SMALL_CROP = 128, 64
 
 
-def pictures(chosen: argparse.Namespace, prior: NetworkPrior) -> Iterator[Case]:
+def crops(chosen: argparse.Namespace, path: str, size: int) -> list[Pixels]:
+    """The middle of the first pictures of a file, or of some spread over all of it."""
+    if not chosen.spread:
+        return centre_crops(path, chosen.cases, chosen.size or size)
+    return [np.asarray(centre(one, chosen.size or size), np.uint8) for one in every_kth(path, chosen.cases)]
+
+
+def pictures(chosen: argparse.Namespace, prior: NetworkPrior, path: str) -> Iterator[Case]:
     """Photographs with half of their pixels missing."""
-    for index, picture in enumerate(centre_crops(chosen.data, chosen.cases, chosen.size or CROP)):
+    for index, picture in enumerate(crops(chosen, path, CROP)):
         yield inpainting_case(f"picture {index}", picture, random_pixels(index, len(picture)))
 
 
-def slices(chosen: argparse.Namespace, prior: NetworkPrior) -> Iterator[Case]:
+def restorations(chosen: argparse.Namespace, prior: NetworkPrior, path: str) -> Iterator[Case]:
+    """Photographs made smaller, blurred, noisy or compressed."""
+    make, _ = RESTORATIONS[chosen.case]
+    for index, picture in enumerate(crops(chosen, path, SMALL_CROP)):
+        yield make(f"picture {index}", picture, index)
+
+
+def slices(chosen: argparse.Namespace, prior: NetworkPrior, path: str) -> Iterator[Case]:
     """A slice of each patient."""
     how = scan_of(chosen.case, chosen.size)
     operator = projector(how.geometry, prior.device)
-    for index, one in enumerate(one_slice_per_patient(chosen.data, chosen.size)[: chosen.cases]):
+    for index, one in enumerate(one_slice_per_patient(path, chosen.size)[: chosen.cases]):
         yield ct_case(one, how, index, operator)
 
 
+def scans(chosen: argparse.Namespace, prior: NetworkPrior, path: str) -> Iterator[Case]:
+    """Slices of a head from part of k-space."""
+    for index, one in enumerate(spread_slices(path, chosen.cases, chosen.size)):
+        yield mri_case(f"slice {index}", one, MRI_SCANS[chosen.case], index)
+
+
+class Kind(NamedTuple):
+    """A task: its cases of a file, how it is solved, by which prior, what counts, and its measurements, the first by default."""
+
+    make: Callable[[argparse.Namespace, NetworkPrior, str], Iterator[Case]]
+    defaults: SolveOptions
+    model: str
+    where: str
+    cases: tuple[str, ...]
+
+
 TASKS = {
-    "inpaint": (pictures, INPAINTING, "photos", "the missing pixels"),
-    "ct": (slices, RECONSTRUCTION, "ct", "the body's pixels"),
-}
+    "inpaint": Kind(pictures, INPAINTING, "photos", "the missing pixels", ("half",)),
+    "superres": Kind(restorations, SUPERRESOLUTION, "photos", "all values", ("x4", "x2")),
+    "deblur": Kind(restorations, DEBLURRING, "photos", "all values", ("motion", "gaussian")),
+    "denoise": Kind(restorations, DENOISING, "photos", "all values", ("noise 0.1", "noise 0.2")),
+    "dejpeg": Kind(restorations, DEJPEG, "photos", "all values", ("jpeg 20", "jpeg 10", "jpeg 40")),
+    "ct": Kind(slices, RECONSTRUCTION, "ct", "the body's pixels", tuple(SCANS)),
+    "mri": Kind(scans, MRI, "mri", "the head's pixels", ("1 coil, R 3", *(name for name in MRI_SCANS if name != "1 coil, R 3"))),
+}  # fmt: skip
 
 
 def keep(folder: Path, number: int, result: Result) -> None:
     """Samples, truth and what counts, to analyse again without solving again."""
     folder.mkdir(parents=True, exist_ok=True)
-    where = result.where
-    assert where is not None
+    truth = result.case.unit_truth
+    where = torch.ones_like(truth) if result.where is None else result.where
     np.savez_compressed(
         folder / f"group-{number:02d}.npz",
         name=result.case.name,
         samples=result.posterior.samples.numpy(),
-        truth=result.case.unit_truth.numpy(),
+        truth=truth.numpy(),
         where=where.numpy(),
     )
 
@@ -134,28 +188,21 @@ def ensemble(groups: dict[str, Honesty], *, antithetic: bool) -> tuple[Figures, 
     return figures, histogram, ideal
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = arguments(__doc__, SolveOptions(samples=SAMPLES_DRAWN), model=None, count="--groups", cases=11)
-    parser.add_argument("task", choices=TASKS)
-    parser.add_argument("--case", choices=SCANS, default="noiseless", help="of ct")
-    parser.add_argument("--size", type=int, help=f"side of the centre crops; default {CROP}, and whole slices")
-    parser.add_argument("--level", type=float, default=LEVEL)
-    parser.add_argument("--guaranteed", action="store_true", help="with the correction for few groups; 9 at least")
-    parser.add_argument("--save", type=Path, metavar="FILE.json", help="the calibration")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="an .npz per group: samples, truth, what counts")
-    parser.add_argument("--ranks", type=Path, metavar="FILE.png", help="the rank histogram over all groups")
-    make, defaults, model, where = TASKS[parser.parse_known_args(argv)[0].task]
-    parser.set_defaults(**{name: getattr(defaults, name) for name in ("steps", "rule", "sampler", "sigma_start")})
-    chosen = parser.parse_args(argv)
-    if min(chosen.samples, chosen.cases) < 2:
-        parser.error(f"{chosen.samples} samples, {chosen.cases} groups: wanted 2 of each at least")
-    if chosen.ranks and chosen.ranks.suffix.lower() != ".png":
-        parser.error(f"--ranks {chosen.ranks} does not end in .png")
-    prior, options = load_prior(chosen.model or model, chosen.device), options_of(chosen, defaults)
-    report, table, generator = Report(chosen, prior), Table(), torch.Generator().manual_seed(0)
+class Judgement(NamedTuple):
+    """Groups solved and judged."""
+
+    groups: dict[str, Honesty]
+    table: Table
+    problem: dict[str, float]
+    antithetic: bool
+
+
+def judge_all(cases: Iterable[Case], prior: NetworkPrior, options: SolveOptions, folder: Path | None) -> Judgement:
+    """Solve and judge every group, and say so one by one; ``folder`` keeps the samples."""
     groups: dict[str, Honesty] = {}
     problems, antithetic = [], False
-    for number, result in enumerate(solved(make(chosen, prior), prior, options, baselines=False)):
+    table, generator = Table(), torch.Generator().manual_seed(0)
+    for number, result in enumerate(solved(cases, prior, options, baselines=False)):
         rows, name = judged(result), result.case.name
         groups[name] = one = honesty(result, rows[mean_of(options.samples)]["psnr"], generator)
         antithetic = result.posterior.antithetic
@@ -164,16 +211,70 @@ def main(argv: Sequence[str] | None = None) -> None:
         table.add(result, rows)
         problems.append(result.case.task.problem)
         print(
-            f"{name:>26}: covered {float((one.scores <= 1).double().mean()):.3f}  CRPS {one.crps:.5f}  "
+            f"{name:>26}: covered {covered(one.scores):.3f}  CRPS {one.crps:.5f}  "
             f"spread/skill {one.reliability.spread:.3f}  ranks off {apart:.3f}",
             flush=True,
         )
-        if chosen.keep:
-            keep(chosen.keep, number, result)
-    report.add(chosen.task, table)
+        if folder:
+            keep(folder, number, result)
+    problem = {number: float(np.mean([one[number] for one in problems])) for number in problems[0]}
+    return Judgement(groups, table, problem, antithetic)
 
-    interval_scores = {name: one.scores for name, one in groups.items()}
-    bound = learn_psnr_bound({name: one.judged for name, one in groups.items()})
+
+def tried(learned: Calibration, found: Judgement) -> Figures:
+    """What the learned factor and bound do for groups that they were not learned from."""
+    before = [covered(one.scores) for one in found.groups.values()]
+    after = [covered(one.scores, learned.factor) for one in found.groups.values()]
+    assert learned.psnr is not None
+    above = [one.judged.psnr - learned.psnr.at_least(one.judged.expected) for one in found.groups.values()]
+    figures = {
+        "before": float(np.mean(before)),
+        "after": float(np.mean(after)),
+        "least_after": min(after),
+        "most_after": max(after),
+        "held": float(np.mean([gap >= 0 for gap in above])),
+        "margin": float(np.mean(above)),
+    }
+    print(
+        f"judged on {len(after)} other groups: {figures['before']:.3f} before, {figures['after']:.3f} after "
+        f"({figures['least_after']:.3f} to {figures['most_after']:.3f}); PSNR of the mean above its bound in "
+        f"{figures['held']:.3f}, on average by {figures['margin']:.2f} dB"
+    )
+    return figures
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = arguments(__doc__, SolveOptions(samples=SAMPLES_DRAWN), model=None, count="--groups", cases=11)
+    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("--case", help="the measurement; default the first of its task's: " + "; ".join(
+        f"{name}: {', '.join(kind.cases)}" for name, kind in TASKS.items()
+    ))  # fmt: skip
+    parser.add_argument("--size", type=int, help=f"side of the centre crops; default {CROP} of inpaint, {SMALL_CROP} of "
+                        "other photographs, and whole slices")  # fmt: skip
+    parser.add_argument("--spread", action="store_true", help="photographs spread over the file, not its first")
+    parser.add_argument("--judge", metavar="FILE", help="try what was learned on as many groups of this file")
+    parser.add_argument("--level", type=float, default=LEVEL)
+    parser.add_argument("--guaranteed", action="store_true", help="with the correction for few groups; 9 at least")
+    parser.add_argument("--save", type=Path, metavar="FILE.json", help="the calibration")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="an .npz per group: samples, truth, what counts")
+    parser.add_argument("--ranks", type=Path, metavar="FILE.png", help="the rank histogram over all groups")
+    kind = TASKS[parser.parse_known_args(argv)[0].task]
+    parser.set_defaults(**{name: getattr(kind.defaults, name) for name in ("steps", "rule", "sampler", "sigma_start")})
+    parser.set_defaults(case=kind.cases[0])
+    chosen = parser.parse_args(argv)
+    if min(chosen.samples, chosen.cases) < 2:
+        parser.error(f"{chosen.samples} samples, {chosen.cases} groups: wanted 2 of each at least")
+    if chosen.case not in kind.cases:
+        parser.error(f"--case {chosen.case!r} of {chosen.task}: wanted {', '.join(kind.cases)}")
+    if chosen.ranks and chosen.ranks.suffix.lower() != ".png":
+        parser.error(f"--ranks {chosen.ranks} does not end in .png")
+    prior, options = load_prior(chosen.model or kind.model, chosen.device), options_of(chosen, kind.defaults)
+    report, make = Report(chosen, prior), partial(kind.make, chosen, prior)
+    found = judge_all(make(chosen.data), prior, options, chosen.keep)
+    report.add(chosen.task, found.table)
+
+    interval_scores = {name: one.scores for name, one in found.groups.items()}
+    bound = learn_psnr_bound({name: one.judged for name, one in found.groups.items()})
     learned = Calibration(
         task=chosen.task,
         prior_sha256=prior.card.sha256,
@@ -184,20 +285,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         level=chosen.level,
         factor=learn_factor(list(interval_scores.values()), chosen.level, guaranteed=chosen.guaranteed),
         groups=leave_one_out(interval_scores, chosen.level, guaranteed=chosen.guaranteed),
-        problem={number: float(np.mean([one[number] for one in problems])) for number in problems[0]},
-        where=where,
+        problem=found.problem,
+        where=kind.where,
         guaranteed=chosen.guaranteed,
         psnr=bound,
     )
-    figures, histogram, ideal = ensemble(groups, antithetic=antithetic)
+    figures, histogram, ideal = ensemble(found.groups, antithetic=found.antithetic)
     say_intervals(learned, attainable_interval(torch.zeros(options.samples, 1), LEVEL).level)
     say_psnr(bound)
-    print(f"over all of {where}: " + ", ".join(f"{name} {value:.5f}" for name, value in figures.items()))
+    print(f"over all of {kind.where}: " + ", ".join(f"{name} {value:.5f}" for name, value in figures.items()))
     if chosen.save:
         learned.save(chosen.save)
     if chosen.ranks:
         shown = Image.fromarray(rank_picture(histogram, ideal))
         write_files({chosen.ranks: lambda file: shown.save(file, "PNG")})
+    others: Figures = {}
+    if chosen.judge:
+        other = judge_all(make(chosen.judge), prior, options, None)
+        report.add("judged", other.table)
+        others = tried(learned, other)
     report.finish(
         before=learned.before,
         after=learned.after,
@@ -205,6 +311,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         groups=learned.groups,
         psnr={**bound.as_json(), "held": bound.held, "margin": bound.margin},
         ensemble={**figures, "ranks": histogram.tolist(), "ideal_ranks": ideal.tolist()},
+        judged=others,
     )
 
 

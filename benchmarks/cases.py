@@ -144,25 +144,38 @@ def noise_of(shape: tuple[int, ...], index: int) -> Array:
     return np.random.default_rng([4, index]).standard_normal(shape)
 
 
-def superresolution_case(name: str, truth: Pixels, factor: int) -> Case:
-    """A picture made smaller by bicubic averages and rounded to 8 bits."""
+def reduced(truth: Pixels, factor: int) -> Array:
+    """A picture made smaller by bicubic averages and rounded to 8 bits, in [0, 1]."""
     x = planes(truth / 255)
-    small = channels_last(Downsample(tuple(x.shape[1:]), factor)(x)[0])
-    return Case(name, superresolution_task(to_pixels(small) / np.float32(255), factor), truth)
+    return to_pixels(channels_last(Downsample(tuple(x.shape[1:]), factor)(x)[0])) / np.float32(255)
 
 
-def deblurring_case(name: str, truth: Pixels, psf: torch.Tensor, noise: float, index: int) -> Case:
+def blurred(truth: Pixels, psf: torch.Tensor, noise: float, index: int) -> Array:
     """A picture blurred, its mirror image beyond the edges, under noise that is not cut off at black and white."""
     x = planes(truth / 255)
     soft = channels_last(Blur(psf, tuple(x.shape[1:]), "reflect")(x)[0])
-    noisy = (soft + noise * noise_of(soft.shape, index)).astype(np.float32)
-    return Case(name, deblurring_task(noisy, psf.numpy(), noise=noise), truth)
+    return (soft + noise * noise_of(soft.shape, index)).astype(np.float32)
+
+
+def noisy(truth: Pixels, noise: float, index: int) -> Array:
+    """A picture under noise that is not cut off at black and white."""
+    return (truth / 255 + noise * noise_of(truth.shape, index)).astype(np.float32)
+
+
+def superresolution_case(name: str, truth: Pixels, factor: int) -> Case:
+    """A picture made smaller."""
+    return Case(name, superresolution_task(reduced(truth, factor), factor), truth)
+
+
+def deblurring_case(name: str, truth: Pixels, psf: torch.Tensor, noise: float, index: int) -> Case:
+    """A picture blurred."""
+    return Case(name, deblurring_task(blurred(truth, psf, noise, index), psf.numpy(), noise=noise), truth)
 
 
 def denoising_case(name: str, truth: Pixels, noise: float, index: int) -> Case:
-    """A picture under noise that is not cut off at black and white; BM3D beside it where that is installed."""
-    noisy = (truth / 255 + noise * noise_of(truth.shape, index)).astype(np.float32)
-    return Case(name, denoising_task(noisy, noise=noise), truth, baselines=lambda: bm3d(noisy, noise))
+    """A picture under noise; BM3D beside it where that is installed."""
+    measured = noisy(truth, noise, index)
+    return Case(name, denoising_task(measured, noise=noise), truth, baselines=lambda: bm3d(measured, noise))
 
 
 def dejpeg_case(name: str, truth: Pixels, quality: int) -> Case:

@@ -57,24 +57,24 @@ class Denoiser(torch.nn.Module):
         return self.prior.denoise(x.float(), level).to(x.dtype)
 
 
-def dps(denoiser: Denoiser, guidance: str, weight: float, sigma_max: float) -> Peer:
+def dps(denoiser: Denoiser, guidance: str, weight: float, sigma_max: float, calls: int = CALLS) -> Peer:
     def run(y: torch.Tensor, physics: Any) -> torch.Tensor:
         sampler = PosteriorDiffusion(
             data_fidelity=DPSDataFidelity(denoiser=denoiser, weight=weight, guidance=guidance, clip=None),
             denoiser=denoiser,
             sde=VarianceExplodingDiffusion(sigma_max=2 * sigma_max, alpha=1.0),
-            solver=AncestralSolver(t_start=1.0, t_end=0.0, num_steps=CALLS, rng=torch.Generator().manual_seed(1)),
+            solver=AncestralSolver(t_start=1.0, t_end=0.0, num_steps=calls, rng=torch.Generator().manual_seed(1)),
             dtype=torch.float32,
         )
-        return sampler(y, physics, x_init=(len(y), 1, *physics.img_size[1:]), seed=1)
+        return sampler(y, physics, x_init=(len(y), *physics.img_size), seed=1)
 
     return run
 
 
-def diffpir(denoiser: Denoiser, sigma: float, zeta: float, lam: float) -> Peer:
+def diffpir(denoiser: Denoiser, sigma: float, zeta: float, lam: float, calls: int = CALLS) -> Peer:
     def run(y: torch.Tensor, physics: Any) -> torch.Tensor:
         torch.manual_seed(1)  # it draws from the global generator
-        return DiffPIR(denoiser, L2(), sigma=sigma, max_iter=CALLS, zeta=zeta, lambda_=lam)(y, physics)
+        return DiffPIR(denoiser, L2(), sigma=sigma, max_iter=calls, zeta=zeta, lambda_=lam)(y, physics)
 
     return run
 

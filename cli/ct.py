@@ -28,7 +28,7 @@ from invsolve.cli.ct_results import (
     say_slices,
     score_slices,
 )
-from invsolve.cli.ct_scan import interpret, read_sinogram, truth_in_hu
+from invsolve.cli.ct_scan import interpret, parse_metal, read_sinogram, read_traces, truth_in_hu
 from invsolve.cli.dry_run import files_among, plan_text
 from invsolve.cli.files import Folder, check_writable, provenance
 from invsolve.cli.folders import SINOGRAMS, over_pictures
@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from invsolve.ct.scan import Scan
 
 METHODS = ("score", "fbp", "sirt", "cgls", "tv")
+LI_MAR = "LI-MAR"
+"""FBP of a scan whose metal traces are interpolated, as it stands beside the others."""
+
 _SCAN, _OUT, _VOLUME = "Scan", "Output", "Volumes"
 
 
@@ -149,6 +152,15 @@ def ct(
             "(median).",
         ),
     ] = Rings.off,
+    metal: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|HU|off|FILE",
+            rich_help_panel=_SCAN,
+            help="Rays through metal count as not measured: where FBP is above 3000 HU (auto) or another number, or where a "
+            "file of the sinogram's shape is above 0.5.",
+        ),
+    ] = "auto",
     units: Annotated[
         str | None,
         typer.Option(
@@ -221,7 +233,7 @@ def ct(
       invsolve ct volume.zarr --workers 2
     """
     common.set_verbosity()
-    grey_range = parse_window(window)
+    grey_range, found_by = parse_window(window), parse_metal(metal)
     check_method(method, common, baselines=baselines)
     if workers is not None or scheduler is not None:
         from invsolve.cli.ct_volume import reconstruct_volume
@@ -232,7 +244,7 @@ def ct(
         }  # fmt: skip
         for option, given in (
             ("--slice", number is not None), ("--bad-bins", bad_bins not in ("auto", "none")), ("--rings", rings != "off"),
-            ("--baselines", baselines),
+            ("--baselines", baselines), (f"--metal {metal}", metal not in ("auto", "off")),
             ("--dry-run", common.dry_run), ("--report", common.report is not None),
             ("--budget", common.budget is not None),
         ):  # fmt: skip
@@ -241,6 +253,7 @@ def ct(
         reconstruct_volume(sinogram, described, method, through_plane, common, workers, scheduler)
         return []
     opened = read_sinogram(sinogram, number, units)
+    spoiled = read_traces(found_by, opened.values.shape) if isinstance(found_by, Path) else None
     reference = read_reference(common.truth) if common.truth else None
     paths = plan_paths(common.output, sinogram, method, common.samples, common.wants_interval, baselines=baselines)
     for path in check_diagnostics(common.diagnostics, list(paths.values())):
@@ -257,6 +270,7 @@ def ct(
         scan = interpret(
             opened, reference, views=views, angles=angles, geometry_file=geometry, size=size, pixel_size=pixel_size,
             center=center, axis=axis, mu_water=mu_water, i0=i0, noise=noise, bad_bins=bad_bins, rings=str(rings),
+            spoiled=spoiled,
         )  # fmt: skip
         if "dcm" in paths and len(scan.sinogram) > 1:
             raise UsageError(
@@ -272,7 +286,8 @@ def ct(
             facts["through_plane"] = str(through_plane)
         where = resolve_device(common.device)
         if common.dry_run:
-            reads = files_among([sinogram, geometry, angles, common.truth, common.calibration])
+            mask = found_by if isinstance(found_by, Path) else None
+            reads = files_among([sinogram, geometry, angles, mask, common.truth, common.calibration])
             plan = plan_slices(scan, method, common, where, reads, paths.values())
             restored()
             sys.stdout.write(plan)
@@ -280,8 +295,10 @@ def ct(
         result = reconstruct(
             scan, method, common, where, facts, opened.units, mu_water, through_plane, baselines=baselines
         )
+        threshold = found_by if isinstance(found_by, float) else None
+        result = reconstruct(scan, method, common, where, facts, opened.units, mu_water, through_plane, threshold)
         hu = result.in_hounsfield
-        scores = score_slices(reference, hu) if reference is not None else {}
+        scores = score_slices(reference, hu, result.metal) if reference is not None else {}
         report = report_json(result.facts, [str(p) for p in paths.values()], result.seconds, result.calls, scores)
         report |= {"chi2": result.chi2, "warning": result.warning}
         files = encode_slices(paths, scan, result, grey_range)
@@ -350,24 +367,48 @@ def reconstruct(
     With a budget TV is left out, unless its file is wanted.
     """
     from invsolve.ct.reconstruction import check_ct_prior
+    through_plane: str, threshold: float | None = None,
+) -> Result:  # fmt: skip
+    """FBP first, to see whether there is metal and whether the units fit; then TV and ours, or the one classical method asked
+    for. Rays through what is above ``threshold`` in HU count as not measured."""
+    from invsolve.ct.metal import about, covered, put_back, without_metal
+    from invsolve.ct.reconstruction import check_ct_prior, reconstruction_task
 
     prior = prior_of(common.model, common.device, common.in_patches("ct")) if method == "score" else None
     if prior is not None:
         check_ct_prior(prior)
-    rays = Rays.of(scan, where)
-    classical, started = Classical(scan, rays), time.perf_counter()
+    rays, started, metal = Rays.of(scan, where), time.perf_counter(), None
+    classical = Classical(scan, rays)
     images = {"FBP": classical("fbp")}
-    classical.check_units(images["FBP"], units, mu_water)
+    body = covered(images["FBP"])
+    if threshold is not None:
+        scan, found = without_metal(scan, rays.operator, threshold)
+        if found.found:
+            say(about(found))
+            metal, rays = found, Rays.through(rays.operator, scan)
+            facts = facts | {
+                "metal_hu": threshold,
+                "metal_pixels": int(found.pixels.sum()),
+                "metal_rays": int(found.rays.sum()),
+            }
+            classical = Classical(scan, rays)
+            body = classical("fbp")
+            images[LI_MAR] = put_back(body, metal)
+    classical.check_units(body, units, mu_water)
     solved: Solved | None = None
     if prior is not None:
-        from invsolve.ct.reconstruction import reconstruction_task
-
         rows, columns = scan.geometry.shape
         say(f"{len(rays.y)} slice{'s' if len(rays.y) > 1 else ''} of {columns} x {rows}, on {where}")
         if common.budget is None or baselines:  # it takes as long as many noise levels
             images["TV"] = classical("tv")
+        images["TV"] = classical("tv", metal)
         task = reconstruction_task(
-            scan.sinogram, scan.geometry, noise=scan.noise, operator=rays.operator, through_plane=through_plane
+            scan.sinogram,
+            scan.geometry,
+            noise=scan.noise,
+            operator=rays.operator,
+            through_plane=through_plane,
+            metal=metal,
         )
         task = replace(task, problem={**task.problem, "photons": scan.i0 or 0.0})
         common, task = keep_to_budget(common, task, prior, pixels=task.work, least=2)
@@ -376,6 +417,6 @@ def reconstruct(
         name = f"mean of {common.samples}" if common.samples > 1 else "one sample"
         images[name] = solved.posterior.mean[:, 0]
     elif method != "fbp":
-        images[method.upper()] = classical(method)
+        images[method.upper()] = classical(method, metal)
     made = solved.facts if solved else provenance(task="ct", **facts)
-    return Result.of(images, rays, solved, made, time.perf_counter() - started)
+    return Result.of(images, rays, solved, made, time.perf_counter() - started, metal)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from invsolve.cli.pipeline import Solved
+    from invsolve.ct.metal import Metal
     from invsolve.ct.scan import Scan
     from invsolve.forward_models import LinearOperator
 
@@ -112,13 +113,18 @@ class Rays(NamedTuple):
     @classmethod
     def of(cls, scan: Scan, where: torch.device, *, cache: bool = True) -> Rays:
         """Of a scan; from photon counts, rays without a photon have no weight. ``cache`` : as for the projector."""
-        import torch
-
         from invsolve.forward_models import projector
 
-        y = torch.from_numpy(np.ascontiguousarray(scan.sinogram, dtype=np.float32)).to(where)
-        sigma = scan.noise if isinstance(scan.noise, float) else torch.from_numpy(scan.noise).to(where)
-        return cls(projector(scan.geometry, where, cache=cache), y, sigma)
+        return cls.through(projector(scan.geometry, where, cache=cache), scan)
+
+    @classmethod
+    def through(cls, operator: LinearOperator, scan: Scan) -> Rays:
+        """Of a scan whose projector there is already."""
+        import torch
+
+        y = torch.from_numpy(np.ascontiguousarray(scan.sinogram, dtype=np.float32)).to(operator.device)
+        sigma = scan.noise if isinstance(scan.noise, float) else torch.from_numpy(scan.noise).to(operator.device)
+        return cls(operator, y, sigma)
 
     def residual(self, image: Tensor) -> Tensor:
         """What slices (slices, H, W) do not explain of the line integrals."""
@@ -140,11 +146,13 @@ class Classical(NamedTuple):
     scan: Scan
     rays: Rays
 
-    def __call__(self, method: str) -> Tensor:
-        """(slices, H, W) by a method's name."""
+    def __call__(self, method: str, metal: Metal | None = None) -> Tensor:
+        """(slices, H, W) by a method's name, with metal put in its place."""
         from invsolve.ct.classical import classical
+        from invsolve.ct.metal import put_back
 
-        return classical(method, self.rays.operator, self.scan.geometry, self.rays.y, noise=self.rays.sigma)
+        found = classical(method, self.rays.operator, self.scan.geometry, self.rays.y, noise=self.rays.sigma)
+        return put_back(found, metal)
 
     def check_units(self, fbp: Tensor, units: str, mu_water: float) -> None:
         """Warn, or stop, where the filtered back-projection does not look like a body in the prior's units."""
@@ -167,11 +175,13 @@ class Result(NamedTuple):
     seconds: float
     solved: Solved | None  # where samples were drawn
     warning: str | None  # where the image does not explain the sinogram
+    metal: npt.NDArray[np.bool_] | None = None  # (slices, H, W), where no ray that counts has been
 
     @classmethod
     def of(
-        cls, images: Mapping[str, Tensor], rays: Rays, solved: Solved | None, facts: dict[str, Any], seconds: float
-    ) -> Result:
+        cls, images: Mapping[str, Tensor], rays: Rays, solved: Solved | None, facts: dict[str, Any], seconds: float,
+        metal: Metal | None = None,
+    ) -> Result:  # fmt: skip
         """With the misfit of the last image."""
         from invsolve.ct.misfit import chi_squared, usual_noise
 
@@ -181,7 +191,8 @@ class Result(NamedTuple):
         judged = solved is not None and chi2 is not None  # the samples have a warning of their own
         warning = None if judged else rays.explained(str(facts["method"]), residual)
         arrays = {name: image.cpu().numpy() for name, image in images.items()}
-        return cls(arrays, residual.cpu().numpy(), limit, chi2, facts, seconds, solved, warning)
+        pixels = None if metal is None else metal.pixels
+        return cls(arrays, residual.cpu().numpy(), limit, chi2, facts, seconds, solved, warning, pixels)
 
     @property
     def in_hounsfield(self) -> dict[str, Array]:
@@ -292,14 +303,17 @@ def say_slices(paths: Mapping[str, Path], result: Result, samples: int, asked: s
         )
 
 
-def score_slices(reference: Array, hu: dict[str, Array]) -> dict[str, dict[str, float]]:
-    """PSNR and SSIM over -1000 to 1000 HU, RMSE in HU; means over the slices."""
+def score_slices(
+    reference: Array, hu: dict[str, Array], metal: npt.NDArray[np.bool_] | None = None
+) -> dict[str, dict[str, float]]:
+    """PSNR and SSIM over -1000 to 1000 HU, RMSE in HU; means over the slices. Metal (slices, H, W) counts as known."""
     from invsolve.ct.units import from_hounsfield
     from invsolve.evaluation.metrics import psnr, ssim
 
     truth = from_hounsfield(reference)
     scores = {}
-    for name, stack in hu.items():
+    for name, found in hu.items():
+        stack = found if metal is None else np.where(metal, reference, found)
         pairs = list(zip(truth, from_hounsfield(stack), strict=True))
         scores[name] = {
             "psnr": float(np.mean([psnr(t, e, data_range=1.0) for t, e in pairs])),

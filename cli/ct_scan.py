@@ -62,12 +62,18 @@ def read_sinogram(path: Path, number: int | None, units: str | None) -> Opened:
 def interpret(
     opened: Opened, reference: Array | None, *, views: int | None, angles: str | None, geometry_file: Path | None,
     size: int | None, pixel_size: float | None, center: str | None, axis: str, mu_water: float,
-    i0: float | None, noise: str, bad_bins: str, rings: str,
+    i0: float | None, noise: str, bad_bins: str, rings: str, spoiled: npt.NDArray[np.bool_] | None = None,
 ) -> Scan:  # fmt: skip
-    """The scan that the file and the options describe, the options first; see :class:`invsolve.ct.scan.Description`."""
+    """The scan that the file and the options describe, the options first; see :class:`invsolve.ct.scan.Description`.
+
+    ``spoiled`` : in the shape of the numbers, rays that count as not measured.
+    """
     from invsolve.ct import scan
     from invsolve.forward_models.geometry import Geometry
 
+    measured = opened.measured
+    if spoiled is not None:
+        measured = ~spoiled if measured is None else measured & ~spoiled
     known = scan.Description(
         geometry=Geometry.read(geometry_file) if geometry_file else None,
         angles=parse_angles(angles) if angles else opened.angles,
@@ -81,7 +87,7 @@ def interpret(
         i0=i0,
         noise=parse_number("--noise", noise, "a number >= 0 in the file's units, or auto"),
         views=views,
-        measured=opened.measured,
+        measured=measured,
         bad_bins=bad_bins,
         rings=rings,
     )
@@ -109,6 +115,37 @@ def parse_number(option: str, text: str, wanted: str) -> float | Literal["auto"]
     if not math.isfinite(value):
         raise UsageError(f"{option} {text!r}", hint=f"wanted {wanted}")
     return value
+
+
+def parse_metal(text: str) -> float | Path | None:
+    """The threshold in HU, the file that says which rays pass through metal, or None to leave metal alone."""
+    from invsolve.ct.metal import METAL_HU
+
+    if text in ("auto", "off"):
+        return METAL_HU if text == "auto" else None
+    try:
+        threshold = float(text)
+    except ValueError:
+        return Path(text)
+    if not 0 < threshold < math.inf:
+        raise UsageError(f"--metal {text}", hint=f"wanted auto, off, a file, or HU above 0 such as {METAL_HU:g}")
+    return threshold
+
+
+def read_traces(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """Which rays of a sinogram of this shape pass through metal: those above 0.5 in a file; says how many.
+
+    Raises
+    ------
+    InputError : it cannot be read, is of another shape, or leaves no ray.
+    """
+    found = read_array(path, "metal mask") > 0.5
+    if found.shape not in (shape, shape[-2:]):
+        raise InputError(f"--metal {path} has shape {found.shape}, the sinogram {shape}", hint="give one value a ray")
+    if found.all():
+        raise InputError(f"--metal {path} leaves no ray", hint="wanted above 0.5 only where metal is in the way")
+    say(f"metal: {int(found.sum())} rays of {path.name} ({found.mean():.1%}) count as not measured")
+    return np.broadcast_to(found, shape)
 
 
 def parse_angles(text: str) -> AngleRange | tuple[float, ...]:

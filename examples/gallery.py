@@ -26,6 +26,7 @@ from invsolve.forward_models import (
     find_operator,
     make_noise,
     output_shape,
+    projector,
 )
 from invsolve.models.score_model import ScoreModel
 from invsolve.options import AUTO, SolveOptions
@@ -84,6 +85,15 @@ def some_rows(count: int) -> Tensor:
 
 
 SCAN = Geometry(even_angles(20), 2 * SIDE, (SIDE, SIDE))
+
+
+def traces() -> Tensor:
+    """The rays of the scan through two discs of metal."""
+    rows, columns = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
+    metal = ((rows - 24) ** 2 + (columns - 22) ** 2 < 7) | ((rows - 36) ** 2 + (columns - 44) ** 2 < 5)
+    return (projector(SCAN)(metal[None, None].float())[0] > 0).float()
+
+
 BLUR = ("blur", {"sigma": 1.5})
 
 CASES: dict[str, Case] = {
@@ -119,6 +129,8 @@ CASES: dict[str, Case] = {
     "salt_and_pepper": one(noise=("salt_and_pepper", {"share": 0.4, "sigma": 0.02})),
     "projector": one(("projector", {"geometry": SCAN}), noise=("gaussian", {"sigma": 0.05}), prior="ct"),
     "transmission": one(("projector", {"geometry": SCAN}), noise=("transmission", {"i0": 2e3, "scale": 0.06}), prior="ct"),
+    "projector, metal left out": one(("projector", {"geometry": SCAN, "missing": traces()}), noise=("gaussian", {"sigma": 0.05}), prior="ct"),
+    "phase and nufft": one(("phase", {}), ("nufft", {"spokes": 16}), prior="ct"),
     "phase and mri": one(("phase", {}), ("mri", {"acceleration": 3.0, "centre": 10}), prior="ct"),
 }  # fmt: skip
 

@@ -35,6 +35,7 @@ from invsolve.forward_models.laplace import LaplaceNoise
 from invsolve.forward_models.mask import Mask
 from invsolve.forward_models.matrix import DenseMatrix
 from invsolve.forward_models.mri import Mri
+from invsolve.forward_models.non_cartesian import NonCartesianMri, radial_trajectory
 from invsolve.forward_models.operator import LinearOperator, Shape
 from invsolve.forward_models.phase import Phase
 from invsolve.forward_models.phase_retrieval import PhaseRetrieval
@@ -142,6 +143,26 @@ def make_mri(
     return Mri(_measured("mri", shape, file, acceleration, centre, seed), sensitivities)
 
 
+def make_nufft(
+    shape: Shape,
+    *,
+    trajectory: Tensor | None = None,
+    spokes: int | None = None,
+    readout: int | None = None,
+    golden: bool = True,
+    sensitivities: Tensor | None = None,
+) -> LinearOperator:
+    """k-space of a complex picture (2, H, W) off the grid: at the frequencies of a file (samples, 2), rows and columns in cycles
+    per pixel, or along ``spokes`` lines of ``readout`` values, twice the longer side if left out."""
+    _one_of("nufft", trajectory=trajectory, spokes=spokes)
+    if shape[0] != 2:
+        raise InputError(f"nufft of {shape[0]} channels", hint="wanted a complex picture, as phase gives")
+    if spokes is not None:
+        trajectory = radial_trajectory(spokes, readout or 2 * max(shape[1:]), golden=golden)
+    assert trajectory is not None
+    return NonCartesianMri(trajectory, (shape[1], shape[2]), sensitivities)
+
+
 def make_phase(shape: Shape, *, file: Tensor | None = None) -> LinearOperator:
     """A real picture times exp(i phi), phi (H, W) in radians from a file, 0 without: (1, H, W) to (2, H, W)."""
     if shape[0] != 1:
@@ -156,14 +177,26 @@ def make_region_means(shape: Shape, *, file: Tensor) -> LinearOperator:
     return RegionMeans(file.long(), shape[0])
 
 
-def make_projector(shape: Shape, *, geometry: Geometry, device: torch.device | str = "cpu") -> LinearOperator:
-    """Line integrals of a slice, in pixel lengths; the scan is a geometry.toml."""
+def make_projector(
+    shape: Shape, *, geometry: Geometry, missing: Tensor | None = None, device: torch.device | str = "cpu"
+) -> LinearOperator:
+    """Line integrals of a slice, in pixel lengths; the scan is a geometry.toml.
+
+    ``missing`` : a file (views, detectors), above 0.5 where a ray was not measured, as behind metal.
+    """
     if shape != (1, *geometry.shape):
         raise InputError(
             f"projector: the geometry is of a slice of {geometry.shape[1]} x {geometry.shape[0]}, the picture has shape {shape}",
             hint="wanted the same size, and a prior of one channel such as ct",
         )
-    return projector(geometry, device)
+    if missing is None:
+        return projector(geometry, device)
+    if tuple(missing.shape) != geometry.sinogram_shape or bool((missing > 0.5).all()):
+        raise InputError(
+            f"projector: missing has shape {tuple(missing.shape)}, {int((missing <= 0.5).sum())} rays left",
+            hint=f"wanted {geometry.sinogram_shape}, above 0.5 only where a ray was not measured",
+        )
+    return Diagonal((missing <= 0.5).float().to(device)) @ projector(geometry, device)
 
 
 def make_matrix(shape: Shape, *, file: Tensor) -> LinearOperator:
@@ -230,6 +263,7 @@ OPERATORS: dict[str, Callable[..., Map]] = {
     "hadamard": make_hadamard,
     "fourier": make_fourier,
     "mri": make_mri,
+    "nufft": make_nufft,
     "phase": make_phase,
     "region_means": make_region_means,
     "projector": make_projector,

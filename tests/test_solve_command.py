@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -284,3 +285,50 @@ def test_the_pages_examples_run(
     (folder / "problem.toml").write_text(text)
     assert call(monkeypatch, "solve", "problem.toml", "--simulate", "truth.png") == 0
     assert call(monkeypatch, "solve", "problem.toml", "--truth", "truth.png") == 0
+
+
+def test_k_space_off_the_grid_has_a_name(
+    folder: Path, ct_prior: Path, monkeypatch: Patch, capfd: Capture
+) -> None:
+    pytest.importorskip("torchkbnufft")
+    np.save("truth.npy", np.pad(np.full((12, 12), 0.5, np.float32), 10))
+    np.save("ring.npy", 0.4 * np.stack([np.sin(np.arange(64)), np.cos(np.arange(64))], axis=1))
+    text = """
+[prior]
+name = "PRIOR"
+
+[picture]
+size = [32, 32]
+
+[[measurement]]
+file = "spokes.npy"
+operator = [{ type = "phase" }, { type = "nufft", spokes = 12 }]
+noise = { type = "gaussian", sigma = 0.01 }
+
+[[measurement]]
+file = "ring-measured.npy"
+operator = [{ type = "phase" }, { type = "nufft", trajectory = "ring.npy" }]
+noise = { type = "gaussian", sigma = 0.01 }
+
+[solve]
+steps = 2
+""".replace("PRIOR", str(ct_prior))
+    Path("radial.toml").write_text(text)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the library's use of torch.jit
+        assert call(monkeypatch, "solve", "radial.toml", "--simulate", "truth.npy") == 0
+        assert np.load("spokes.npy").shape == (2, 12 * 64)
+        assert call(monkeypatch, "solve", "radial.toml", "--truth", "truth.npy", "--json") == 0
+    report = json.loads(capfd.readouterr().out.strip().splitlines()[-1])
+    assert [one["values"] for one in report["measurements"]] == [2 * 12 * 64, 2 * 64]
+    assert report["scores"]["least squares"]["psnr"] > 20
+    for wrong, said in (
+        ("spokes = 12", "several of trajectory, spokes given"),
+        ("golden = true", "wanted a complex picture"),
+    ):
+        both = text.replace('trajectory = "ring.npy"', f'trajectory = "ring.npy", {wrong}')
+        if "golden" in wrong:
+            both = both.replace('[{ type = "phase" }, { type = "nufft", traj', '[{ type = "nufft", traj')
+        Path("wrong.toml").write_text(both)
+        assert call(monkeypatch, "solve", "wrong.toml") == int(ExitCode.BAD_INPUT)
+        assert said in capfd.readouterr().err

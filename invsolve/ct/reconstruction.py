@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from invsolve.ct.iterative import cgls
+from invsolve.ct.metal import Metal, put_back
 from invsolve.ct.sinogram import from_counts
 from invsolve.ct.units import attenuation_per_unit
 from invsolve.errors import InputError, ModelError, UsageError
@@ -87,10 +88,13 @@ def reconstruction_task(
     operator: LinearOperator | None = None,
     through_plane: str = AUTO,
     first: int = 0,
+    metal: Metal | None = None,
 ) -> Task:
     """The task of reconstructing slices; parameters and errors as of :func:`reconstruct_ct`.
 
     Without an ``operator`` the projector is made on the CPU, and again where the prior lives if that is elsewhere.
+    ``metal`` is put in its place in every sample; that its rays count for nothing is said by their infinite noise
+    (:func:`invsolve.ct.metal.without_metal`).
     """
     stack = np.asarray(sinogram, dtype=np.float32)
     check_sinogram(stack, geometry)
@@ -102,7 +106,7 @@ def reconstruction_task(
     streams = noise_streams(through_plane, first, len(stack))
     return Task(
         name="ct",
-        run=partial(reconstruct, stack, geometry, level, matrix, operator is None, streams),
+        run=partial(reconstruct, stack, geometry, level, matrix, operator is None, streams, metal),
         options=RECONSTRUCTION,
         operator=matrix,
         determined=lambda: float(determined(matrix, probes=1).mean()),
@@ -174,6 +178,7 @@ def reconstruct(
     operator: LinearOperator,
     own: bool,
     streams: Sequence[int],
+    metal: Metal | None,
     prior: ScoreModel,
     options: SolveOptions,
     progress: Progress,
@@ -181,7 +186,7 @@ def reconstruct(
     """Sample slice after slice of a stack (slices, views, detectors) that was checked.
 
     An ``operator`` of our ``own`` is made again where the prior lives, if that is not where it is. ``streams`` are the
-    slices' own sources of noise, as from :func:`noise_streams`.
+    slices' own sources of noise, as from :func:`noise_streams`. ``metal`` is put in its place in every sample.
     """
     check_ct_prior(prior)
     matrix = projector(geometry, prior.device) if own and operator.device != prior.device else operator
@@ -195,7 +200,8 @@ def reconstruct(
         level = noise if isinstance(noise, float) else torch.from_numpy(noise[index]).to(y)
         model, one = _measurement(matrix, y[index : index + 1], level)
         parts.append(_one_slice(model, one, prior, options, streams[index], report))
-    return _stacked(parts, options)
+    found = _stacked(parts, options)
+    return replace(found, samples=put_back(found.samples[:, :, 0], metal)[:, :, None])
 
 
 def noise_streams(through_plane: str, first: int, count: int) -> list[int]:
