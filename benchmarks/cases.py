@@ -25,6 +25,9 @@ from invsolve.tasks.superresolution import superresolution_task
 from invsolve.training.sources import load_pictures
 
 SIZE = 256
+SKIMAGE = ("astronaut", "chelsea", "coffee", "rocket", "stereo_motorcycle", "hubble_deep_field")
+"""Colour photographs that come with scikit-image, without a download; no prior here was trained on them."""
+
 HALF_LEVEL = 0.5 / 255
 OPENCV = {"OpenCV Telea": "INPAINT_TELEA", "OpenCV Navier-Stokes": "INPAINT_NS"}
 OPENCV_RADIUS = 5
@@ -40,6 +43,20 @@ def centre(picture: Array, size: int) -> Array:
 def centre_crops(path: str, count: int, size: int = SIZE) -> list[Pixels]:
     """The middle of the first ``count`` pictures."""
     return [np.asarray(centre(picture, size), np.uint8) for picture in load_pictures(path)[:count]]
+
+
+def skimage_crops(count: int, size: int = SIZE) -> list[Pixels]:
+    """The middle of the first ``count`` of :data:`SKIMAGE`, shrunk to a shorter side of 256 as photos-val was."""
+    from skimage import data
+
+    crops = []
+    for name in SKIMAGE[:count]:
+        loaded = getattr(data, name)()
+        picture = Image.fromarray(loaded[0] if isinstance(loaded, tuple) else loaded)  # of a stereo pair the left one
+        scale = SIZE / min(picture.size)
+        small = picture.resize([round(scale * side) for side in picture.size], Image.Resampling.LANCZOS)
+        crops.append(np.asarray(centre(np.asarray(small), size), np.uint8))
+    return crops
 
 
 def every_kth(path: str, count: int) -> list[Pixels]:

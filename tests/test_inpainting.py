@@ -15,7 +15,7 @@ from invsolve.forward_models import ForwardModel, GaussianNoise, Mask
 from invsolve.models.gaussian import smooth_gaussian_prior
 from invsolve.models.score_model import FunctionPrior
 from invsolve.tasks.baselines import biharmonic
-from invsolve.tasks.inpainting import SIGMA_START
+from invsolve.tasks.filling import SIGMA_START
 from invsolve.tasks.regions import CONTEXT, Region, hole_boxes, resolutions
 
 

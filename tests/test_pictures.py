@@ -99,7 +99,7 @@ def test_numbers_that_make_no_sense_are_refused(change: dict[str, Any]) -> None:
 def test_noise_of_half_resolution_goes_with_how_much_of_it_is_known() -> None:
     """One known pixel of four has all of its noise in the coarser picture, not half of it."""
     from invsolve.options import INPAINTING
-    from invsolve.tasks.inpainting import Filling
+    from invsolve.tasks.filling import Filling
 
     filling = Filling(PRIOR, INPAINTING, noise=0.2, stream=0, meter=lambda pixels, info: None)
     known = torch.tensor([[[[1.0, 1, 1, 0], [1, 1, 0, 0]]]])
