@@ -292,11 +292,10 @@ def ct(
             restored()
             sys.stdout.write(plan)
             return []
-        result = reconstruct(
-            scan, method, common, where, facts, opened.units, mu_water, through_plane, baselines=baselines
-        )
         threshold = found_by if isinstance(found_by, float) else None
-        result = reconstruct(scan, method, common, where, facts, opened.units, mu_water, through_plane, threshold)
+        result = reconstruct(
+            scan, method, common, where, facts, opened.units, mu_water, through_plane, threshold, baselines=baselines
+        )
         hu = result.in_hounsfield
         scores = score_slices(reference, hu, result.metal) if reference is not None else {}
         report = report_json(result.facts, [str(p) for p in paths.values()], result.seconds, result.calls, scores)
@@ -360,17 +359,13 @@ def check_method(method: str, common: Common, *, baselines: bool) -> None:
 
 def reconstruct(
     scan: Scan, method: str, common: Common, where: torch.device, facts: dict[str, object], units: str, mu_water: float,
-    through_plane: str, *, baselines: bool,
+    through_plane: str, threshold: float | None = None, *, baselines: bool,
 ) -> Result:  # fmt: skip
-    """FBP first, to see whether the units fit; then TV and ours, or the one classical method asked for.
+    """FBP first, to see whether there is metal and whether the units fit; then TV and ours, or the one classical method asked
+    for. Rays through what is above ``threshold`` in HU count as not measured.
 
     With a budget TV is left out, unless its file is wanted.
     """
-    from invsolve.ct.reconstruction import check_ct_prior
-    through_plane: str, threshold: float | None = None,
-) -> Result:  # fmt: skip
-    """FBP first, to see whether there is metal and whether the units fit; then TV and ours, or the one classical method asked
-    for. Rays through what is above ``threshold`` in HU count as not measured."""
     from invsolve.ct.metal import about, covered, put_back, without_metal
     from invsolve.ct.reconstruction import check_ct_prior, reconstruction_task
 
@@ -400,8 +395,7 @@ def reconstruct(
         rows, columns = scan.geometry.shape
         say(f"{len(rays.y)} slice{'s' if len(rays.y) > 1 else ''} of {columns} x {rows}, on {where}")
         if common.budget is None or baselines:  # it takes as long as many noise levels
-            images["TV"] = classical("tv")
-        images["TV"] = classical("tv", metal)
+            images["TV"] = classical("tv", metal)
         task = reconstruction_task(
             scan.sinogram,
             scan.geometry,
