@@ -47,7 +47,7 @@ LEVELS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 VALIDATED = 32
 NOISE = 0.1
 """Of the pictures to be denoised."""
-DRAWN, DRAW_STEPS = 64, 18
+DRAWN, DRAW_STEPS = 32, 18
 """New pictures, and the noise levels on the way to them."""
 FIT_LEVELS = (0.5, 2.0, 8.0)
 FIT_PICTURES, DIRECTIONS = 256, 32

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 import torch
+import typer
 
 from invsolve.models.gaussian import GaussianPrior, smooth_gaussian_prior
 from invsolve.models.network import EDMDenoiser, NetworkConfig
@@ -32,6 +33,22 @@ def _quiet_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def _no_imported_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of whoever runs the tests are not the tests' business."""
     monkeypatch.setenv("INVSOLVE_MODELS", str(ROOT / "no-such-folder"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _commands_are_put_together_once() -> Iterator[None]:
+    """Typer makes all commands anew at every call, which takes a twentieth of a second; a program makes one call."""
+    make, made = typer.main.get_command, dict[int, tuple[typer.Typer, Any]]()
+
+    def once(program: typer.Typer) -> Any:
+        if id(program) not in made:
+            made[id(program)] = program, make(program)  # kept, so that no other program gets its id
+        return made[id(program)][1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.main.get_command", once)
+        patch.setattr("typer.testing._get_command", once, raising=False)
+        yield
 
 
 @pytest.fixture
