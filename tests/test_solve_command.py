@@ -287,9 +287,7 @@ def test_the_pages_examples_run(
     assert call(monkeypatch, "solve", "problem.toml", "--truth", "truth.png") == 0
 
 
-def test_k_space_off_the_grid_has_a_name(
-    folder: Path, ct_prior: Path, monkeypatch: Patch, capfd: Capture
-) -> None:
+def test_k_space_off_the_grid_has_a_name(folder: Path, ct_prior: Path, monkeypatch: Patch, capfd: Capture) -> None:
     pytest.importorskip("torchkbnufft")
     np.save("truth.npy", np.pad(np.full((12, 12), 0.5, np.float32), 10))
     np.save("ring.npy", 0.4 * np.stack([np.sin(np.arange(64)), np.cos(np.arange(64))], axis=1))
