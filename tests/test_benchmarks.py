@@ -31,7 +31,7 @@ from invsolve.uncertainty.conformal import Calibration
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 SHARED = {"harness", "cases", "charts", "ffdnet", "small_priors", "second_moments"}
 WITHOUT_OPTIONS = {"exactness"}
-PEERS = {"ct_peers": "deepinv", "peers": "deepinv", "verify_peers": "deepinv"}
+PEERS = dict.fromkeys(("ct_peers", "peers", "restoration_peers", "verify_peers"), "deepinv")
 SCRIPTS = sorted({path.stem for path in FOLDER.glob("*.py")} - SHARED - WITHOUT_OPTIONS)
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the benchmarks are not here")
@@ -251,6 +251,24 @@ def test_calibration_is_one_the_commands_take(small_prior: Path, photos: Path, t
 def test_calibration_of_ct(ct_prior: Path, slices: Path, tmp_path: Path) -> None:
     script("calibration").main(["ct", *solving(ct_prior, tmp_path, data=slices, size=32)])
     assert len(json.loads((tmp_path / "figures.json").read_text())["groups"]) == 2
+
+
+def test_calibration_of_a_restoration_is_judged_on_other_pictures(
+    small_prior: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = ["--save", str(tmp_path / "learned.json"), "--judge", str(photos), "--spread"]
+    given = solving(small_prior, tmp_path, data=photos, groups=2, samples=3, size=16, case="x2")
+    script("calibration").main(["superres", *given, *files])
+    learned = Calibration.load(tmp_path / "learned.json")
+    assert (learned.task, learned.where, learned.problem["factor"]) == ("superres", "all values", 2.0)
+    found = json.loads((tmp_path / "figures.json").read_text())["judged"]
+    # on the pictures that it was learned from the factor covers what it should, and the bound holds for all but chance
+    assert found["after"] == pytest.approx(0.9, abs=0.01) and found["held"] == 1
+    assert found["before"] == pytest.approx(learned.before)
+    assert "judged on 2 other groups" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        script("calibration").main(["superres", *given, "--case", "motion"])
+    assert "wanted x4, x2" in capsys.readouterr().err
 
 
 def test_calibration_says_how_honest_the_samples_are(
@@ -676,6 +694,52 @@ def test_second_moments_are_those_of_an_exact_prior() -> None:
         assert max(found["mean"], found["fit"]) < 2 * found["floor"]
         assert second.denoiser_bias(too_sure, unseen, fit, sigma)["fit"] > 4 * found["floor"]
         assert second.denoiser_bias(moved, unseen, fit, sigma)["mean"] > 4 * found["floor"]
+
+
+def test_restoration_peers(small_prior: Path, photos: Path, tmp_path: Path) -> None:
+    given = solving(
+        small_prior, tmp_path, data=photos, tune=photos, size=16, pictures=1, calls=3, only="motion", peers="7"
+    )
+    del given[given.index("--steps") : given.index("--steps") + 2]
+    given += ["--tuned-on", "1", "--show", str(tmp_path / "strips.png")]
+    script("restoration_peers").main(given)
+    (means,) = record(tmp_path / "figures.json").values()
+    assert {"Wiener", "invsolve mean of 2", "DiffPIR, one sample", "DiffPIR, mean of 2", "DiffPIR, samples"} <= set(
+        means
+    )
+    assert means["DiffPIR, samples"]["ideal"] == pytest.approx(1 / 3)  # independent ones, not pairs
+    assert means["DiffPIR, mean of 2"]["psnr"] != means["DiffPIR, one sample"]["psnr"]
+    assert json.loads((tmp_path / "figures.json").read_text())["tuned"]["motion"]["DiffPIR"].endswith("lambda 7")
+
+
+def test_peers_see_the_measurement_that_ours_see(photos: Path) -> None:
+    """The truth explains it under their operator, up to the noise, where it does not depend on what lies beyond the edges."""
+    peers, cases = script("restoration_peers"), script("cases")
+    truth = cases.centre_crops(str(photos), 1, 16)[0]
+    for name, make in peers.PROBLEMS.items():
+        problem, task = make(truth, 0), script("restoration").TASKS[name][0]("picture 0", truth, 0).task
+        assert problem.noise == pytest.approx(task.problem["noise"])
+        top, left = problem.margins
+        assert problem.operator.input_shape[1] >= top + 16 and problem.operator.input_shape[2] >= left + 16
+        x = torch.zeros(1, *problem.operator.input_shape)
+        x[..., top : top + 16, left : left + 16] = torch.from_numpy(truth / np.float32(255)).permute(2, 0, 1)
+        inside = slice(5, 11) if name == "motion" else slice(None)
+        error = (problem.operator(x) - problem.y)[..., inside, inside].square().mean().sqrt()
+        assert float(error) < 3 * problem.noise, name
+
+
+def test_metal(ct_prior: Path, tmp_path: Path) -> None:
+    y, x = np.mgrid[:64, :64] - 31.5
+    images = np.where(np.hypot(x, y) < 28, 1000, 0).astype(np.uint16)[None]
+    path = tmp_path / "ct.npz"
+    np.savez(path, images=images, patient=[0], patient_names=np.array(["disc"]), pixel_mm=[2.0])
+    show = tmp_path / "metal.png"
+    script("metal").main(solving(ct_prior, tmp_path, data=path, size=64, slices=1, views=40, show=show))
+    (means,) = record(tmp_path / "figures.json").values()
+    assert {"FBP", "LI-MAR", "TV, all rays", "TV, metal left out", "invsolve, metal left out, mean of 2"} <= set(means)
+    assert means["LI-MAR"]["psnr"] > means["FBP"]["psnr"] + 2
+    assert means["TV, metal left out"]["psnr"] > means["LI-MAR"]["psnr"]
+    assert Image.open(show).size == (7 * 64, 80)
 
 
 def test_restoration(small_prior: Path, photos: Path, tmp_path: Path) -> None:

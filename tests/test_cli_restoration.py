@@ -51,6 +51,18 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+def test_the_shipped_calibration_of_denoising_is_applied(folder: Path, monkeypatch: Patch, capfd: Capture) -> None:
+    Image.open("photo.png").crop((0, 0, 16, 16)).save("small.png")
+    given = ["denoise", "small.png", "--sigma", "0.1", "--samples", "19", "--json", "--device", "cpu"]
+    assert call(monkeypatch, *given, "--calibration", "shipped") == 0
+    interval = json.loads(capfd.readouterr().out)["uncertainty"]["interval"]
+    assert interval["calibration"]["factor"] > 1 and interval["level"] == 0.9
+    # other noise than it was learned with is said
+    given[3] = "0.02"
+    assert call(monkeypatch, *given, "--calibration", "shipped", "--force") == 0
+    assert "learned on other measurements: noise 0.02 (learned with 0.1)" in capfd.readouterr().err
+
+
 COMMANDS = {
     "superres": (["-x", "2", "-o", "out"], "bicubic"),
     "deblur": (["--sigma", "1", "--noise", "0.02", "-o", "out"], "Wiener"),

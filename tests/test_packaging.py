@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ from typer.testing import CliRunner
 from invsolve.cli.main import app
 from invsolve.cli.models import described
 from invsolve.colours import luma_first, rgb
+from invsolve.options import DEBLURRING, DEJPEG, DENOISING, INPAINTING, MRI, RECONSTRUCTION, SUPERRESOLUTION
 from invsolve.pretrained import Card, find_prior, load_classifier, load_prior, shipped_classifiers, shipped_priors
 from invsolve.pretrained.card import file_sha256
 from invsolve.pretrained.loading import CARD, SHIPPED, WEIGHTS
+from invsolve.uncertainty.conformal import Calibration
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -47,6 +50,29 @@ def test_shipped_priors_are_complete(name: str) -> None:
     errors = [prior.mse(sigma) for sigma in (0.005, 0.02, 0.1, 0.5, 2.0)]
     assert errors == sorted(errors)
     assert all(e < s**2 for e, s in zip(errors, (0.005, 0.02, 0.1, 0.5, 2.0), strict=True))
+
+
+TASKS = {
+    "inpaint": INPAINTING, "superres": SUPERRESOLUTION, "deblur": DEBLURRING, "denoise": DENOISING, "dejpeg": DEJPEG,
+    "ct": RECONSTRUCTION, "mri": MRI,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("file", sorted(SHIPPED.glob("*/calibrations/*.json")), ids=lambda file: file.stem)
+def test_shipped_calibrations_fit_what_the_commands_do(file: Path) -> None:
+    """One for the weights beside it, for the command's own settings with 19 samples, and no larger than a card."""
+    found = Calibration.load(file)
+    assert found.prior_sha256 == Card.read(file.parents[1] / CARD).sha256
+    usual = replace(TASKS[found.task], samples=19).settled
+    assert (found.samples, found.steps, found.rule) == (19, usual.steps, usual.rule)
+    assert found.sampler == usual.sampler or file.stem.endswith("-samples")
+    assert (found.level, found.after) == (0.9, pytest.approx(0.9, abs=0.005))
+    assert file.stat().st_size < 8_000
+
+
+def test_commands_for_photographs_have_a_shipped_calibration() -> None:
+    tasks = {Calibration.load(file).task for file in (SHIPPED / "photos" / "calibrations").glob("*.json")}
+    assert tasks >= {"inpaint", "superres", "deblur", "denoise"}
 
 
 @pytest.mark.parametrize("name", ["cifar10-classifier", "cifar10-judge"])

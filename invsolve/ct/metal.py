@@ -21,7 +21,7 @@ from torch import Tensor
 from invsolve.ct.fbp import fbp
 from invsolve.ct.flat_field import filled
 from invsolve.ct.scan import Scan, per_ray
-from invsolve.ct.units import from_hounsfield
+from invsolve.ct.units import to_hounsfield
 from invsolve.errors import InputError
 from invsolve.forward_models import Geometry, LinearOperator
 
@@ -30,6 +30,9 @@ Seen = npt.NDArray[np.bool_]
 
 METAL_HU = 3000.0
 """Above it there is metal: dense bone and enamel stay below, titanium is at some 8000."""
+
+WATER = 0.5
+"""In the units of n."""
 
 LEAST_PIXELS = 4
 """Smaller regions above the threshold are noise."""
@@ -63,7 +66,7 @@ def find_metal(image: Array, threshold: float = METAL_HU) -> Seen:
     """Regions of (slices, H, W), in the units of n, above ``threshold`` in HU; none in a slice that is so to more than ``MOST``."""
     out = np.zeros(image.shape, dtype=bool)
     for found, one in zip(out, image, strict=True):
-        bright = one > from_hounsfield(threshold)
+        bright = to_hounsfield(one) > threshold
         if 0 < bright.mean() <= MOST:
             regions, _ = label(binary_closing(bright, iterations=CLOSED) | bright)
             sizes = np.bincount(regions.ravel())
@@ -134,7 +137,7 @@ def put_back(image: Tensor, metal: Metal | None) -> Tensor:
 
 def covered(image: Tensor) -> Tensor:
     """Slices (slices, H, W) with water where there is metal: what tells whether the units are right."""
-    return torch.where(torch.from_numpy(find_metal(image.cpu().numpy())).to(image.device), from_hounsfield(0.0), image)
+    return torch.where(torch.from_numpy(find_metal(image.cpu().numpy())).to(image.device), WATER, image)
 
 
 def li_mar(operator: LinearOperator, geometry: Geometry, sinogram: Tensor, metal: Metal) -> Tensor:
