@@ -29,7 +29,7 @@ from invsolve.cli.ct_results import (
 )
 from invsolve.cli.ct_scan import interpret, read_sinogram, truth_in_hu
 from invsolve.cli.dry_run import files_among, plan_text
-from invsolve.cli.files import Folder, check_writable, provenance
+from invsolve.cli.files import Folder, check_apart, check_writable, provenance
 from invsolve.cli.folders import SINOGRAMS, over_pictures
 from invsolve.cli.pipeline import Common, Solved, prior_of, solve_task, with_common
 from invsolve.cli.report import report_path, write_page
@@ -245,6 +245,8 @@ def ct(
         paths["diagnostics"] = path
     for path in report_path(common.report, paths["npy"], paths.values()):
         paths["page"] = path
+    reads = files_among([sinogram, geometry, angles, common.truth, common.calibration])
+    check_apart(list(paths.values()), reads, common.output)
     check_writable(list(paths.values()), force=common.force, make=not common.dry_run)
     check_kind(asked_for(common.output), pixel_known=bool(pixel_size or geometry or opened.pixel_size))
 
@@ -270,7 +272,6 @@ def ct(
             facts["through_plane"] = str(through_plane)
         where = resolve_device(common.device)
         if common.dry_run:
-            reads = files_among([sinogram, geometry, angles, common.truth, common.calibration])
             plan = plan_slices(scan, method, common, where, reads, paths.values())
             restored()
             sys.stdout.write(plan)

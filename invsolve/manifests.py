@@ -135,7 +135,7 @@ class Manifest:
                     found.records[record.name] = record
             except (ValueError, TypeError, KeyError, RecursionError) as error:
                 raise InputError(
-                    f"line {number} of {path} is damaged: {error}",
+                    f"line {number} of {path} is damaged: {first_line(error)}",
                     hint="remove that line; its picture is then done again, with --force if its result is there",
                 ) from None
         return found
