@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 from invsolve.atomic import write_files
-from invsolve.errors import InputError, InvsolveError, OutputError, UsageError
+from invsolve.errors import InputError, InvsolveError, OutputError, UsageError, first_line
 
 WHOLE = "manifest.jsonl"
 _PART = re.compile(r"manifest-(\d+)-of-(\d+)\.jsonl")

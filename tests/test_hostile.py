@@ -94,7 +94,7 @@ def test_what_libraries_say_of_a_damaged_tiff_is_not_written_past_the_error(tmp_
     assert capfd.readouterr().err  # the file is one of which libtiff speaks
     with suppress(InputError):
         read_photo(tmp_path / "a.tif")
-    Image.fromarray(grey()).save(tmp_path / "b.tif")
+    tifffile.imwrite(tmp_path / "b.tif", grey().astype(np.uint16))
     path = lying(tmp_path / "b.tif", 277, 4097)  # SamplesPerPixel, of which Pillow's log speaks
     with pytest.raises(InputError):
         read_photo(path)
