@@ -248,7 +248,9 @@ def ct(
     reads = files_among([sinogram, geometry, angles, common.truth, common.calibration])
     check_apart(list(paths.values()), reads, common.output)
     check_writable(list(paths.values()), force=common.force, make=not common.dry_run)
-    check_kind(asked_for(common.output), pixel_known=bool(pixel_size or geometry or opened.pixel_size))
+    check_kind(
+        asked_for(common.output), pixel_known=any(x is not None for x in (pixel_size, geometry, opened.pixel_size))
+    )
 
     with clean_stdout() as restored:
         from invsolve.atomic import write_files

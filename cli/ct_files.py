@@ -49,6 +49,10 @@ def read_array(path: Path, what: str) -> Array:
         raise
     except Exception as error:  # noqa: BLE001 - a damaged file fails in the reader's many ways, which all mean the same
         reason = first_line(error)
+        if "allow_pickle" in reason:  # which says how to run code that a file brings along
+            raise InputError(
+                f"{path} holds Python objects, or is damaged", hint="save plain numbers with numpy.save"
+            ) from None
         if isinstance(error, ImportError) or "imagecodecs" in reason:
             raise InputError(f"{path} is compressed: {reason}", hint="save it without compression") from None
         raise InputError(f"{path} is damaged or truncated: {reason}", hint="copy it again from the original") from None

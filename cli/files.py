@@ -196,7 +196,17 @@ class Folder(type(Path())):  # type: ignore[misc]
 
     @classmethod
     def parse(cls, text: str) -> Path:
-        """The path, and what a name such as ``results.v2/`` says of it."""
+        """The path, and what a name such as ``results.v2/`` says of it.
+
+        Raises
+        ------
+        OutputError : a name in it is too long for any system.
+        """
+        for name in Path(text).parts:
+            if len(os.fsencode(name)) > LONGEST_NAME:
+                raise OutputError(
+                    f"the name {name[:40]}... is longer than {LONGEST_NAME} bytes", hint="choose a shorter one with -o"
+                )
         return cls(text) if text.endswith(("/", os.sep)) else Path(text)
 
 
@@ -232,8 +242,10 @@ def check_writable(paths: list[Path], *, force: bool, make: bool = True) -> None
             )
         if path.is_dir():
             raise OutputError(f"{path} is a folder", hint="choose another name with -o")
-        if path.exists() and not force:
+        if (path.exists() or path.is_symlink()) and not force:
             raise OutputError(f"{path} exists", hint="use --force to overwrite it, or -o for another name")
+        if path.exists() and not path.is_file():
+            raise OutputError(f"{path} is a pipe or a device", hint="choose another name with -o, or - for stdout")
     for folder in {path.parent for path in paths}:
         if not make:
             check_folder(folder)

@@ -202,3 +202,114 @@ def test_ctrl_c_before_the_command_line_is_loaded(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert (process.returncode, out) == (ExitCode.INTERRUPTED, "interrupted\n")
+
+
+# -- whole commands -------------------------------------------------------------------------------------------------
+HOSTILE_SCANS = {
+    "--angles 0:1e300": (ExitCode.BAD_INPUT, "angles go from 0 to 9.5e+299 degrees"),
+    "--angles 7:7": (ExitCode.BAD_INPUT, "all 20 angles are 7 degrees"),
+    "--angles huge.txt": (ExitCode.BAD_INPUT, "1e+308 degrees"),
+    "--angles words.txt": (ExitCode.BAD_INPUT, "cannot read the angles"),
+    "--angles few.txt": (ExitCode.BAD_INPUT, "3 angles for a sinogram with 20 views"),
+    "--pixel-size 0": (ExitCode.USAGE, "--pixel-size 0"),
+    "--pixel-size nan": (ExitCode.USAGE, "--pixel-size nan"),
+    "--window 40,inf": (ExitCode.USAGE, "--window"),
+    "--window nan,400": (ExitCode.USAGE, "--window"),
+    "--center 99": (ExitCode.BAD_INPUT, "off the detector"),
+    "--noise nan": (ExitCode.USAGE, "--noise"),
+    "--size 100000": (ExitCode.BAD_INPUT, "GiB"),
+    "--views 21": (ExitCode.BAD_INPUT, "21 views wanted of a sinogram with 20"),
+    "--rings all": (ExitCode.USAGE, "--rings"),
+    "--bad-bins 0:40": (ExitCode.BAD_INPUT, "no detector bin"),
+    "--geometry scan.npy": (ExitCode.BAD_INPUT, "cannot read the geometry"),
+    "--truth scan.npy": (ExitCode.BAD_INPUT, "--truth has shape (20, 40)"),
+    "-o loop.npy": (ExitCode.OUTPUT, "loop.npy exists"),
+    "-o dangling.npy": (ExitCode.OUTPUT, "dangling.npy exists"),
+    "-o fifo.npy --force": (ExitCode.OUTPUT, "is a pipe or a device"),
+    "-o /dev/null": (ExitCode.OUTPUT, "/dev/null"),
+    "-o scan.npy/x.npy": (ExitCode.OUTPUT, "scan.npy"),
+    f"-o {'a' * 252}.npy": (ExitCode.OUTPUT, "longer than 255 bytes"),
+    "-o x.jpg": (ExitCode.OUTPUT, "does not end in"),
+}
+
+
+@pytest.mark.parametrize("options", HOSTILE_SCANS)
+def test_options_of_a_scan_that_make_no_sense(options: str, scan: Path, monkeypatch: Patch, capfd: Capture) -> None:
+    (scan / "huge.txt").write_text("\n".join(["1e308"] * 19 + ["-1e308"]))
+    (scan / "words.txt").write_text("a b\nc")
+    (scan / "few.txt").write_text("1\n2\n3\n")
+    (scan / "loop.npy").symlink_to("loop.npy")
+    (scan / "dangling.npy").symlink_to("nowhere/x.npy")
+    os.mkfifo(scan / "fifo.npy")
+    refused(("ct", "scan.npy", "--method", "fbp", *options.split()), *HOSTILE_SCANS[options], scan, monkeypatch, capfd)
+
+
+def spoiled(value: float) -> np.ndarray:
+    x = np.linspace(-1, 1, 40)
+    out = np.tile(10 * np.exp(-4 * x**2), (20, 1)).astype(np.float32)
+    out[3, 4] = value
+    return out
+
+
+HOSTILE_ARRAYS: dict[str, tuple[np.ndarray, str]] = {
+    "NaN": (spoiled(np.nan), "1 values that are NaN or infinite"),
+    "infinite": (spoiled(np.inf), "1 values that are NaN or infinite"),
+    "beyond all": (spoiled(1) * np.float32(1e30), "values up to"),
+    "empty": (np.zeros((0, 5)), "no array, but shape (0, 5)"),
+    "of one dimension": (np.ones(7), "1 dimensions"),
+    "of four": (np.ones((1, 1, 20, 40)), "4 dimensions"),
+    "a number": (np.float64(3), "no array, but shape ()"),
+    "complex": (np.ones((4, 4), dtype=complex), "complex128 values"),
+    "Python objects": (np.array([1, None], dtype=object), "Python objects"),
+    "words": (np.array([["a", "b"]]), "<U1 values"),
+    "fields": (np.zeros((4, 4), dtype=[("a", float)]), "values"),
+    "times": (np.zeros((4, 4), "M8[s]"), "values"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_ARRAYS)
+def test_arrays_that_are_no_sinogram(name: str, scan: Path, monkeypatch: Patch, capfd: Capture) -> None:
+    array, said = HOSTILE_ARRAYS[name]
+    np.save(scan / "scan.npy", array, allow_pickle=True)
+    refused(("ct", "scan.npy", "--method", "fbp"), ExitCode.BAD_INPUT, said, scan, monkeypatch, capfd)
+
+
+def refused(
+    given: tuple[str, ...], code: ExitCode, said: str, folder: Path, monkeypatch: Patch, capfd: Capture
+) -> None:
+    """One line, a hint and the documented code; the folder is as it was."""
+
+    def content() -> dict[str, bytes | str]:
+        return {
+            path.name: str(path.readlink()) if path.is_symlink() else path.read_bytes() if path.is_file() else "other"
+            for path in folder.iterdir()
+        }
+
+    before = content()
+    monkeypatch.chdir(folder)
+    assert call(monkeypatch, *given) == code
+    lines = capfd.readouterr().err.splitlines()
+    (error,) = [line for line in lines if line.startswith("error: ")]
+    assert said in error
+    assert sum(line.startswith("hint: ") for line in lines) == 1
+    assert not any("Traceback" in line or "this is a bug" in line for line in lines)
+    assert content() == before
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        (np.float32(1), "shape (1,)"),
+        (np.full(40, np.nan), "NaN or infinite"),
+        (np.ones(40, dtype=complex), "complex128 values"),
+        (np.ones((3, 40)), "shape (3, 40)"),
+        (np.zeros(40), "0 x 0"),
+    ],
+)
+def test_masks_of_k_space_that_are_none(
+    mask: np.ndarray, said: str, tmp_path: Path, ct_prior: Path, monkeypatch: Patch, capfd: Capture
+) -> None:
+    np.save(tmp_path / "k.npy", np.random.default_rng(0).standard_normal((32, 40)).astype(np.complex64))
+    np.save(tmp_path / "mask.npy", mask)
+    given = ("mri", "k.npy", "--mask", "mask.npy", "--model", str(ct_prior), "--steps", "2")
+    refused(given, ExitCode.BAD_INPUT, said, tmp_path, monkeypatch, capfd)
