@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image, features
 
-from invsolve.errors import ModelError
+from invsolve.errors import InputError, ModelError
 
 ALWAYS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000")
 """What Pillow may decode; it knows more, some by running other programs."""
@@ -20,6 +20,31 @@ START = 65_536
 
 ANIMATED = ("PNG", "TIFF", "WEBP", "GIF", "AVIF")
 """Of several pictures the first is taken; a HEIC file names its main one, and a JPEG's others are previews."""
+
+LONGEST_RUN = {"raw": 8, "zip": 8 * 1032, "gif": 4096, "jpeg": 1024}
+"""Pixels that a byte of a file can stand for at most, by Pillow's decoder: 8 of one bit a byte as they are, times 1032 deflated
+(RFC 1951: 258 bytes for two bits), one string of LZW's table for a code, one bit for an empty block of JPEG."""
+
+TIFF_RUN = {1: 8, 5: 8 * 4096, 8: 8 * 1032, 32773: 8 * 64, 32946: 8 * 1032}
+"""The same by the tag Compression (259): none, LZW, Deflate, PackBits. Of others nothing is said: an empty row of a fax is one bit."""
+
+
+def check_content(path: Path, image: Image.Image) -> None:
+    """Of a file that was opened, and not yet read: that it is long enough for its pixels, before memory is asked for them.
+
+    Raises
+    ------
+    InputError : its header promises more than it can hold.
+    """
+    decoder = str(image.tile[0][0]) if getattr(image, "tile", None) else ""
+    most = LONGEST_RUN.get(decoder)
+    if image.format == "TIFF":
+        most = TIFF_RUN.get(int(image.tag_v2.get(259, 1)))  # type: ignore[attr-defined]
+    if most is not None and image.width * image.height > most * path.stat().st_size:
+        raise InputError(
+            f"{path} is damaged or truncated: {path.stat().st_size} bytes cannot hold {image.width} x {image.height} pixels",
+            hint="copy it again from the original",
+        )
 
 
 def decoders(path: Path) -> tuple[str, ...]:

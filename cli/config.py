@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from invsolve.errors import UsageError
+from invsolve.errors import UsageError, first_line
 from invsolve.files import regular_file
 from invsolve.named import nearest
 from invsolve.typed import brief
@@ -94,7 +94,7 @@ def read_toml(path: Path) -> dict[str, Any]:
             raise ValueError(f"larger than {LARGEST >> 20} MiB")
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is no TOML: {error}", hint="wanted lines such as steps = 40") from None
+        raise UsageError(f"{path} is no TOML: {first_line(error)}", hint="wanted lines such as steps = 40") from None
 
 
 def keys_of(context: Any) -> dict[str, Any]:

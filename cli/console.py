@@ -186,6 +186,21 @@ def clean_stdout() -> Iterator[Callable[[], None]]:
         yield ended.close
 
 
+@contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """What C libraries write to stderr of their own accord goes nowhere meanwhile: libtiff does, of files that are damaged."""
+    sys.stderr.flush()
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
 def hide_warnings() -> None:
     """Warnings of libraries are for developers: shown at -vv only, unless Python was told otherwise (-W)."""
 

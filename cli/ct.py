@@ -30,7 +30,7 @@ from invsolve.cli.ct_results import (
 )
 from invsolve.cli.ct_scan import interpret, parse_metal, read_sinogram, read_traces, truth_in_hu
 from invsolve.cli.dry_run import files_among, plan_text
-from invsolve.cli.files import Folder, check_writable, provenance
+from invsolve.cli.files import Folder, check_apart, check_writable, provenance
 from invsolve.cli.folders import SINOGRAMS, over_pictures
 from invsolve.cli.pipeline import Common, Solved, prior_of, solve_task, with_common
 from invsolve.cli.report import report_path, write_page
@@ -260,8 +260,12 @@ def ct(
         paths["diagnostics"] = path
     for path in report_path(common.report, paths["npy"], paths.values()):
         paths["page"] = path
+    reads = files_among([sinogram, geometry, angles, common.truth, common.calibration])
+    check_apart(list(paths.values()), reads, common.output)
     check_writable(list(paths.values()), force=common.force, make=not common.dry_run)
-    check_kind(asked_for(common.output), pixel_known=bool(pixel_size or geometry or opened.pixel_size))
+    check_kind(
+        asked_for(common.output), pixel_known=any(x is not None for x in (pixel_size, geometry, opened.pixel_size))
+    )
 
     with clean_stdout() as restored:
         from invsolve.atomic import write_files
@@ -286,8 +290,6 @@ def ct(
             facts["through_plane"] = str(through_plane)
         where = resolve_device(common.device)
         if common.dry_run:
-            mask = found_by if isinstance(found_by, Path) else None
-            reads = files_among([sinogram, geometry, angles, mask, common.truth, common.calibration])
             plan = plan_slices(scan, method, common, where, reads, paths.values())
             restored()
             sys.stdout.write(plan)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import tifffile
 from PIL import Image, ImageDraw
 
+from invsolve.cli.deep import check_held
 from invsolve.errors import InputError, first_line
 from invsolve.files import regular_file
 from invsolve.pictures import to_pixels
@@ -42,12 +43,16 @@ def read_array(path: Path, what: str) -> Array:
     if path.suffix.lower() not in ENDINGS:
         raise InputError(f"{path} is not a {what} this program can read", hint=f"give {', '.join(ENDINGS)}")
     try:
-        with quiet_tifffile():
+        with quiet_libraries():
             array = _read(path, what)
     except InputError:
         raise
     except Exception as error:  # noqa: BLE001 - a damaged file fails in the reader's many ways, which all mean the same
         reason = first_line(error)
+        if "allow_pickle" in reason:  # which says how to run code that a file brings along
+            raise InputError(
+                f"{path} holds Python objects, or is damaged", hint="save plain numbers with numpy.save"
+            ) from None
         if isinstance(error, ImportError) or "imagecodecs" in reason:
             raise InputError(f"{path} is compressed: {reason}", hint="save it without compression") from None
         raise InputError(f"{path} is damaged or truncated: {reason}", hint="copy it again from the original") from None
@@ -80,17 +85,21 @@ def read_reference(path: Path) -> Array:
 
 
 @contextmanager
-def quiet_tifffile() -> Iterator[None]:
+def quiet_libraries() -> Iterator[None]:
     """Keep what libraries warn and log of a damaged file off the terminal: the error says it."""
-    log = logging.getLogger("tifffile")
-    before = log.disabled
-    log.disabled = True
+    logs, silence = [logging.getLogger(name) for name in ("tifffile", "PIL", "pydicom")], logging.NullHandler()
+    before = [log.propagate for log in logs]
+    for log in logs:
+        log.addHandler(silence)
+        log.propagate = False
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        log.disabled = before
+        for log, propagate in zip(logs, before, strict=True):
+            log.removeHandler(silence)
+            log.propagate = propagate
 
 
 def _read(path: Path, what: str) -> Array:
@@ -110,6 +119,7 @@ def _read(path: Path, what: str) -> Array:
         shape = tiff.series[0].shape
         if math.prod(shape) > MOST_VALUES:  # before memory is asked for: a damaged header may say anything
             raise InputError(f"{path} says it has shape {shape}", hint=f"wanted at most {MOST_VALUES} values")
+        check_held(path, tiff.series[0])
         return np.asarray(tiff.asarray())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -37,8 +38,8 @@ def parse_window(text: str) -> tuple[float, float]:
         centre, width = (float(part) for part in text.split(","))
     except ValueError:
         raise UsageError(f"--window {text!r}", hint="wanted CENTRE,WIDTH in HU, such as 40,400") from None
-    if not width > 0:
-        raise UsageError(f"--window {text!r}", hint="wanted a positive width")
+    if not (width > 0 and math.isfinite(width) and math.isfinite(centre)):
+        raise UsageError(f"--window {text!r}", hint="wanted two numbers, the width above 0")
     return centre, width
 
 

@@ -79,7 +79,7 @@ def interpret(
         angles=parse_angles(angles) if angles else opened.angles,
         size=size,
         truth_width=None if reference is None else reference.shape[-1],
-        pixel_size=pixel_size or (None if geometry_file else opened.pixel_size),
+        pixel_size=pixel_size if pixel_size is not None or geometry_file else opened.pixel_size,
         center=None if center is None else parse_center(center),
         axis="views,detectors" if axis == "auto" and opened.measured is not None else axis,
         units=opened.units,

@@ -13,6 +13,7 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageFile, ImageOps
 
+from invsolve.cli.codecs import TIFF_RUN
 from invsolve.errors import InputError
 from invsolve.pictures import Pixels
 
@@ -139,6 +140,7 @@ def read_tiff(path: Path, check_size: CheckSize) -> Deep:
     with tifffile.TiffFile(path) as tiff:
         page: Any = tiff.pages[0]
         check_size(int(page.imagewidth), int(page.imagelength))
+        check_held(path, page)
         kind = f"{page.dtype} values, {page.samplesperpixel} a pixel"
         known = page.dtype is not None and (page.dtype.kind == "f" or page.dtype == np.uint16)
         if not known or page.axes not in ("YX", "YXS", "SYX") or page.samplesperpixel > 4:
@@ -162,6 +164,17 @@ def read_tiff(path: Path, check_size: CheckSize) -> Deep:
         kept = colours + (extra[:1] == (UNASSOCIATED,))
         pixels = pixels[..., 0] if kept == 1 else pixels[..., :kept]
     return Deep(upright(pixels, orientation), bytes(profile) if profile else None)
+
+
+def check_held(path: Path, part: Any) -> None:
+    """Raise where a page or a series of a TIFF, as tifffile has it, is larger than the file can hold: before memory is asked
+    for it."""
+    size, most = path.stat().st_size, TIFF_RUN.get(int(part.keyframe.compression))
+    if most is not None and int(part.nbytes) > max(1, most // 8) * size:
+        raise InputError(
+            f"{path} is damaged or truncated: {size} bytes cannot hold shape {part.shape}",
+            hint="copy it again from the original",
+        )
 
 
 def _check_segments(path: Path, page: Any) -> None:

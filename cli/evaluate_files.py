@@ -11,7 +11,7 @@ import numpy.typing as npt
 import tifffile
 
 from invsolve.cli.ct_files import ENDINGS as ARRAYS
-from invsolve.cli.ct_files import quiet_tifffile, read_array
+from invsolve.cli.ct_files import quiet_libraries, read_array
 from invsolve.cli.formats import ENDINGS
 from invsolve.errors import InputError, InvsolveError, UsageError
 from invsolve.files import read_json, regular_file
@@ -226,7 +226,7 @@ def in_hounsfield(path: Path) -> bool:
     """Whether a file says so: a TIFF of `invsolve ct` in itself, an .npy in the report beside it."""
     try:
         if is_tiff_name(path):
-            with quiet_tifffile(), tifffile.TiffFile(path) as tiff:
+            with quiet_libraries(), tifffile.TiffFile(path) as tiff:
                 facts = json.loads(tiff.pages.first.description)
         else:
             facts = read_json(path.with_suffix(".json"), "report")

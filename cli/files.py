@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import math
 import os
@@ -21,9 +22,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from invsolve._version import __version__
 from invsolve.atomic import make_folder
-from invsolve.cli.codecs import decoders, notes
-from invsolve.cli.console import say
-from invsolve.cli.ct_files import quiet_tifffile
+from invsolve.cli.codecs import check_content, decoders, notes
+from invsolve.cli.console import quiet_stderr, say
+from invsolve.cli.ct_files import quiet_libraries
 from invsolve.cli.deep import WANTED, Deep, bits, is_tiff, read_deep, read_tiff
 from invsolve.cli.formats import ENDINGS, Encoding, encode
 from invsolve.cli.metadata import from_cmyk, read_exif
@@ -69,7 +70,7 @@ def _read(path: Path, what: str) -> Image.Image | Deep:
     regular_file(path, what)
     check = functools.partial(check_memory, path)
     try:
-        with warnings.catch_warnings(), quiet_tifffile():
+        with warnings.catch_warnings(), quiet_libraries():
             warnings.simplefilter("ignore")  # damaged metadata does not matter, and anything else is an error below
             try:
                 image = Image.open(path, formats=decoders(path))
@@ -79,13 +80,15 @@ def _read(path: Path, what: str) -> Image.Image | Deep:
                 raise
             with image:
                 check(*image.size)
+                check_content(path, image)
                 for note in notes(path, image):
                     say(note)
-                if bits(image) > 8:
-                    return read_deep(path, image, check)._replace(exif=read_exif(image))
-                exif = read_exif(image)
-                image.load()
-                upright = ImageOps.exif_transpose(image)
+                with quiet_stderr():
+                    exif = read_exif(image)
+                    if bits(image) > 8:
+                        return read_deep(path, image, check)._replace(exif=exif)
+                    image.load()
+                    upright = ImageOps.exif_transpose(image)
                 upright.info["exif"] = exif
     except InvsolveError:
         raise
@@ -193,7 +196,17 @@ class Folder(type(Path())):  # type: ignore[misc]
 
     @classmethod
     def parse(cls, text: str) -> Path:
-        """The path, and what a name such as ``results.v2/`` says of it."""
+        """The path, and what a name such as ``results.v2/`` says of it.
+
+        Raises
+        ------
+        OutputError : a name in it is too long for any system.
+        """
+        for name in Path(text).parts:
+            if len(os.fsencode(name)) > LONGEST_NAME:
+                raise OutputError(
+                    f"the name {name[:40]}... is longer than {LONGEST_NAME} bytes", hint="choose a shorter one with -o"
+                )
         return cls(text) if text.endswith(("/", os.sep)) else Path(text)
 
 
@@ -229,8 +242,10 @@ def check_writable(paths: list[Path], *, force: bool, make: bool = True) -> None
             )
         if path.is_dir():
             raise OutputError(f"{path} is a folder", hint="choose another name with -o")
-        if path.exists() and not force:
+        if (path.exists() or path.is_symlink()) and not force:
             raise OutputError(f"{path} exists", hint="use --force to overwrite it, or -o for another name")
+        if path.exists() and not path.is_file():
+            raise OutputError(f"{path} is a pipe or a device", hint="choose another name with -o, or - for stdout")
     for folder in {path.parent for path in paths}:
         if not make:
             check_folder(folder)
@@ -242,6 +257,21 @@ def check_writable(paths: list[Path], *, force: bool, make: bool = True) -> None
         except OSError as error:
             reason = error.strerror or str(error)
             raise OutputError(f"cannot write into {folder}: {reason}", hint="choose another place with -o") from None
+
+
+def check_apart(paths: Sequence[Path], reads: Sequence[Path], named: Path | None) -> None:
+    """Before the work: no result takes the place of a file that is read, with ``--force`` neither. Only the first of ``reads``,
+    the input, may be ``named`` as the output.
+
+    Raises
+    ------
+    OutputError : one would.
+    """
+    for path, (number, read) in itertools.product(paths, enumerate(reads)):
+        if path.exists() and read.exists() and path.samefile(read) and not (number == 0 and path == named):
+            raise OutputError(
+                f"a result would be called {path}, which is a file that is read", hint="choose another name with -o"
+            )
 
 
 def check_folder(folder: Path) -> None:

@@ -26,6 +26,7 @@ from invsolve.cli.console import Verbosity, clean_stdout, report, say
 from invsolve.cli.dry_run import duration
 from invsolve.cli.files import COMMAND, Folder
 from invsolve.cli.formats import ENDINGS
+from invsolve.cli.options import Quality
 from invsolve.cli.pipeline import prior_of
 from invsolve.errors import InputError, PicturesError, UsageError
 from invsolve.finding import Picture, find_pictures
@@ -224,6 +225,8 @@ def run_many(
     Verbosity.level = -1 if options["quiet"] else options["verbose"]
     output: Path | None = options["output"]
     check_options(options)
+    if options.get("format") is None and says_quality(many):
+        check_quality(options["quality"])
     if output is None or (output.exists() and not output.is_dir()):
         what = f"{given[0]} is a folder" if len(given) == 1 and given[0].is_dir() else "several pictures"
         why = "there is no -o" if output is None else f"{output} is a file"
@@ -314,6 +317,20 @@ def check_options(options: Mapping[str, Any]) -> None:
     truth = options.get("truth")
     if truth is not None and not Path(truth).is_dir():
         raise UsageError("--truth of one file with several pictures", hint="give a folder that has one for each")
+
+
+def says_quality(many: Many) -> bool:
+    """Whether ``--quality`` is that of the results: ``dejpeg`` means its input's."""
+    quality = inspect.signature(many.command).parameters.get("quality")
+    return quality is not None and quality.annotation == Quality
+
+
+def check_quality(quality: int | None) -> None:
+    """Raise a UsageError for a quality of PNG files, which a folder's results are where no format is asked for."""
+    if quality is not None:
+        raise UsageError(
+            f"--quality {quality} with several pictures, whose results are PNG files", hint="give --format jpg as well"
+        )
 
 
 def chosen_shard(given: str | None, environment: Mapping[str, str]) -> Shard | None:

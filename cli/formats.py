@@ -76,7 +76,8 @@ def check_format(path: Path, width: int, height: int, quality: int | None = None
     name = format_of(path)
     if quality is not None and name not in ("JPEG", "WebP"):
         raise UsageError(
-            f"--quality {quality}, but {name} files lose nothing", hint="name a .jpg or .webp file with -o"
+            f"--quality {quality}, but {name} files lose nothing",
+            hint="name a .jpg or .webp file with -o, or give --format jpg",
         )
     if max(width, height) > LARGEST_SIDE.get(name, max(width, height)):
         raise OutputError(

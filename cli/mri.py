@@ -14,7 +14,7 @@ from invsolve.cli.budget import keep_to_budget
 from invsolve.cli.console import clean_stdout, say
 from invsolve.cli.ct_files import labelled_row, npy_bytes
 from invsolve.cli.dry_run import files_among, plan_text
-from invsolve.cli.files import Folder, check_writable, encode_picture, output_path
+from invsolve.cli.files import Folder, check_apart, check_writable, encode_picture, output_path
 from invsolve.cli.folders import KSPACES, over_pictures
 from invsolve.cli.pipeline import Common, Solved, prior_of, solve_task, with_common
 from invsolve.cli.report import report_path, write_page
@@ -122,6 +122,8 @@ def mri(
     outputs = [*paths.values(), *check_diagnostics(common.diagnostics, list(paths.values()))]
     page = report_path(common.report, paths["npy"], outputs)
     outputs += page
+    reads = files_among([kspace, common.truth, common.calibration, mask, sensitivities])
+    check_apart(outputs, reads, common.output)
     check_writable(outputs, force=common.force, make=not common.dry_run)
 
     with clean_stdout() as restored:
@@ -137,7 +139,6 @@ def mri(
         how = " (estimated)" if noise is None else ""
         if common.dry_run:
             size = f"{values.shape[-1]} x {values.shape[-2]}, "
-            reads = files_among([kspace, common.truth, common.calibration, mask, sensitivities])
             plan = plan_text(f"mri {kspace.name}{which}", size + about, reads, outputs, common, task, prior)
             restored()
             sys.stdout.write(plan)

@@ -24,7 +24,7 @@ from invsolve.cli import options
 from invsolve.cli.budget import STARTED, Budget, keep_to_budget, say_pace
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, reporting, say
 from invsolve.cli.dry_run import announce_time, files_among, plan_text
-from invsolve.cli.files import Photo, check_writable, output_path, provenance, read_picture
+from invsolve.cli.files import Photo, check_apart, check_writable, output_path, provenance, read_picture
 from invsolve.cli.formats import FORMATS, Encoding, check_format, default_endings, format_of, is_lossy, kept_type
 from invsolve.cli.memory import Memory, keep_to_memory
 from invsolve.cli.metadata import resized_exif
@@ -308,9 +308,10 @@ def run_pictures(
     check_writable(outputs, force=common.force, make=not common.dry_run)
     with clean_stdout() as restored:
         job = make()
+        reads = files_among([source, common.truth, common.calibration, *job.facts.values()])
+        check_apart(outputs, reads, common.output)
         prior = prior_of(common.model, common.device, patches)
         if common.dry_run:
-            reads = files_among([source, common.truth, common.calibration, *job.facts.values()])
             plan = plan_text(f"{name} {source.name}", job.about, reads, outputs, common, job.task, prior)
             restored()
             sys.stdout.write(plan)

@@ -11,7 +11,8 @@ import typer
 
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, say
-from invsolve.cli.files import check_writable, provenance
+from invsolve.cli.dry_run import files_among
+from invsolve.cli.files import check_apart, check_writable, provenance
 from invsolve.cli.limits import LARGEST_SEED
 from invsolve.cli.pipeline import Common, Scores, Solved, score_pixels, solve_task
 from invsolve.cli.problem import ProblemFile, read_problem
@@ -133,6 +134,8 @@ def _solve(file: ProblemFile, truth: Path | None, force: bool, device: str) -> d
     except UsageError as error:
         raise InputError(f"{file.path}: {error.message}", hint=error.hint) from error
     paths = plan_paths(file, drawn=prior.channels in PICTURE_CHANNELS)
+    reads = files_among([*(block.file for block in file.blocks), truth, file.start])
+    check_apart(list(paths.values()), reads, None)
     check_writable(list(paths.values()), force=force)
     say(f"{file.path.name}: {about(measurements)}, a picture of {shape[2]} x {shape[1]}, on {prior.device}")
     with blame(foreign(file)):

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from invsolve.cli.main import main
+import sys
 
 if __name__ == "__main__":
-    main()
+    try:
+        from invsolve.cli.main import main
+
+        main()
+    except KeyboardInterrupt:  # before the command line could answer it, or after
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)

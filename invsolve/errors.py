@@ -18,9 +18,14 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130  # Ctrl-C
 
 
+LONGEST_LINE = 300
+"""Characters: some libraries put what they could not read into their message."""
+
+
 def first_line(error: BaseException) -> str:
-    """What an error of a library says, in one line; its type where it says nothing."""
-    return (str(error).splitlines() or [""])[0] or type(error).__name__
+    """What an error of a library says, in one line that is not without end; its type where it says nothing."""
+    line = (str(error).splitlines() or [""])[0] or type(error).__name__
+    return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}..."
 
 
 class InvsolveError(Exception):

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 from invsolve.atomic import write_files
-from invsolve.errors import InputError, InvsolveError, OutputError, UsageError
+from invsolve.errors import InputError, InvsolveError, OutputError, UsageError, first_line
 
 WHOLE = "manifest.jsonl"
 _PART = re.compile(r"manifest-(\d+)-of-(\d+)\.jsonl")
@@ -135,7 +135,7 @@ class Manifest:
                     found.records[record.name] = record
             except (ValueError, TypeError, KeyError, RecursionError) as error:
                 raise InputError(
-                    f"line {number} of {path} is damaged: {error}",
+                    f"line {number} of {path} is damaged: {first_line(error)}",
                     hint="remove that line; its picture is then done again, with --force if its result is there",
                 ) from None
         return found

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from invsolve.atomic import write_files
-from invsolve.errors import InputError
+from invsolve.errors import InputError, first_line
 from invsolve.files import regular_file
 from invsolve.forward_models import LinearOperator
 from invsolve.typed import first_misfit
@@ -119,7 +119,8 @@ class Posterior:
             _check_saved(header, samples, chi2)
         except READING_FAILED as error:
             raise InputError(
-                f"cannot read {path} as a saved posterior: {error}", hint="save it again with Posterior.save"
+                f"cannot read {path} as a saved posterior: {first_line(error)}",
+                hint="save it again with Posterior.save",
             ) from error
         return cls(
             torch.from_numpy(samples), tuple(header["seeds"]), torch.from_numpy(chi2), header["settings"],

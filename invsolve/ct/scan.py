@@ -34,6 +34,9 @@ ORDERS = ("views,detectors", "detectors,views")
 TELLING = 0.05
 """Share of the bins from which on rings that are not removed are warned of."""
 
+LARGEST_ANGLE = 1e6
+"""Degrees; a scan that turns on and on has some thousand, and of much larger numbers the fraction of a turn is lost."""
+
 LARGEST = 1e12
 """Beyond this no line integral and no photon count lies, and squares of float32 overflow soon."""
 
@@ -250,13 +253,20 @@ def view_angles(given: AngleRange | tuple[float, ...], views: int) -> tuple[floa
 
     Raises
     ------
-    InputError : they look like radians.
+    InputError : they look like radians, are all the same, or are no angles.
     """
     if isinstance(given, AngleRange):
         span = given.last - given.first
         angles = tuple(given.first + span * i / views for i in range(views))
     else:
         angles = given
+    if any(abs(angle) > LARGEST_ANGLE for angle in angles):
+        raise InputError(
+            f"the angles go from {min(angles):.4g} to {max(angles):.4g} degrees",
+            hint=f"wanted angles within {LARGEST_ANGLE:g} degrees",
+        )
+    if len(angles) >= 4 and np.ptp(angles) == 0:
+        raise InputError(f"all {len(angles)} angles are {angles[0]:g} degrees", hint="give one angle per view")
     if len(angles) >= 4 and np.ptp(angles) <= 2 * np.pi + 0.01:
         raise InputError(
             f"the angles span {np.ptp(angles):.3g} degrees: they look like radians",

@@ -98,9 +98,10 @@ def read_numbers(path: str | Path, what: str) -> Array:
         with file.open("rb") as stream:
             array = np.load(stream, allow_pickle=False)
     except Exception as error:  # noqa: BLE001 - a damaged file fails in numpy's many ways, which all mean the same
-        raise InputError(
-            f"{file} is damaged: {first_line(error)}", hint=f"save the {what} with numpy.save again"
-        ) from None
+        reason = first_line(error)
+        if "allow_pickle" in reason:  # numpy says how to run code that a file brings along
+            reason = "it holds Python objects"
+        raise InputError(f"{file} is damaged: {reason}", hint=f"save the {what} with numpy.save again") from None
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "cfiub" or array.size == 0:
         raise InputError(f"{file} holds no numbers", hint=f"wanted one array, the {what}")
     return array

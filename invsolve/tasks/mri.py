@@ -140,7 +140,14 @@ def _mask(measured: Any, kspace: Tensor) -> Tensor:
     """What was measured, (H, W) bool: given, as (H, W) or (W,) for whole columns, or where any coil has a value."""
     if measured is None:
         return (kspace != 0).any(dim=0)
-    given = torch.from_numpy(np.asarray(measured) != 0)
+    values = np.atleast_1d(np.asarray(measured))
+    if values.dtype.kind not in "fiub" or not np.isfinite(values).all():
+        raise InputError(
+            f"the mask of what was measured holds {values.dtype} values"
+            + (", some NaN or infinite" if values.dtype.kind == "f" else ""),
+            hint="wanted numbers, 0 where nothing was measured",
+        )
+    given = torch.from_numpy(values != 0)
     if given.ndim not in (1, 2) or given.shape != kspace.shape[-given.ndim :]:
         raise InputError(
             f"the mask has shape {tuple(given.shape)}, k-space {tuple(kspace.shape)}",
