@@ -12,6 +12,7 @@ import numpy.typing as npt
 import typer
 from PIL import ImageColor
 
+from invsolve.cli.console import say
 from invsolve.cli.files import Photo, luma, read_photo
 from invsolve.cli.formats import eight_bits
 from invsolve.errors import InputError, UsageError
@@ -26,6 +27,9 @@ PAINTED_GROWS = 2
 
 COLOUR_TOLERANCE = 32
 """Levels, in the channel that differs most, by which a JPEG moves a painted colour."""
+
+MOST_BETWEEN = 0.5
+"""Share of a mask's pixels that are grey; the soft edges of one are few."""
 
 _PROBLEM = "Problem"
 
@@ -140,6 +144,9 @@ def read_mask(path: Path, *, invert: bool = False, threshold: float = 0.5) -> Mi
     """(H, W), True where missing: at least ``threshold`` as bright as white, or darker than that with ``invert``."""
     grey = luma(read_photo(path, "mask").pixels)
     white = full_range(grey.dtype)
+    between = float(((grey > 0.1 * white) & (grey < 0.9 * white)).mean())
+    if between > MOST_BETWEEN:
+        say(f"warning: {between:.0%} of {path} is neither black nor white, as in a photograph: is it the mask?")
     least = max(1, math.ceil(white * threshold)) if white > 1 else max(1 / 255, threshold)
     bright = grey >= least
     return ~bright if invert else bright

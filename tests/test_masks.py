@@ -38,6 +38,18 @@ def test_a_soft_mask_has_a_stated_threshold(tmp_path: Path) -> None:
     np.testing.assert_array_equal(MaskSources(file, threshold=0).read(photo()), ramp > 0)
 
 
+def test_a_photograph_given_as_a_mask_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    greys = np.random.default_rng(0).integers(0, 256, (20, 30)).astype(np.uint8)
+    soft = np.where(HOLE, 255, 0).astype(np.uint8)
+    soft[3], soft[9] = 128, 128
+    for name, pixels in (("photo.png", greys), ("mask.png", soft)):
+        Image.fromarray(pixels).save(tmp_path / name)
+        MaskSources(str(tmp_path / name)).read(photo())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "is neither black nor white" in said
+    assert "mask.png" not in said
+
+
 def test_transparency(tmp_path: Path) -> None:
     alpha = np.where(HOLE, 0, 255).astype(np.uint8)
     alpha[0, :2] = 100, 200

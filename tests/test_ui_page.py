@@ -198,6 +198,23 @@ def test_what_is_wrong_is_said_on_the_page(page: Any, tmp_path: Path, file: Path
     assert "nothing is marked as missing" in page.locator("#alert-what").text_content()
 
 
+def test_what_is_dropped_chooses_the_task_that_takes_it(page: Any, tmp_path: Path, file: Path) -> None:
+    chosen = "() => document.querySelector('input[name=task]:checked').value"
+    (tmp_path / "half.npy").write_bytes(b"\x93NUMPY")
+    page.set_input_files("#file", tmp_path / "half.npy")
+    page.wait_for_selector("#alert:not([hidden])")
+    assert page.evaluate(chosen) == "inpaint"  # it was no sinogram
+    np.save(tmp_path / "scan.npy", np.ones((20, 30)))
+    page.locator("input[value=denoise]").check()
+    page.set_input_files("#file", tmp_path / "scan.npy")
+    page.wait_for_function("() => document.getElementById('file-about').textContent.startsWith('scan.npy')")
+    page.wait_for_selector("#edit:not([hidden])")
+    assert page.evaluate(chosen) == "ct"
+    page.set_input_files("#file", file)
+    page.wait_for_function("() => document.getElementById('file-about').textContent.includes('40 x 48')")
+    assert page.evaluate(chosen) == "denoise"
+
+
 def test_a_narrow_screen_needs_no_scrolling_sideways(page: Any, file: Path) -> None:
     page.set_viewport_size({"width": 400, "height": 800})
     assert page.evaluate(SIDEWAYS) <= 0

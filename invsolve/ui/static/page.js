@@ -7,9 +7,13 @@ import { Slices } from "./slices.js";
 const pick = (id) => document.getElementById(id);
 const radio = (name) => document.querySelector(`input[name="${name}"]:checked`);
 
+const ARRAYS = ["npy", "npz"]; // endings of sinograms
+const SCANS = ["tif", "tiff"]; // of what may be a sinogram or a picture
+
 const state = {
   tasks: {},
   task: "inpaint",
+  lastPictured: "inpaint", // the last one that took a picture
   sources: { picture: null, sinogram: null }, // what was uploaded, by kind
   geometry: null,
   answers: {}, // by task and field
@@ -76,6 +80,7 @@ function chooseTask(name) {
   const chosen = document.querySelector(`input[name="task"][value="${name}"]`);
   if (chosen) chosen.checked = true;
   const { about, takes, paints } = form();
+  if (takes === "picture") state.lastPictured = name;
   pick("about").textContent = about;
   pick("file-label").textContent = takes === "sinogram" ? "Choose a sinogram" : "Choose a picture";
   pick("file").accept = takes === "sinogram" ? ".npy,.npz,.tif,.tiff" : "image/*,.heic,.tif,.tiff,.jp2";
@@ -131,7 +136,9 @@ async function take(file) {
   if (!file) return;
   const ending = file.name.split(".").at(-1).toLowerCase();
   if (ending === "toml") return takeGeometry(file);
-  if (["npy", "npz"].includes(ending) && form().takes === "picture") chooseTask("ct");
+  const before = state.task;
+  if (ARRAYS.includes(ending) && form().takes === "picture") chooseTask("ct");
+  if (!ARRAYS.includes(ending) && !SCANS.includes(ending) && form().takes === "sinogram") chooseTask(state.lastPictured);
   const kind = form().takes;
   await attempt(async () => {
     pick("file-about").textContent = `Reading ${file.name} …`;
@@ -142,6 +149,9 @@ async function take(file) {
       if (kind === "picture") painter.show(uploaded.image);
       setZoom(0);
       show("edit");
+    } catch (error) {
+      chooseTask(before); // the file that would have changed it is none
+      throw error;
     } finally {
       showSource();
     }
