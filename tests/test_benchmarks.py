@@ -874,7 +874,7 @@ def test_network(small_prior: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     (level,) = found["levels"].values()
     assert level["flops"] / level["seconds"] > 0 and found["peak"] > 0
     assert 0.5 < sum(level["operators"].values()) <= 1.0001
-    assert level["ways"]["neither"]["difference"] == 0  # what is quicker is the same to the last bit
+    assert level["ways"]["both"]["difference"] == 0  # what is quicker is the same to the last bit
     assert "its convolutions" in capsys.readouterr().out
 
 

@@ -93,3 +93,23 @@ def test_an_expert_of_colour_pictures_goes_with_no_grey_network() -> None:
     grey = EDMDenoiser(NetworkConfig(channels=1, widths=(8, 8, 8), encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1)))
     with pytest.raises(ValueError, match="RGB"):
         ExpertDenoiser(grey, FFDNet(), LEVELS)
+
+
+@pytest.mark.parametrize("low", [False, True])
+def test_ffdnet_rectifies_within_its_convolutions(low: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What oneDNN does in one pass is what the layers do one after the other, to the last bit."""
+    torch.manual_seed(0)
+    net, x = FFDNet().eval().requires_grad_(False), torch.rand(2, 3, 21, 18)
+    with torch.autocast("cpu", torch.bfloat16, enabled=low):
+        with torch.enable_grad():
+            apart = net(x, 0.1)
+        with torch.no_grad():
+            together = net(x, 0.1)
+            monkeypatch.setattr("invsolve.models.post_ops.POINTWISE", None)
+            without = net(x, 0.1)
+    small = torch.nn.functional.pixel_unshuffle(torch.nn.functional.pad(x, (0, 0, 0, 1), mode="replicate"), 2)
+    level = torch.full((2, 1, *small.shape[-2:]), 0.1)
+    layered = torch.nn.functional.pixel_shuffle(net.model(torch.cat([small, level], dim=1)), 2)[..., :21, :]
+    torch.testing.assert_close(apart.float(), layered, atol=0.05 if low else 1e-6, rtol=0)
+    assert torch.equal(without, apart)
+    torch.testing.assert_close(together, apart, atol=1e-3 if low else 1e-6, rtol=0)

@@ -11,18 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from invsolve.models.post_ops import rectified
+
 CHANNELS, WIDTH, LAYERS = 3, 96, 12
 STRIDE = 2
 RECEPTIVE_RADIUS = STRIDE * (LAYERS + 1)
 LARGEST_SIGMA = 75 / 255
 """The noise it was trained with goes so far."""
-
-
-class Rectifier(nn.Module):
-    """max(x, 0); where no gradient is wanted in the memory of x, which nothing else here looks at."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x, inplace=not torch.is_grad_enabled())
 
 
 class FFDNet(nn.Module):
@@ -34,7 +29,7 @@ class FFDNet(nn.Module):
         widths = [inner + 1, *[WIDTH] * (LAYERS - 1), inner]
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(widths):
-            layers += [nn.Conv2d(before, after, 3, padding=1), Rectifier()]
+            layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU()]
         self.model = nn.Sequential(*layers[:-1])
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
@@ -44,4 +39,8 @@ class FFDNet(nn.Module):
         even = F.pad(x, (0, width % STRIDE, 0, height % STRIDE), mode="replicate")
         small = F.pixel_unshuffle(even, STRIDE).contiguous(memory_format=torch.channels_last)
         level = torch.as_tensor(sigma, dtype=small.dtype, device=x.device).expand(len(small), 1, *small.shape[-2:])
-        return F.pixel_shuffle(self.model(torch.cat([small, level], dim=1)), STRIDE)[..., :height, :width]
+        h = torch.cat([small, level], dim=1)
+        *inner, last = (layer for layer in self.model if isinstance(layer, nn.Conv2d))
+        for convolution in inner:
+            h = rectified(convolution, h)
+        return F.pixel_shuffle(last(h), STRIDE)[..., :height, :width]

@@ -34,8 +34,9 @@ SIDE = 64
 PROBED = (0.02, 0.1, 1.0)
 """Noise levels at which a call is counted: a prior may use another network at some of them."""
 
-UNSEEN = 1.5
-"""What a process takes over what torch hands out: workspace of kernels, and memory that is free but not given back."""
+UNSEEN = 1.8
+"""What a process takes over what torch hands out: workspace of kernels, and memory that is free but not given back; on one
+processor up to 1.7 with two threads."""
 
 SMALLEST_CALL = 2**18
 """Pixels that the network sees at once, at least: smaller tiles would be mostly overlap."""
