@@ -260,7 +260,8 @@ def ct(
         paths["diagnostics"] = path
     for path in report_path(common.report, paths["npy"], paths.values()):
         paths["page"] = path
-    reads = files_among([sinogram, geometry, angles, common.truth, common.calibration])
+    mask = found_by if isinstance(found_by, Path) else None
+    reads = files_among([sinogram, geometry, angles, mask, common.truth, common.calibration])
     check_apart(list(paths.values()), reads, common.output)
     check_writable(list(paths.values()), force=common.force, make=not common.dry_run)
     check_kind(
