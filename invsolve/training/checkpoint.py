@@ -112,7 +112,8 @@ def save_checkpoint(folder: Path, config: TrainingConfig, state: TrainingState[M
     }
     if state.wide is not None:
         content["wide"] = state.wide.state_dict()
-    more = dict([snapshot(folder, state.step, averages(state, config))]) if snap else {}
+    both = averages(state, config)
+    more = dict([snapshot(folder, state.step, both)]) if snap else {}
     write_files({folder / CHECKPOINT: lambda file: torch.save(content, file), **more})
 
 
