@@ -47,10 +47,10 @@ LEVELS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 VALIDATED = 32
 NOISE = 0.1
 """Of the pictures to be denoised."""
-DRAWN, DRAW_STEPS = 32, 18
+DRAWN, DRAW_STEPS = 16, 18
 """New pictures, and the noise levels on the way to them."""
 FIT_LEVELS = (0.5, 2.0, 8.0)
-FIT_PICTURES, DIRECTIONS = 256, 32
+FIT_PICTURES, DIRECTIONS = 128, 32
 """Of the comparison with the data's second moments."""
 FIRST = 100
 """Steps over which the learning rate rises."""

@@ -64,6 +64,9 @@ NullClass = Annotated[
     int | None,
     typer.Option(min=0, help="The class that stood for none in training; lets `generate` guide towards the others."),
 ]
+AllowPickle = Annotated[
+    bool, typer.Option("--allow-pickle", help="Refused, with the reason: there is no way to open a pickle safely.")
+]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace an imported model of that name.")]
 
 
@@ -178,6 +181,7 @@ def pull_model(
     validate: Validate = None,
     pictures: Count = 32,
     licence: Licence = "",
+    allow_pickle: AllowPickle = False,
     force: Force = False,
     device: options.Device = "auto",
     quiet: options.Quiet = False,
@@ -191,6 +195,11 @@ def pull_model(
     from invsolve.pretrained.hub import parse_repo, pull
 
     Verbosity.level = -1 if quiet else 0
+    if allow_pickle:
+        raise UsageError(
+            "--allow-pickle: a pickle is a program, which runs with your rights when it is opened, so none is fetched",
+            hint="where you trust it, fetch it yourself, convert it (docs/bring-your-own-prior.md), and `invsolve models import` it",
+        )
     called = name or _name_of(parse_repo(repo)[0].rpartition("/")[2])
     with clean_stdout():
         from invsolve.pretrained.imported import About

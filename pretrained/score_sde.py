@@ -131,9 +131,9 @@ def sigmas(process: Mapping[str, Any]) -> Tensor | None:
         return None
     if process["sde"] == "vpsde":
         return chain_sigmas(alphas_bar(process))
-    ends = [math.log(process[end]) for end in ("sigma_min", "sigma_max")]
-    unit = 0.5 if process["centered"] else 1.0
-    return unit * torch.linspace(*ends, process["num_scales"], dtype=torch.float64).exp()
+    _, unit = _pictures(process)
+    low, high = math.log(process["sigma_min"]), math.log(process["sigma_max"])
+    return unit * torch.linspace(low, high, process["num_scales"], dtype=torch.float64).exp()
 
 
 def prior(ask: Ask, process: Mapping[str, Any], channels: int, *, rounded: bool) -> FunctionPrior:

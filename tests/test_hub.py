@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from calling import call
 from safetensors.torch import save
 
 from invsolve.cli.main import app
@@ -119,6 +120,14 @@ def test_a_pickle_is_not_fetched(mirror: Any) -> None:
     mirror.listed[f"{name}.bin"] = "0" * 64
     with pytest.raises(ModelError, match=r"as a pickle only \(unet/.*\.bin\), which can run any code"):
         pull("lab/faces")
+    assert not mirror.asked
+
+
+def test_asking_for_pickles_says_why_not(mirror: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """One line, and nothing is asked of the hub."""
+    assert call(monkeypatch, "models", "pull", "lab/faces", "--allow-pickle") == 2
+    said = capsys.readouterr().err
+    assert "a pickle is a program" in said and "models import" in said and said.count("\n") == 2
     assert not mirror.asked
 
 
