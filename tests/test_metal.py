@@ -14,7 +14,7 @@ from scipy.ndimage import binary_dilation
 
 from invsolve.ct.fbp import fbp
 from invsolve.ct.iterative import cgls
-from invsolve.ct.metal import MOST, find_metal, li_mar, masked, metal_traces, put_back, without_metal
+from invsolve.ct.metal import MOST, closed_over, find_metal, li_mar, masked, metal_traces, put_back, without_metal
 from invsolve.ct.reconstruction import _measurement, reconstruction_task
 from invsolve.ct.scan import Description, Scan, interpret
 from invsolve.ct.simulation import counts_through_metal, photon_counts, project_slice
@@ -150,6 +150,16 @@ def test_exact_rays_are_left_out_too(operator: LinearOperator) -> None:
         masked(exact, np.ones_like(rays))
     same, none = without_metal(exact, operator)
     assert same is exact and not none.found
+
+
+def test_the_first_guess_is_closed_over_where_no_ray_has_been() -> None:
+    guess = torch.from_numpy(body())[None, None]
+    hole = binary_dilation(metal(), iterations=2)
+    empty = torch.where(torch.from_numpy(hole), 0.0, guess)
+    found = closed_over(empty, metal())
+    assert torch.equal(found[0, 0][~hole], guess[0, 0][~hole])
+    assert float((found - guess)[0, 0][hole].abs().max()) < 0.05  # tissue again, where there was nothing
+    assert closed_over(empty, np.zeros_like(hole)) is empty
 
 
 def test_metal_stands_in_every_sample(full: Scan, operator: LinearOperator, ct_prior: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.ndimage import binary_closing, binary_dilation, label
+from scipy.ndimage import binary_closing, binary_dilation, distance_transform_edt, label, uniform_filter
 from torch import Tensor
 
 from invsolve.ct.fbp import fbp
@@ -45,6 +45,9 @@ MOST = 0.05
 
 EDGE = 1
 """Pixels that the metal is made wider: its edge is partly metal."""
+
+SMOOTHED = 3
+"""Pixels over which tissue beside the metal is averaged."""
 
 TOUCHED = 0.5
 """Pixel lengths in the metal, made wider, from which on a ray is left out."""
@@ -133,6 +136,22 @@ def put_back(image: Tensor, metal: Metal | None) -> Tensor:
         return image
     inside, values = (torch.from_numpy(part).to(image.device) for part in (metal.pixels, metal.values))
     return torch.where(inside, values.to(image), image)
+
+
+def closed_over(guess: Tensor, pixels: Seen) -> Tensor:
+    """A first guess (1, 1, H, W) in which the metal (H, W) and what is next to it have the values of the nearest tissue.
+
+    No ray that counts has been there, so least squares leave air, and the first noise levels are too low to forget it.
+    """
+    if not pixels.any():
+        return guess
+    hole = binary_dilation(pixels, iterations=EDGE + 1)
+    smooth = uniform_filter(guess[0, 0].cpu().numpy(), SMOOTHED)
+    away = distance_transform_edt(
+        binary_dilation(hole, iterations=SMOOTHED // 2), return_distances=False, return_indices=True
+    )
+    nearest = torch.from_numpy(smooth[tuple(away)]).to(guess)
+    return torch.where(torch.from_numpy(hole).to(guess.device), nearest, guess)
 
 
 def covered(image: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from invsolve.ct.iterative import cgls
-from invsolve.ct.metal import Metal, put_back
+from invsolve.ct.metal import Metal, closed_over, put_back
 from invsolve.ct.sinogram import from_counts
 from invsolve.ct.units import attenuation_per_unit
 from invsolve.errors import InputError, ModelError, UsageError
@@ -199,7 +199,10 @@ def reconstruct(
 
         level = noise if isinstance(noise, float) else torch.from_numpy(noise[index]).to(y)
         model, one = _measurement(matrix, y[index : index + 1], level)
-        parts.append(_one_slice(model, one, prior, options, streams[index], report))
+        guess = cgls(model.linear, one, START_ITERATIONS)
+        if metal is not None:
+            guess = closed_over(guess, metal.pixels[index])
+        parts.append(_one_slice(model, one, guess, prior, options, streams[index], report))
     found = _stacked(parts, options)
     return replace(found, samples=put_back(found.samples[:, :, 0], metal)[:, :, None])
 
@@ -245,10 +248,15 @@ def _measurement(matrix: LinearOperator, y: Tensor, noise: float | Tensor) -> tu
 
 
 def _one_slice(
-    model: ForwardModel, y: Tensor, prior: ScoreModel, options: SolveOptions, stream: int, callback: Callback
+    model: ForwardModel,
+    y: Tensor,
+    guess: Tensor,
+    prior: ScoreModel,
+    options: SolveOptions,
+    stream: int,
+    callback: Callback,
 ) -> Posterior:
     """Sample one slice from its first guess on; ``y`` (1, ...)."""
-    guess = cgls(model.linear, y, START_ITERATIONS)
     chosen = options.sigma_start is None
     first = options.sigma_start or starting_level(prior, guess)
     rule = options.rule
