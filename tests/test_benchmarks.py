@@ -26,7 +26,7 @@ from invsolve.tasks.task import Task
 from invsolve.uncertainty.conformal import Calibration
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
-SHARED = {"harness", "cases", "ffdnet", "small_priors"}
+SHARED = {"harness", "cases", "ffdnet", "small_priors", "fuzz_files"}
 WITHOUT_OPTIONS = {"exactness"}
 PEERS = {"ct_peers": "deepinv", "verify_peers": "deepinv"}
 SCRIPTS = sorted({path.stem for path in FOLDER.glob("*.py")} - SHARED - WITHOUT_OPTIONS)
@@ -684,3 +684,13 @@ def test_waits_are_counted_by_line() -> None:
 
     ((place, count),) = module.waits(call, cuda=False).items()
     assert place.startswith("tests/test_benchmarks.py:") and "warnings.warn(text" in place and count == 3
+
+
+def test_ct_rings(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    show = tmp_path / "rings.png"
+    script("ct_rings").main(["--views", "23", "--objects", "discs", "--show", str(show)])
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines()[2:]]
+    (clean, *_), ringed = ([float(cell) for cell in row[4:7]] for row in (rows[0], rows[-1]))
+    assert ringed[0] > 1.4 * clean
+    assert max(ringed[1:]) < ringed[0] - 0.5 * (ringed[0] - clean)
+    assert Image.open(show).height == 256 + 16

@@ -77,3 +77,9 @@ def test_damaged_files_of_every_kind_are_read_or_refused(tmp_path: Path) -> None
     assert done.returncode == 0, done.stdout
     assert done.stdout.splitlines()[-1].endswith(" 0 answered badly")
     assert not (tmp_path / "bad").exists()
+
+
+def test_some_of_the_hostile_commands() -> None:
+    done = run(str(FOLDER / "hostile.py"), "--every", "60")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.splitlines()[-1].endswith(" 0 answered badly")
