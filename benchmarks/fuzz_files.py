@@ -217,6 +217,9 @@ def models(scratch: Path) -> dict[str, Kind]:
     from invsolve.posterior import Posterior
     from invsolve.pretrained import Card, load_prior, save_prior
     from invsolve.pretrained.weight_files import read_weights
+    from invsolve.tasks.baselines import ColourTable
+    from invsolve.training.archives import archive_pictures
+    from invsolve.uncertainty.conformal import Calibration, LeftOut
 
     torch.manual_seed(0)
     config = NetworkConfig(widths=(8, 16), encoder_blocks=(1, 1), decoder_blocks=(1,))
@@ -226,7 +229,19 @@ def models(scratch: Path) -> dict[str, Kind]:
     prior = tree(scratch / "prior")
     posterior = Posterior(torch.rand(2, 1, 1, 4, 4), (0, 1), torch.ones(2, 1), {"steps": 2}, 4)
     posterior.save(scratch / "p.npz")
+    group = [LeftOut("a", 0.8, 0.9, 1.4)]
+    Calibration("inpaint", "0" * 64, "proximal", "renoising", 50, 4, 0.9, 1.45, group).save(scratch / "c.json")
+    ColourTable.fit([pixels()], luma_bins=4, height_bins=2).save(scratch / "t.json")
+    weights, archive = io.BytesIO(), io.BytesIO()
+    torch.save({"a.weight": torch.rand(4, 4), "a.bias": torch.rand(4)}, weights)
+    joined = np.frombuffer(saved("JPEG") * 2, dtype=np.uint8)
+    np.savez(archive, jpeg=joined, offsets=np.array([0, len(joined) // 2, len(joined)]))
+    found = {"calibration": (scratch / "c.json").read_bytes(), "table": (scratch / "t.json").read_bytes()}
     return {
+        "calibration": Kind({"c.json": found["calibration"]}, lambda path: Calibration.load(path), text=True),
+        "colour table": Kind({"t.json": found["table"]}, lambda path: ColourTable.load(path), text=True),
+        "weights of PyTorch": Kind({"a.pt": weights.getvalue()}, lambda path: read_weights(path)),
+        "training pictures": Kind({"a.npz": archive.getvalue()}, lambda path: archive_pictures(path, 3)),
         "prior": Kind(prior, lambda path: load_prior(path, "cpu"), folder=True),
         "card": Kind({"card.json": prior["card.json"]}, lambda path: Card.read(path), text=True),
         "safetensors": Kind({"model.safetensors": prior["model.safetensors"]}, lambda path: read_weights(path)),

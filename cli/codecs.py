@@ -36,8 +36,8 @@ def check_content(path: Path, image: Image.Image) -> None:
     ------
     InputError : its header promises more than it can hold.
     """
-    decoder = str(image.tile[0][0]) if getattr(image, "tile", None) else ""
-    most = LONGEST_RUN.get(decoder)
+    tiles = getattr(image, "tile", None)
+    most = LONGEST_RUN.get(str(tiles[0][0])) if tiles else None
     if image.format == "TIFF":
         most = TIFF_RUN.get(int(image.tag_v2.get(259, 1)))  # type: ignore[attr-defined]
     if most is not None and image.width * image.height > most * path.stat().st_size:

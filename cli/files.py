@@ -84,9 +84,9 @@ def _read(path: Path, what: str) -> Image.Image | Deep:
                 for note in notes(path, image):
                     say(note)
                 with quiet_stderr():
-                    exif = read_exif(image)
                     if bits(image) > 8:
-                        return read_deep(path, image, check)._replace(exif=exif)
+                        return read_deep(path, image, check)._replace(exif=read_exif(image))
+                    exif = read_exif(image)
                     image.load()
                     upright = ImageOps.exif_transpose(image)
                 upright.info["exif"] = exif

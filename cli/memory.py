@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 UNITS = {"": 1, "B": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
-WRITING = {1: 12.0, 2: 32.0, 4: 24.0}
-"""Bytes per pixel that making and encoding a result takes, by the bytes of a channel; measured, see benchmarks/large.py."""
+WRITING = {1: 12.0, 2: 32.0, 4: 24.0, 8: 48.0}
+"""Bytes per pixel that making and encoding a result takes, by the bytes of a channel; measured, see benchmarks/large.py, but of
+doubles twice that of floats."""
 
 SUMMARY = 12.0
 """Bytes per pixel of the mean, the standard deviation and the bounds of several samples, as pictures."""

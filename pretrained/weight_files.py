@@ -162,9 +162,9 @@ def _check_stored(file: Path, value: object, name: str) -> None:
 
 def _check_archive(file: Path) -> None:
     """Raise a ModelError for a zip archive that is a program, or that unpacks to more than it is."""
-    if not zipfile.is_zipfile(file):
-        return  # the older format, a bare pickle
     try:
+        if not zipfile.is_zipfile(file):
+            return  # the older format, a bare pickle
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:

@@ -29,7 +29,7 @@ from invsolve.training.presets import PRESETS
 from invsolve.uncertainty.conformal import Calibration
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
-SHARED = {"harness", "cases", "charts", "ffdnet", "small_priors", "second_moments"}
+SHARED = {"harness", "cases", "charts", "ffdnet", "fuzz_files", "small_priors", "second_moments"}
 WITHOUT_OPTIONS = {"exactness"}
 PEERS = dict.fromkeys(("ct_peers", "peers", "restoration_peers", "verify_peers"), "deepinv")
 SCRIPTS = sorted({path.stem for path in FOLDER.glob("*.py")} - SHARED - WITHOUT_OPTIONS)
@@ -921,3 +921,13 @@ def test_chart_has_round_ticks(tmp_path: Path) -> None:
     assert not (picture == module.COLOURS[2]).all(axis=2).any()
     with pytest.raises(ValueError, match="nothing"):
         module.chart(tmp_path / "b.png", "", "", "", {})
+
+
+def test_ct_rings(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    show = tmp_path / "rings.png"
+    script("ct_rings").main(["--views", "23", "--objects", "discs", "--show", str(show)])
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines()[2:]]
+    (clean, *_), ringed = ([float(cell) for cell in row[4:7]] for row in (rows[0], rows[-1]))
+    assert ringed[0] > 1.4 * clean
+    assert max(ringed[1:]) < ringed[0] - 0.5 * (ringed[0] - clean)
+    assert Image.open(show).height == 256 + 16

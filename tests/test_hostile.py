@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -18,7 +19,9 @@ from PIL import Image
 
 from invsolve.cli.ct_files import read_array
 from invsolve.cli.files import read_photo
-from invsolve.errors import ExitCode, InputError, first_line
+from invsolve.errors import ExitCode, InputError, ModelError, first_line
+from invsolve.pretrained.weight_files import read_checkpoint
+from invsolve.training.archives import archive_pictures
 
 Patch = pytest.MonkeyPatch
 Capture = pytest.CaptureFixture[str]
@@ -313,3 +316,25 @@ def test_masks_of_k_space_that_are_none(
     np.save(tmp_path / "mask.npy", mask)
     given = ("mri", "k.npy", "--mask", "mask.npy", "--model", str(ct_prior), "--steps", "2")
     refused(given, ExitCode.BAD_INPUT, said, tmp_path, monkeypatch, capfd)
+
+
+def test_a_zip_archive_of_several_disks_is_refused(tmp_path: Path) -> None:
+    """Python's ``is_zipfile`` raises there, which is not what it is asked."""
+    content = b"\0" * 56 + b"PK\x06\x07" + struct.pack("<LQL", 1, 0, 2) + b"PK\x05\x06" + bytes(18)
+    for name, read in (("a.pt", read_checkpoint), ("a.npz", lambda path: archive_pictures(path, 3))):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises((ModelError, InputError)):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["float16", "float64", ">f8"])
+def test_tiff_of_other_floats_keep_their_known_pixels(
+    kind: str, tmp_path: Path, small_prior: Path, monkeypatch: Patch
+) -> None:
+    pixels = (grey() / 255).astype(kind)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, byteorder=">" if kind.startswith(">") else "<")
+    given = ("inpaint", tmp_path / "a.tif", "--box", "0,0,3,3", "-o", tmp_path / "r.tif", "--model", small_prior)
+    assert call(monkeypatch, *given, "--steps", 2, "--samples", 1) == ExitCode.OK
+    made = tifffile.imread(tmp_path / "r.tif")
+    assert made.dtype.itemsize == pixels.dtype.itemsize
+    np.testing.assert_array_equal(made[3:], pixels[3:])

@@ -102,9 +102,9 @@ def _files(path: Path, data: Array, offsets: Array) -> list[bytes]:
 
 def _keys(path: Path) -> set[str]:
     regular_file(path, "data")
-    if not zipfile.is_zipfile(path):
-        raise InputError(f"cannot read {path}: it is no zip archive", hint="copy it again from the original")
     try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is no zip archive")
         with zipfile.ZipFile(path) as archive:
             return {name.removesuffix(".npy") for name in archive.namelist()}
     except Exception as error:
