@@ -121,10 +121,11 @@ def mri(
 
     with clean_stdout() as restored:
         from invsolve.atomic import write_files
-        from invsolve.tasks.mri import mri_task
+        from invsolve.tasks.mri import check_mri_prior, mri_task
 
         task = mri_task(values, measured, maps, noise=noise)
         prior = prior_of(common.model, common.device, patches)
+        check_mri_prior(prior)
         which = f", slice {scan.slice} of {scan.slices}" if scan.slices > 1 else ""
         coils = int(task.problem["coils"])
         about = f"{task.problem['acceleration']:.1f} times fewer values, {coils} coil{'s' * (coils > 1)}"

@@ -316,8 +316,11 @@ def run_pictures(
     outputs += page
     check_writable(outputs, force=common.force, make=not common.dry_run)
     with clean_stdout() as restored:
+        from invsolve.tasks.task import check_colour_prior
+
         job = make()
         prior = prior_of(common.model, common.device, patches)
+        check_colour_prior(prior)
         if common.dry_run:
             reads = files_among([source, common.truth, common.calibration, *job.facts.values()])
             plan = plan_text(f"{name} {source.name}", job.about, reads, outputs, common, job.task, prior)
