@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from invsolve.cli import options
 from invsolve.cli.budget import keep_to_budget
 from invsolve.cli.console import clean_stdout, say
 from invsolve.cli.ct_files import read_reference
@@ -30,7 +31,7 @@ from invsolve.cli.ct_results import (
 )
 from invsolve.cli.ct_scan import interpret, parse_metal, read_sinogram, read_traces, truth_in_hu
 from invsolve.cli.dry_run import files_among, plan_text
-from invsolve.cli.files import Folder, check_apart, check_writable, provenance
+from invsolve.cli.files import check_apart, check_writable, provenance
 from invsolve.cli.folders import SINOGRAMS, over_pictures
 from invsolve.cli.pipeline import Common, Solved, prior_of, solve_task, with_common
 from invsolve.cli.report import report_path, write_page
@@ -71,17 +72,7 @@ Truth = Annotated[
     Path | None,
     typer.Option(help="The true slice in HU: prints PSNR, SSIM and RMSE of every method.", rich_help_panel=_SCAN),
 ]
-Output = Annotated[
-    Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        parser=Folder.parse,
-        metavar="PATH",
-        help="Result (.npy, .tif, .png, .dcm or .nii.gz) or folder.",
-        rich_help_panel=_OUT,
-    ),
-]
+Output = Annotated[Path | None, options.output("Result (.npy, .tif, .png, .dcm or .nii.gz) or folder.")]
 
 
 @over_pictures(endings=SINOGRAMS)

@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
+from invsolve.cli import options
 from invsolve.cli.budget import keep_to_budget
 from invsolve.cli.console import clean_stdout, say
 from invsolve.cli.ct_files import labelled_row, npy_bytes
 from invsolve.cli.dry_run import files_among, plan_text
-from invsolve.cli.files import Folder, check_apart, check_writable, encode_picture, output_path
+from invsolve.cli.files import check_apart, check_writable, encode_picture, output_path
 from invsolve.cli.folders import KSPACES, over_pictures
 from invsolve.cli.pipeline import Common, Solved, prior_of, solve_task, with_common
 from invsolve.cli.report import report_path, write_page
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from invsolve.tasks.task import Task
 
 Array = npt.NDArray[Any]
-_SCAN, _OUT = "Scan", "Output"
+_SCAN = "Scan"
 STD_WHITE = 0.1
 """What a standard deviation shown white is, as a share of the brightest value shown."""
 
@@ -41,12 +42,7 @@ Truth = Annotated[
         rich_help_panel=_SCAN,
     ),
 ]
-Output = Annotated[
-    Path | None,
-    typer.Option(
-        "--output", "-o", parser=Folder.parse, metavar="PATH", help="Result (.npy) or folder.", rich_help_panel=_OUT
-    ),
-]
+Output = Annotated[Path | None, options.output("Result (.npy) or folder.")]
 
 
 @over_pictures(beside=("mask", "sensitivities"), endings=KSPACES)
@@ -128,10 +124,11 @@ def mri(
 
     with clean_stdout() as restored:
         from invsolve.atomic import write_files
-        from invsolve.tasks.mri import mri_task
+        from invsolve.tasks.mri import check_mri_prior, mri_task
 
         task = mri_task(values, measured, maps, noise=noise)
         prior = prior_of(common.model, common.device, patches)
+        check_mri_prior(prior)
         common, task = keep_to_budget(common, task, prior, pixels=task.work, least=2)
         which = f", slice {scan.slice} of {scan.slices}" if scan.slices > 1 else ""
         coils = int(task.problem["coils"])

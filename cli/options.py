@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +12,12 @@ from invsolve.cli.files import Folder
 from invsolve.cli.limits import LARGEST_SEED, MOST_SAMPLES, MOST_STEPS
 
 _INPUT, _SAMPLER, _OUTPUT, _RUN = "Problem", "Sampler", "Output", "Run"
+
+
+def output(what: str) -> Any:
+    """``--output``, of which ``what`` says what may be named; a slash at its end is remembered."""
+    return typer.Option("--output", "-o", parser=Folder.parse, metavar="PATH", help=what, rich_help_panel=_OUTPUT)
+
 
 Model = Annotated[
     str,
@@ -94,17 +100,7 @@ Truth = Annotated[
         rich_help_panel=_INPUT,
     ),
 ]
-Output = Annotated[
-    Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        parser=Folder.parse,
-        metavar="PATH",
-        rich_help_panel=_OUTPUT,
-        help="Result file (.png, .jpg, .tif, .webp), folder, or - for stdout.",
-    ),
-]
+Output = Annotated[Path | None, output("Result file (.png, .jpg, .tif, .webp), folder, or - for stdout.")]
 Quality = Annotated[
     int | None,
     typer.Option(

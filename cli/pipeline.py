@@ -307,10 +307,13 @@ def run_pictures(
     outputs += page
     check_writable(outputs, force=common.force, make=not common.dry_run)
     with clean_stdout() as restored:
+        from invsolve.tasks.task import check_colour_prior
+
         job = make()
         reads = files_among([source, common.truth, common.calibration, *job.facts.values()])
         check_apart(outputs, reads, common.output)
         prior = prior_of(common.model, common.device, patches)
+        check_colour_prior(prior)
         if common.dry_run:
             plan = plan_text(f"{name} {source.name}", job.about, reads, outputs, common, job.task, prior)
             restored()
@@ -320,14 +323,20 @@ def run_pictures(
         solved = solve_task(job.task, prior, common, photo=photo, input=shown(source), **job.facts)
         finish = job.finish or functools.partial(to_pixels, dtype=photo.pixels.dtype)
         pictures = Finished(lambda x: finish(channels_last(x[0])), solved.posterior.samples)
-        mean = finish(channels_last(solved.posterior.mean[0])) if len(pictures) > 1 else None
+        mean, std = None, None
+        if len(pictures) > 1:
+            mean, std = (
+                finish(channels_last(solved.posterior.mean[0])),
+                std_picture(channels_last(solved.posterior.std[0])),
+            )
+            std = job.place(std) if job.place else std
         bounds = None
         if common.wants_interval and solved.summary.interval:
             ends = (solved.summary.interval.low, solved.summary.interval.high)
             bounds = [finish(channels_last(end[0])) for end in ends]
         fit, figures = job.check(pictures[0]) if job.check else ("", {})
         solved.facts.update(figures)
-        write_pictures(paths, job, photo, common, solved, pictures, mean, bounds)
+        write_pictures(paths, job, photo, common, solved, pictures, mean, std, bounds)
         say_results(paths, solved.seconds, solved.posterior.network_calls, sampler=solved.posterior.settings["sampler"])
         if fit:
             say(fit)
@@ -340,8 +349,7 @@ def run_pictures(
             scores = job.judge(reference, compared)
             say_scores(scores)
         if page:
-            about, grey = f"{name}: {source.name}", std_picture(channels_last(solved.posterior.std[0]))
-            std = job.place(grey) if job.place else grey
+            about = f"{name}: {source.name}"
             found = picture_page(
                 about, photo, job.about, solved, pictures, mean, std, bounds or (), compared, scores, reference
             )
@@ -394,15 +402,13 @@ def write_pictures(
     solved: Solved,
     pictures: Sequence[Pixels],
     mean: Pixels | None,
+    std: Pixels | None,
     bounds: list[Pixels] | None,
 ) -> None:
     """Write samples, mean, standard deviation, bounds and the picture of the run: all or nothing."""
     from invsolve.atomic import write_files
 
-    std = None
-    if mean is not None:
-        grey = std_picture(channels_last(solved.posterior.std[0]))
-        mean, std = photo.with_alpha(mean, opaque=job.opaque), job.place(grey) if job.place else grey
+    mean = None if mean is None else photo.with_alpha(mean, opaque=job.opaque)
     files = encode_results(
         paths,
         Finished(lambda picture: photo.with_alpha(picture, opaque=job.opaque), pictures),

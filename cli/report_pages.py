@@ -31,7 +31,7 @@ def picture_page(
     solved: Solved,
     pictures: Sequence[Pixels],
     mean: Pixels | None,
-    std: Pixels,
+    std: Pixels | None,
     bounds: Sequence[Pixels],
     compared: Mapping[str, Pixels],
     scores: Scores,
@@ -49,7 +49,7 @@ def picture_page(
     count = len(pictures)
     classical = {name: picture for name, picture in compared.items() if not _is_ours(name, count)}
     others = []
-    if mean is not None and count > 1:
+    if mean is not None and std is not None:
         others = [
             Shown(f"mean of {count}", mean, "closest to the truth, but smoother"),
             Shown("standard deviation", std, f"white: {STD_WHITE:g} of the range or more"),

@@ -229,10 +229,11 @@ def test_dry_runs_of_slices(tmp_path: Path, ct_prior: Path, monkeypatch: pytest.
             path.unlink()
 
 
-def test_a_dry_run_finds_what_is_wrong(folder: Path, small_prior: Path) -> None:
+def test_a_dry_run_finds_what_is_wrong(folder: Path, small_prior: Path, ct_prior: Path) -> None:
     arguments = ["denoise", folder / "photo.png", "--model", small_prior, "--dry-run"]
     assert "unknown rule" in str(refused(*arguments, "--rule", "magic"))
     assert "unknown sampler" in str(refused(*arguments, "--sampler", "magic"))
+    assert "this prior has 1 channel" in str(refused(*arguments, "--model", ct_prior))
     assert refused(*arguments, "-o", folder / "mask.png" / "x.png").exit_code == ExitCode.OUTPUT
     assert refused("denoise", folder / "absent.png", "--dry-run").exit_code == ExitCode.BAD_INPUT
     assert refused("inpaint", folder / "photo.png", "--scratches", "--dry-run").exit_code == ExitCode.USAGE

@@ -22,8 +22,8 @@ DOCUMENTS = [README, ROOT / "CHANGELOG.md", EXAMPLES / "README.md", *sorted((ROO
 LEADING_ZEROS = [
     README,
     EXAMPLES / "README.md",
-    *(ROOT / "docs" / page for page in ("benchmarks.md", "uncertainty.md")),
-    *sorted((ROOT / "docs" / "lab").glob("*.md")),
+    *(ROOT / "docs" / page for page in ("benchmarks.md", "faq.md", "index.md", "uncertainty.md")),
+    *sorted(page for folder in ("lab", "tutorials") for page in (ROOT / "docs" / folder).glob("*.md")),
 ]
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -278,9 +278,14 @@ def reconstruct_mri(
     return task.solve(prior, options, progress=progress, **changes)
 
 
+def check_mri_prior(prior: Any) -> None:
+    """:func:`invsolve.tasks.task.check_prior` for magnitudes."""
+    check_prior(prior, 1, "an MRI magnitude has 1: use a prior trained with the preset mri")
+
+
 def reconstruct(scan: Scan, prior: ScoreModel, options: SolveOptions, progress: Progress) -> Posterior:
     """Sample the magnitudes of a scan that was checked."""
-    check_prior(prior, 1, "an MRI magnitude has 1: use a prior trained with the preset mri")
+    check_mri_prior(prior)
     y = scan.y.to(prior.device)
     guess = cgls(scan.operator, y, START_ITERATIONS)
     chosen = options.sigma_start is None
