@@ -2,8 +2,8 @@
 
 p(fine, coarse | known) = p(coarse | known) p(fine | coarse, known): the coarsest picture is drawn first, where a hole is narrow
 and the prior sees all around it. At twice the resolution it is a measurement more: of every block of 2 x 2 missing pixels the
-mean is known, up to noise. So the finer picture can start from far more noise than would keep a layout that is only its start,
-and gets its detail from the prior instead of from an enlarged blur.
+mean is known, up to noise. So the finer picture need not start from the coarser one, and gets its detail from the prior instead
+of from an enlarged blur.
 """
 
 from __future__ import annotations
@@ -29,15 +29,13 @@ SIGMA_START = 0.25
 """First noise level on the interpolated guess: above what interpolation gets wrong."""
 
 SIGMA_START_WIDE = 3.0
-"""First noise level at the coarsest resolution of a wide hole, where interpolation knows nothing."""
+"""First noise level of a wide hole at the coarsest resolution, where interpolation knows nothing, and at a finer one whose layout
+is measured: all detail is new."""
 
 SIGMA_START_REFINING = 0.25
 """First noise level on a guess that comes from half the resolution: keeps its layout, renews its detail."""
 
 SIGMA_END = 0.005
-
-SIGMA_START_GIVEN_LAYOUT = 1.0
-"""The same where the layout is measured: all detail is new."""
 
 LAYOUT_NOISE = 0.1
 """Standard deviation of a block's mean around what the coarser picture says."""
@@ -97,7 +95,7 @@ class Filling:
         model, measured = stack_measurements(parts)
         steps = STEPS_GIVEN_LAYOUT * self.options.steps
         options = replace(self.options, rule="proximal", sampler="ancestral", steps=steps)
-        drawn = self._solved(options, model, measured, level, start, SIGMA_START_GIVEN_LAYOUT, coarse.network_calls)
+        drawn = self._solved(options, model, measured, level, start, SIGMA_START_WIDE, coarse.network_calls)
         # How vague they are was chosen, not measured: chi-squared would say nothing of it.
         return replace(drawn, chi2=torch.empty(0), settings={**drawn.settings, "sigma_y": 0.0})
 
