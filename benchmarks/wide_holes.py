@@ -1,7 +1,7 @@
 r"""Square holes too wide to be known from their edges: are they filled near the truth, and with as much detail?
 
     python benchmarks/wide_holes.py --data photos-val.npz --size 128 --holes 64 --place centre \
-        --pictures 8 --samples 2 --steps 50
+        --pictures 8 --samples 2
 
 PSNR and SSIM are over the hole. A blur has the best of both, so three figures ask what a viewer would: the distance from
 the truth in the features of a classifier of 32 x 32 pictures, of the hole and its surroundings shrunk to that size
@@ -32,8 +32,8 @@ from invsolve.pretrained import load_classifier, load_prior
 SEEN = 32
 """Side of the pictures that the judge knows."""
 
-WAYS = ("renoising", "ancestral")
-"""Full re-noising, the default, draws nearly the mean; the reverse SDE draws one of the pictures that fit."""
+WAYS = ("renoising", "redrawing")
+"""Full re-noising goes for the mean; the default draws one of the pictures that fit, the finer resolutions given the coarser."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "flow": ("ode.flow",),
     "likelihood": ("ode.density",),
     "latent": ("ode.latent",),
-    "inpainting": ("tasks.inpainting", "tasks.regions"),
+    "inpainting": ("tasks.inpainting", "tasks.filling", "tasks.regions"),
     "fill": ("tasks.push_pull",),
     "colorization": ("tasks.colorization",),
     "generation": ("tasks.generation",),

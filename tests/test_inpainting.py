@@ -14,8 +14,11 @@ from invsolve.errors import InputError
 from invsolve.forward_models import ForwardModel, GaussianNoise, Mask
 from invsolve.models.gaussian import smooth_gaussian_prior
 from invsolve.models.score_model import FunctionPrior
+from invsolve.options import INPAINTING
+from invsolve.posterior import Posterior
 from invsolve.tasks.baselines import biharmonic
-from invsolve.tasks.filling import SIGMA_START
+from invsolve.tasks.filling import KNOWN_NOISE, LAYOUT_NOISE, SIGMA_START, Filling, missing_blocks
+from invsolve.tasks.inpainting import inpainting_task, missing_pixels_task
 from invsolve.tasks.regions import CONTEXT, Region, hole_boxes, resolutions
 
 
@@ -109,9 +112,60 @@ def test_wide_holes_are_filled_coarse_to_fine() -> None:
         return x
 
     result = inpaint(np.full((200, 200, 3), 0.3, np.float32), wider, FunctionPrior(record, channels=3), steps=1)
-    assert [max(size) for size in sizes] == [25, 49, 98, 196]
+    assert [max(size) for size in sizes] == [25, 49, 49, 98, 98, 196, 196]  # twice the levels where a layout is known
     assert result.settings["resolutions"] == 4
-    assert result.network_calls == 4
+    assert result.network_calls == 7
+    sizes.clear()
+    inpaint(
+        np.full((200, 200, 3), 0.3, np.float32), wider, FunctionPrior(record, channels=3), steps=1, sampler="renoising"
+    )
+    assert [max(size) for size in sizes] == [25, 49, 98, 196]
+
+
+def test_blocks_that_are_missing_as_a_whole() -> None:
+    known = torch.zeros(3, 5, dtype=torch.bool)
+    known[0, 0] = known[2, 4] = True
+    numbers, missing = missing_blocks(known)
+    assert missing.tolist() == [[False, True, True], [True, True, False]]
+    assert numbers.tolist() == [[-1, -1, 0, 0, 1], [-1, -1, 0, 0, 1], [2, 2, 3, 3, -1]]
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_a_finer_picture_has_the_means_of_its_layout(samples: int) -> None:
+    """Whatever it starts from: every sample those of its own layout, and what is known stays."""
+    known = torch.ones(1, 1, 24, 24)
+    known[..., 4:20, 4:20] = 0
+    layouts = torch.arange(samples).reshape(-1, 1, 1, 1).expand(-1, 3, 12, 12) * 0.2 + 0.3
+    options = replace(INPAINTING, samples=samples, sampler="redrawing")
+    filling = Filling(FunctionPrior(lambda x, sigma: x, channels=3), options, 0.0, 0, lambda pixels, info: None)
+    posterior = posterior_of(layouts)
+    drawn = filling.refine(
+        known.expand(-1, 3, -1, -1) * 0.6, known, 0, torch.full((samples, 3, 24, 24), 0.9), posterior
+    ).samples[:, 0]
+    means = torch.nn.functional.avg_pool2d(drawn, 2)
+    assert (means - layouts)[..., 2:10, 2:10].square().mean().sqrt() < 2 * LAYOUT_NOISE
+    assert (drawn - 0.6)[..., :4, :].abs().mean() < 2 * KNOWN_NOISE
+
+
+def posterior_of(samples: torch.Tensor) -> Posterior:
+    """Of samples (n, C, H, W), and nothing else."""
+    return Posterior(samples[:, None], tuple(range(len(samples))), torch.empty(0), {}, 0)
+
+
+@pytest.mark.parametrize(
+    ("side", "noise", "sampler"), [(16, 0.0, "renoising"), (64, 0.0, "ancestral"), (64, 0.1, "renoising")]
+)
+def test_a_single_filling_of_a_wide_hole_is_a_draw(side: int, noise: float, sampler: str) -> None:
+    """The likeliest filling of a wide hole is a blur; elsewhere the single sample is the best estimate."""
+    missing = np.zeros((96, 96), bool)
+    missing[8 : 8 + side, 8 : 8 + side] = True
+    picture, prior = np.full((96, 96, 3), 0.3, np.float32), FunctionPrior(lambda x, sigma: x, channels=3)
+    for task in (
+        inpainting_task(picture, missing, noise=noise),
+        *([] if noise else [missing_pixels_task(picture, missing)]),
+    ):
+        assert task.solve(prior, steps=2).settings["sampler"] == sampler
+        assert task.solve(prior, steps=2, single="ancestral").settings["sampler"] == "ancestral"
 
 
 @pytest.mark.parametrize("wide", [False, True])

@@ -27,6 +27,13 @@ from invsolve.tasks.restoration import planes
 from invsolve.tasks.squares import squares
 from invsolve.tasks.task import Estimate, Progress, Task, check_colour_prior, tell
 
+WIDE_SCALES = 3
+"""Resolutions of a hole from which on its layout is not known from its edges: over 32 pixels across."""
+
+WIDE = replace(INPAINTING, single="redrawing")
+"""How wide holes are filled: a single sample is a draw too. The likeliest filling of what the surroundings do not tell is a blur,
+farther from the truth to a viewer (docs/lab/inpainting.md)."""
+
 BIHARMONIC_LIMIT = 200_000
 """Missing pixels up to which the baseline's sparse solve stays in seconds."""
 
@@ -142,7 +149,7 @@ def inpainting_task(picture: Any, missing: Any, *, noise: float = 0.0, fit: Fit 
     return Task(
         name="inpaint",
         run=partial(fill_noisy, unit, holes, noise, parts[0]) if noise else partial(fill, unit, holes, parts, fit),
-        options=INPAINTING,
+        options=INPAINTING if noise else _options(parts),
         operator=Mask(known.float(), 1 if unit.ndim == 2 else 3),
         determined=lambda: float(1 - holes.mean()),
         open_values=~known,
@@ -172,7 +179,7 @@ def missing_pixels_task(pixels: Pixels, missing: Missing, *, fit: Fit | None = N
     return Task(
         name="inpaint",
         run=partial(fill_missing, lambda region: to_unit(pixels[region.slices]), holes, channels, parts, fit),
-        options=INPAINTING,
+        options=_options(parts),
         operator=Mask(torch.zeros(1, 1, count), channels),
         determined=lambda: 1 - share,
         problem={"missing": share, "noise": 0.0},
@@ -197,6 +204,11 @@ def _baselines(unit: UnitPicture, holes: Missing) -> dict[str, UnitPicture]:
     return {"biharmonic": biharmonic(unit, holes)} if int(holes.sum()) <= BIHARMONIC_LIMIT else {}
 
 
+def _options(parts: Sequence[Part]) -> SolveOptions:
+    """How holes are filled unless told otherwise, all alike: as the widest wants it."""
+    return WIDE if max(part.scales for part in parts) >= WIDE_SCALES else INPAINTING
+
+
 def _extent(parts: Sequence[Part]) -> dict[str, Any]:
     """How much there is to do, for a task."""
     done = np.cumsum([part.work for part in parts])
@@ -211,7 +223,7 @@ def inpaint(
     picture: UnitPicture,
     missing: Missing,
     prior: ScoreModel,
-    options: SolveOptions = INPAINTING,
+    options: SolveOptions | None = None,
     *,
     noise: float = 0.0,
     fit: Fit | None = None,
@@ -229,8 +241,8 @@ def inpaint(
     picture : (H, W, 3) RGB or (H, W) grey floats in [0, 1].
     missing : (H, W), True where a pixel is missing; what ``picture`` holds there is ignored.
     prior : a prior of RGB photographs in [0, 1].
-    options : how to sample; ``sigma_start`` is the first noise level at the coarsest resolution, in the picture's
-        units, None chooses by the holes' width.
+    options : how to sample, default ``INPAINTING``, for wide holes ``WIDE``; ``sigma_start`` is the first noise level at the
+        coarsest resolution, in the picture's units, None chooses by the holes' width.
     noise : standard deviation of the noise on the known pixels; 0 returns them exactly.
     fit : for a prior of one size: "crop" gives it the squares of that size around the holes, and "resize" squares around the
         holes as large as the picture's shorter side, brought to that size; what it says is enlarged. Others ignore it.
