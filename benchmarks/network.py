@@ -155,7 +155,7 @@ def measure(name: str, chosen: argparse.Namespace) -> dict[str, Any]:
         compiled = load_prior(name, "cpu")
         compiled.network.compile(dynamic=False)
     dtype = torch.bfloat16 if native_bfloat16(torch.device("cpu")) else torch.float32
-    top = peak(dtype, 3)
+    top = peak(dtype, 8)
     found: dict[str, Any] = {"type": str(dtype), "peak": top, "levels": {}}
     print(f"{name}, {dtype}: matrix product {top / 1e9:.0f} GFLOP/s")
     x = torch.rand(chosen.batch, prior.channels, chosen.size, chosen.size, generator=torch.Generator().manual_seed(0))

@@ -24,14 +24,20 @@ UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 ASKED: ContextVar[frozenset[str]] = ContextVar("ASKED", default=frozenset())
 """Options that the person gave, whose values are not to be chosen."""
 
+BEGAN: ContextVar[float] = ContextVar("BEGAN", default=math.nan)
+"""When the process began, until the first picture."""
+
 STARTED: ContextVar[float] = ContextVar("STARTED", default=math.nan)
 """When the work on the picture began, by ``time.perf_counter``."""
 
 SUMMARIES = 2.0
 """What is said of the samples takes so many times as long as what is said of the data."""
 
-WRITING = {"once": 0.3, "pixel": 5e-6}
-"""Seconds to summarize and write the results: at least, and for each pixel, of some ten pictures."""
+ENDING = 0.5
+"""Seconds from the last file to the end of the process, and of small things in between."""
+
+NOT_SAMPLES = 3
+"""Pictures that are written beside the samples: mean, deviation, and what compares."""
 
 
 def seconds_of(text: str) -> float:
@@ -61,6 +67,13 @@ Budget = Annotated[
 ]
 
 
+def note_start() -> None:
+    """The work on a picture begins: on the first one with the process, which has to load its modules for it."""
+    began = BEGAN.get()
+    STARTED.set(time.perf_counter() if math.isnan(began) else began)
+    BEGAN.set(math.nan)
+
+
 def note_asked(context: typer.Context | None) -> None:
     """Remember which options were given, on the command line or in a file; of a command that another calls, none."""
     given = () if context is None else context.params
@@ -69,12 +82,12 @@ def note_asked(context: typer.Context | None) -> None:
 
 
 def keep_to_budget(
-    common: Common, task: Task, prior: NetworkPrior, *, pixels: float, single: bool = False, least: int = 1
+    common: Common, task: Task, prior: NetworkPrior, *, writing: float = 0.0, single: bool = False, least: int = 1
 ) -> tuple[Common, Task]:
     """``common`` with the levels and samples that its budget buys, and the pace; says what they are. And the task, of which
     is known what the data determine: that is asked for anyway, and says how long the summary takes.
 
-    ``pixels`` : of a result that is written. ``single`` : there is room for one sample only. ``least`` : samples, at least.
+    ``writing`` : seconds that a sample's file takes. ``single`` : there is room for one sample only. ``least`` : samples, at least.
 
     Raises
     ------
@@ -90,7 +103,7 @@ def keep_to_budget(
     task = replace(task, determined=lambda: determined)
     asked = ASKED.get()
     samples = 1 if single else common.samples if "samples" in asked else None
-    started = STARTED.get()
+    started = time.perf_counter() if math.isnan(STARTED.get()) else STARTED.get()
     wanted = within_budget(
         task,
         prior,
@@ -98,8 +111,9 @@ def keep_to_budget(
         levels=common.steps if "steps" in asked else None,
         samples=samples,
         least=max(least, 2) if common.wants_interval else least,
-        reserve=summary + WRITING["once"] + WRITING["pixel"] * pixels,
-        started=time.perf_counter() if math.isnan(started) else started,
+        reserve=summary + ENDING + NOT_SAMPLES * writing,
+        writing=writing,
+        started=started,
     )
     say(f"in {common.budget:g} s: {in_words(Size(wanted.steps, wanted.samples))}")
     return replace(common, steps=wanted.steps, samples=wanted.samples, pace=wanted.pace), task

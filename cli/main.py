@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,9 +30,12 @@ def main() -> None:
     """Run the command line and end the process with an exit code of :class:`invsolve.errors.ExitCode`."""
     for name, value in SHARING.items():
         os.environ.setdefault(name, value)
+    began = time.perf_counter()
     try:
         from invsolve.cli.app import run
+        from invsolve.cli.budget import BEGAN
 
+        BEGAN.set(began)
         code = run()
     except KeyboardInterrupt:  # while modules were loaded, or while another error was reported
         sys.stderr.write("interrupted\n")

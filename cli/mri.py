@@ -129,7 +129,7 @@ def mri(
         task = mri_task(values, measured, maps, noise=noise)
         prior = prior_of(common.model, common.device, patches)
         check_mri_prior(prior)
-        common, task = keep_to_budget(common, task, prior, pixels=task.work, least=2)
+        common, task = keep_to_budget(common, task, prior, least=2)
         which = f", slice {scan.slice} of {scan.slices}" if scan.slices > 1 else ""
         coils = int(task.problem["coils"])
         about = f"{task.problem['acceleration']:.1f} times fewer values, {coils} coil{'s' * (coils > 1)}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 import sys
 import time
 from bisect import bisect
@@ -21,10 +20,18 @@ import numpy as np
 import numpy.typing as npt
 
 from invsolve.cli import options
-from invsolve.cli.budget import STARTED, Budget, keep_to_budget, say_pace
+from invsolve.cli.budget import Budget, keep_to_budget, note_start, say_pace
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, reporting, say
 from invsolve.cli.dry_run import announce_time, files_among, plan_text
-from invsolve.cli.files import Photo, check_apart, check_writable, output_path, provenance, read_picture
+from invsolve.cli.files import (
+    Photo,
+    check_apart,
+    check_writable,
+    encode_picture,
+    output_path,
+    provenance,
+    read_picture,
+)
 from invsolve.cli.formats import FORMATS, Encoding, check_format, default_endings, format_of, is_lossy, kept_type
 from invsolve.cli.memory import Memory, keep_to_memory
 from invsolve.cli.metadata import resized_exif
@@ -166,7 +173,7 @@ def with_common(
         def run(*arguments: Any, **given: Any) -> T:
             changed = {parameter.name: given.pop(parameter.name) for parameter in shared if parameter.name in given}
             common = replace(defaults, **changed)
-            STARTED.set(time.perf_counter())
+            note_start()
             if own[0].name != "picture":
                 return command(*arguments, **given, common=common)
             bound = signature.bind_partial(*arguments, **given).arguments
@@ -428,6 +435,13 @@ def write_pictures(
     write_files(files, last=paths.result)
 
 
+def seconds_to_write(photo: Photo, quality: int | None) -> float:
+    """What a picture like this one takes to encode."""
+    started = time.perf_counter()
+    encode_picture(photo.pixels, Path("sample.png"), {}, Encoding(quality=quality))
+    return time.perf_counter() - started
+
+
 def with_budget(
     common: Common, make: Callable[[], PictureJob], photo: Photo, patches: bool
 ) -> tuple[Common, Callable[[], PictureJob]]:
@@ -435,8 +449,8 @@ def with_budget(
     single = common.output is not None and shown(common.output) == "-"
     with clean_stdout():
         job, prior = make(), prior_of(common.model, common.device, patches)
-        pixels = math.prod(photo.pixels.shape[:2])
-        common, task = keep_to_budget(common, job.task, prior, pixels=pixels, single=single)
+        writing = seconds_to_write(photo, common.quality)
+        common, task = keep_to_budget(common, job.task, prior, writing=writing, single=single)
     return common, functools.partial(replace, job, task=task)
 
 

@@ -43,15 +43,16 @@ class Size(NamedTuple):
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds: once, for each noise level whatever the samples, and for each level of each sample."""
+    """Seconds: once, for each noise level whatever the samples, for each level of each sample, and for each sample at the end."""
 
     once: float
     level: float
     sample: float
+    finish: float = 0.0
 
     def seconds(self, size: Size) -> float:
         """Of a run of this size."""
-        return self.once + size.levels * (self.level + self.sample * size.samples)
+        return self.once + size.levels * (self.level + self.sample * size.samples) + self.finish * size.samples
 
 
 Course = Sequence[Size]
@@ -139,9 +140,10 @@ def costs_by(run: Callable[[int, int], Timing], seconds: float) -> Costs:
     once, each = run(PILOT_LEVELS, 1)
     if once + PILOT_LEVELS * PILOT_SAMPLES * each > PILOT_SHARE * seconds:
         return Costs(once, 0.0, each)
-    several = max(run(PILOT_LEVELS, PILOT_SAMPLES).level, each)
-    sample = (several - each) / (PILOT_SAMPLES - 1)
-    return Costs(once, max(0.0, each - sample), sample)
+    more, several = run(PILOT_LEVELS, PILOT_SAMPLES)
+    finish = max(0.0, more - once) / (PILOT_SAMPLES - 1)
+    sample = max(0.0, several - each) / (PILOT_SAMPLES - 1)
+    return Costs(max(0.0, once - finish), max(0.0, each - sample), sample, finish)
 
 
 def within_budget(
@@ -153,6 +155,7 @@ def within_budget(
     samples: int | None = None,
     least: int = 1,
     reserve: float = 0.0,
+    writing: float = 0.0,
     started: float | None = None,
     clock: Clock = time.perf_counter,
 ) -> SolveOptions:
@@ -162,7 +165,7 @@ def within_budget(
     ----------
     levels, samples : asked for, and not to be chosen.
     least : samples, at least.
-    reserve : seconds that are needed when the samples are drawn.
+    reserve, writing : seconds that are needed when the samples are drawn, once and for each of them.
     started : when the budget began to run, by the clock; default now.
 
     Raises
@@ -175,6 +178,7 @@ def within_budget(
     check_paceable(options)
     course = course_of(options.steps, levels=levels, samples=samples, least=least)
     costs = measure_costs(task, prior, options, seconds, clock)
+    costs = replace(costs, finish=costs.finish + writing)
     left = begun + seconds - clock()
     size = plan(costs, MARGIN * left, course)
     if size is None:
@@ -184,7 +188,7 @@ def within_budget(
             hint=f"give --budget {needed * 1.1:.0f}s or more, or a smaller picture",
         )
     denser = levels is None and size != course[-1]
-    pace = Pace(seconds, clock=clock, started=begun, denser=denser)
+    pace = Pace(seconds - costs.finish * size.samples, clock=clock, started=begun, denser=denser)
     return replace(options, steps=size.levels, samples=size.samples, pace=pace)
 
 
