@@ -755,3 +755,12 @@ def test_chart_has_round_ticks(tmp_path: Path) -> None:
     assert not (picture == module.COLOURS[2]).all(axis=2).any()
     with pytest.raises(ValueError, match="nothing"):
         module.chart(tmp_path / "b.png", "", "", "", {})
+
+
+def test_budget(small_prior: Path, photos: Path, tmp_path: Path) -> None:
+    """One that is too short is a line, not an end; one beyond all measure buys the most there is."""
+    given = ["inpainting", "--data", photos, "--model", small_prior, "--size", 16, "--budgets", 1e-3, 1e4]
+    module = script("budget")
+    module.main([str(one) for one in [*given, "--json", tmp_path / "figures.json"]])
+    (row,) = json.loads((tmp_path / "figures.json").read_text())["rows"]
+    assert row["samples"] == 32 and row["walked"] == 1 and row["seconds"] < row["budget"]
