@@ -269,11 +269,13 @@ def costs(
     task: str, prior: NetworkPrior, options: SolveOptions, sized: Callable[[int], Problem], viewed: Callable[[int], Problem] | None,
     size: int, rounds: int,
 ) -> dict[str, Points]:  # fmt: skip
-    """Seconds of three levels against pixels, views, samples and batch."""
+    """Seconds of three levels against pixels, in squares that lie on the axis of the others, views, samples and batch."""
     one = replace(options, samples=1)
     sides = [side for side in (64, 128, 192, 256) if side <= 2 * size]
     found: dict[str, Points] = {
-        "pixels, 1 sample": [(side**2, seconds_of(sized(side), prior, one, rounds)) for side in sides],
+        "squares of 64 x 64, 1 sample": [
+            ((side / 64) ** 2, seconds_of(sized(side), prior, one, rounds)) for side in sides
+        ],
         "samples, in batches of 8": [
             (n, seconds_of(sized(size), prior, replace(options, samples=n), rounds)) for n in (1, 2, 4, 8)
         ],

@@ -931,3 +931,12 @@ def test_ct_rings(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert ringed[0] > 1.4 * clean
     assert max(ringed[1:]) < ringed[0] - 0.5 * (ringed[0] - clean)
     assert Image.open(show).height == 256 + 16
+
+
+def test_budget(small_prior: Path, photos: Path, tmp_path: Path) -> None:
+    """One that is too short is a line, not an end; one beyond all measure buys the most there is."""
+    given = ["inpainting", "--data", photos, "--model", small_prior, "--size", 16, "--budgets", 1e-3, 1e4]
+    module = script("budget")
+    module.main([str(one) for one in [*given, "--json", tmp_path / "figures.json"]])
+    (row,) = json.loads((tmp_path / "figures.json").read_text())["rows"]
+    assert row["samples"] == 32 and row["walked"] == 1 and row["seconds"] < row["budget"]

@@ -63,7 +63,7 @@ def course_of(usual: int, *, levels: int | None = None, samples: int | None = No
     """What to buy first, of a task with so many ``usual`` noise levels.
 
     Few levels of ``least`` samples; samples up to 8 with half of the usual levels, as a mean of more samples gains more than a
-    single one by more levels (docs/lab/rules-and-samplers.md); the usual levels; more samples; at last levels beyond the usual.
+    single one by more levels (docs/lab/speed.md); the usual levels; more samples; at last levels beyond the usual.
 
     Parameters
     ----------
