@@ -284,3 +284,12 @@ def test_the_manual_is_good_roff() -> None:
     assert done.returncode == 0
     assert done.stderr == ""
     assert "progress bars are shown" in done.stdout
+
+
+# -- cards ---------------------------------------------------------------------------------------------------------------
+def test_a_card_is_shown_without_its_thousand_numbers() -> None:
+    short, whole = (good("models", "info", "photos", *more).stdout for more in ((), ("--all",)))
+    assert len(short.splitlines()) < 100 < len(whole.splitlines())
+    fields = json.loads(whole)
+    assert fields.pop("error_spectrum")
+    assert json.loads(short) == fields

@@ -98,8 +98,9 @@ class Form:
 NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 
 
-def sampling(solve: SolveOptions) -> tuple[Field, ...]:
-    """The fields that every task has, with the command's own defaults."""
+def sampling(solve: SolveOptions, painted: SolveOptions | None = None) -> tuple[Field, ...]:
+    """The fields that every task has, with the command's own defaults, and with those where strokes are ``painted``."""
+    strokes = f" With strokes {painted.steps} are usual." if painted else ""
     return (
         Field(
             "samples", "Samples", "whole", str(solve.samples), low=1, high=64,
@@ -109,7 +110,8 @@ def sampling(solve: SolveOptions) -> tuple[Field, ...]:
             "seed", "Seed", "whole", str(solve.seed), low=0, high=2**53 - 1, more=True, help="Another seed draws other samples.",
         ),
         Field(
-            "steps", "Noise levels", "whole", str(solve.steps), low=1, high=1000, more=True, help="Fewer are quicker and worse.",
+            "steps", "Noise levels", "whole", str(solve.steps), low=1, high=1000, more=True,
+            help=f"Fewer are quicker and worse.{strokes}",
         ),
     )  # fmt: skip
 
@@ -129,7 +131,7 @@ FORMS: Mapping[str, Form] = {
     "colorize": Form(
         "Colour",
         "Gives a grey picture colours. Strokes of the colours you want are optional.",
-        "picture", "hints", "thumbnails", sampling(options.COLORIZATION),
+        "picture", "hints", "thumbnails", sampling(options.COLORIZATION, options.HINTED_COLORIZATION),
     ),
     "superres": Form(
         "Enlarge",
