@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.ndimage import binary_closing, binary_dilation, distance_transform_edt, label, uniform_filter
+from scipy.ndimage import binary_closing, binary_dilation, distance_transform_edt, label, maximum_filter, uniform_filter
 from torch import Tensor
 
 from invsolve.ct.fbp import fbp
@@ -147,9 +147,7 @@ def closed_over(guess: Tensor, pixels: Seen) -> Tensor:
         return guess
     hole = binary_dilation(pixels, iterations=EDGE + 1)
     smooth = uniform_filter(guess[0, 0].cpu().numpy(), SMOOTHED)
-    away = distance_transform_edt(
-        binary_dilation(hole, iterations=SMOOTHED // 2), return_distances=False, return_indices=True
-    )
+    away = distance_transform_edt(maximum_filter(hole, SMOOTHED), return_distances=False, return_indices=True)
     nearest = torch.from_numpy(smooth[tuple(away)]).to(guess)
     return torch.where(torch.from_numpy(hole).to(guess.device), nearest, guess)
 
