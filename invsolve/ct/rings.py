@@ -21,6 +21,10 @@ a bin is off, the bin is the median itself and stays, which spares the slice's e
 SURE = 3.5
 """Standard errors by which a bin must be off before it counts as one that is."""
 
+STEADY = 0.8
+"""Standard deviations over the views by which it must be off as well: of many views chance is small, but the slice's own edges
+leave something at bins where they pass often."""
+
 LEAST = 3e-4
 """Share of the largest line integral below which a ring is too faint to be seen."""
 
@@ -62,9 +66,11 @@ def find_rings(stack: Array, seen: Bins, axis: float, way: str = "auto") -> Ring
         over = np.where(known, view - median_filter(view, (1, 2 * SIDE + 1), mode="nearest"), np.nan)
         off = np.where(usable, _median(over, usable), 0.0)
         if way == "auto":
-            error = 1.2533 * 1.4826 * _median(np.abs(over - off), usable) / np.sqrt(np.maximum(known.sum(axis=0), 1))
-            error = np.maximum(error, median_filter(error, 2 * SIDE + 1))  # a bin's own may be small by chance
-            found = (np.abs(off) > SURE * error) & (np.abs(off) > LEAST * np.abs(view).max())
+            spread = 1.4826 * _median(np.abs(over - off), usable)  # the standard deviation over the views
+            spread = np.maximum(spread, median_filter(spread, 2 * SIDE + 1))  # a bin's own may be small by chance
+            error = 1.2533 * spread / np.sqrt(np.maximum(known.sum(axis=0), 1))  # of a median
+            least = np.maximum(SURE * error, np.maximum(STEADY * spread, LEAST * np.abs(view).max()))
+            found = np.abs(off) > least
             wrong[number] = found & ~_mirrored(off, error, axis)
         else:
             wrong[number] = off != 0
