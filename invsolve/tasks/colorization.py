@@ -47,10 +47,6 @@ WORKING_SIZE = 64
 whole picture is then within the prior's reach, which measured better than any larger size
 (docs/lab/colorization.md)."""
 
-SQUEEZE = 2.0
-"""A prior of whole pictures is shown an oblong one squeezed into a square, as far as that takes no more than this: in any other
-shape it colours paler, and too sure (docs/lab/colorization.md)."""
-
 PIXELS_AT_ONCE = 2**20
 """Of a large picture so many are coloured at once."""
 
@@ -151,14 +147,13 @@ def draw_colours(
     """Colours for a picture that was checked."""
     check_colour_prior(prior)
     y = torch.from_numpy(np.ascontiguousarray(grey))[None, None]
-    steered = hints is not None or reference is not None
-    squeeze = SQUEEZE if prior.frame is not None and not steered else 1.0
-    size = working_size(grey.shape[0], grey.shape[1], prior.size, prior.frame or WORKING_SIZE, squeeze)
+    size = working_size(grey.shape[0], grey.shape[1], prior.size, prior.frame or WORKING_SIZE)
     small = y
     if size != grey.shape:
         small = F.interpolate(y, size=size, mode="bilinear", align_corners=False, antialias=True)
     small = small.to(prior.device)
     operator, start, levels = coordinates(prior, small, options)
+    steered = hints is not None or reference is not None
     forward_model, measured = ForwardModel(operator), small
     if steered:
         forward_model, measured = measurement(small, prior.colours, hints, reference)
@@ -222,11 +217,8 @@ def coordinates(prior: ScoreModel, grey: Tensor, options: SolveOptions) -> tuple
     return Grayscale(shape), neutral, task_ladder(options, SIGMA_END, start, neutral.numel())
 
 
-def working_size(
-    height: int, width: int, known: int | None = None, shorter: int = WORKING_SIZE, squeeze: float = 1.0
-) -> tuple[int, int]:
-    """The size at which colours are found: the one size that the prior knows, or shorter side at most ``shorter``, and the longer
-    one made up to ``squeeze`` times shorter than it would be, but no shorter than the other.
+def working_size(height: int, width: int, known: int | None = None, shorter: int = WORKING_SIZE) -> tuple[int, int]:
+    """The size at which colours are found: the one size that the prior knows, or shorter side at most ``shorter``.
 
     Raises
     ------
@@ -240,9 +232,7 @@ def working_size(
             )
         return known, known
     factor = min(1.0, shorter / min(height, width))
-    short = min(height, width) * factor
-    rows, columns = (max(1, round(max(short, side * factor / squeeze))) for side in (height, width))
-    return rows, columns
+    return max(1, round(height * factor)), max(1, round(width * factor))
 
 
 def guided(chroma: Tensor, small_luma: Tensor, radius: int = 2, epsilon: float = 1e-3) -> tuple[Tensor, Tensor]:
