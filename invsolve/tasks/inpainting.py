@@ -27,13 +27,6 @@ from invsolve.tasks.restoration import planes
 from invsolve.tasks.squares import squares
 from invsolve.tasks.task import Estimate, Progress, Task, check_colour_prior, tell
 
-WIDE_SCALES = 3
-"""Resolutions of a hole from which on its layout is not known from its edges: over 32 pixels across."""
-
-WIDE = replace(INPAINTING, single="redrawing")
-"""How wide holes are filled: a single sample is a draw too. The likeliest filling of what the surroundings do not tell is a blur,
-farther from the truth to a viewer (docs/lab/inpainting.md)."""
-
 BIHARMONIC_LIMIT = 200_000
 """Missing pixels up to which the baseline's sparse solve stays in seconds."""
 
@@ -149,7 +142,7 @@ def inpainting_task(picture: Any, missing: Any, *, noise: float = 0.0, fit: Fit 
     return Task(
         name="inpaint",
         run=partial(fill_noisy, unit, holes, noise, parts[0]) if noise else partial(fill, unit, holes, parts, fit),
-        options=INPAINTING if noise else _options(parts),
+        options=INPAINTING,
         operator=Mask(known.float(), 1 if unit.ndim == 2 else 3),
         determined=lambda: float(1 - holes.mean()),
         open_values=~known,
@@ -179,7 +172,7 @@ def missing_pixels_task(pixels: Pixels, missing: Missing, *, fit: Fit | None = N
     return Task(
         name="inpaint",
         run=partial(fill_missing, lambda region: to_unit(pixels[region.slices]), holes, channels, parts, fit),
-        options=_options(parts),
+        options=INPAINTING,
         operator=Mask(torch.zeros(1, 1, count), channels),
         determined=lambda: 1 - share,
         problem={"missing": share, "noise": 0.0},
@@ -202,11 +195,6 @@ def _check_fit(fit: Any, noise: float) -> None:
 
 def _baselines(unit: UnitPicture, holes: Missing) -> dict[str, UnitPicture]:
     return {"biharmonic": biharmonic(unit, holes)} if int(holes.sum()) <= BIHARMONIC_LIMIT else {}
-
-
-def _options(parts: Sequence[Part]) -> SolveOptions:
-    """How holes are filled unless told otherwise, all alike: as the widest wants it."""
-    return WIDE if max(part.scales for part in parts) >= WIDE_SCALES else INPAINTING
 
 
 def _extent(parts: Sequence[Part]) -> dict[str, Any]:
@@ -241,7 +229,7 @@ def inpaint(
     picture : (H, W, 3) RGB or (H, W) grey floats in [0, 1].
     missing : (H, W), True where a pixel is missing; what ``picture`` holds there is ignored.
     prior : a prior of RGB photographs in [0, 1].
-    options : how to sample, default ``INPAINTING``, for wide holes ``WIDE``; ``sigma_start`` is the first noise level at the
+    options : how to sample, default ``INPAINTING``; ``sigma_start`` is the first noise level at the
         coarsest resolution, in the picture's units, None chooses by the holes' width.
     noise : standard deviation of the noise on the known pixels; 0 returns them exactly.
     fit : for a prior of one size: "crop" gives it the squares of that size around the holes, and "resize" squares around the
