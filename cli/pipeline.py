@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from invsolve.cli import options
-from invsolve.cli.budget import Budget, keep_to_budget, note_start, say_pace
+from invsolve.cli.budget import ASKED, Budget, keep_to_budget, note_start, say_pace
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, reporting, say
 from invsolve.cli.dry_run import announce_time, files_among, plan_text
 from invsolve.cli.files import (
@@ -101,8 +101,12 @@ class Common:
 
     def solve_options(self, task: Task, *, settle: bool = True) -> SolveOptions:
         """The task's way of solving, with what was asked for."""
+        from invsolve.solver import enough_levels
+
         names = ("samples", "seed", "steps", "schedule", "rule", "sampler", "budget", "pace")
         wanted = replace(task.options, **{name: getattr(self, name) for name in names})
+        if wanted.sampler != task.options.sampler and self.pace is None and "steps" not in ASKED.get():
+            wanted = enough_levels(wanted)
         return wanted.settled if settle else wanted
 
     @property

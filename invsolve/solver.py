@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
 
@@ -18,7 +18,7 @@ from invsolve.models.score_model import CountedModel, ScoreModel
 from invsolve.options import AUTO, LARGEST_SEED, SolveOptions
 from invsolve.posterior import Posterior
 from invsolve.rules import Rule, condition, rule_name
-from invsolve.samplers import Callback, Sampler, StepInfo, find_sampler, needs_of, sampler_name
+from invsolve.samplers import Callback, Needs, Sampler, StepInfo, find_sampler, needs_of, sampler_name
 from invsolve.samplers.noise import SeededNoise
 from invsolve.samplers.pace import Pace, paced
 from invsolve.samplers.sigmas import karras, ladder
@@ -231,12 +231,20 @@ def _default_ladder(prior: ScoreModel, steps: int | None, sigma_start: float | N
     )
 
 
+def options_needs(options: SolveOptions) -> Needs:
+    """What the sampler that ``options`` name asks for."""
+    sampler = options.settled.sampler
+    return needs_of(find_sampler(sampler) if isinstance(sampler, str) else sampler)
+
+
+def enough_levels(options: SolveOptions) -> SolveOptions:
+    """With as many noise levels as the sampler wants at least, where nobody asked for a number."""
+    return replace(options, steps=max(options.steps, options_needs(options).levels))
+
+
 def task_ladder(options: SolveOptions, sigma_min: float, sigma_max: float, dimension: int) -> Tensor:
     """The noise levels that ``options`` ask for, from ``sigma_max`` to ``sigma_min`` and 0, for x of ``dimension`` values."""
-    schedule = options.schedule
-    if schedule == AUTO:
-        sampler = options.settled.sampler
-        schedule = needs_of(find_sampler(sampler) if isinstance(sampler, str) else sampler).schedule
+    schedule = options_needs(options).schedule if options.schedule == AUTO else options.schedule
     return ladder(schedule, options.steps, sigma_min, sigma_max, dimension)
 
 

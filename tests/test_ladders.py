@@ -25,6 +25,7 @@ from invsolve.rules import MomentMatching, Wiener
 from invsolve.samplers import SAMPLERS, annealed_langevin, calls_per_level, find_sampler, needs, needs_of
 from invsolve.samplers.sigmas import geometric, karras, ladder, ncsnv2_levels, ncsnv2_step, ncsnv2_steps
 from invsolve.solver import solve, task_ladder
+from invsolve.tasks.denoising import denoising_task
 from invsolve.tasks.generation import BRIGHTNESS, CENTER, blank, starts
 from invsolve.tasks.inpainting import inpaint
 from invsolve.verification.exactness import push, start_law
@@ -158,6 +159,34 @@ def test_langevin_inpaints_a_photograph_without_confetti() -> None:
         return float(-10 * np.log10(np.mean((made - crop) ** 2)))
 
     assert psnr(sampler="langevin") > psnr(sampler="redrawing") - 2
+
+
+def test_a_sampler_gets_the_levels_it_wants_unless_told_otherwise(tmp_path: Path, small_prior: Path) -> None:
+    task = denoising_task(np.full((8, 8, 3), 0.5, np.float32), noise=0.1)
+    prior = load_prior(small_prior, "cpu")
+    assert task.options.steps < 24
+    assert task.solve(prior, sampler="langevin(langevin_steps=1)").settings["steps"] == 24
+    assert task.solve(prior, sampler="langevin(langevin_steps=1)", steps=3).settings["steps"] == 3
+    assert task.solve(prior, sampler="pc").settings["steps"] == task.options.steps
+    Image.new("RGB", (8, 8), "grey").save(tmp_path / "a.png")
+    for steps, given in ((24, []), (3, ["--steps", "3"])):
+        done = CliRunner().invoke(
+            app,
+            [
+                "denoise",
+                str(tmp_path / "a.png"),
+                "--sigma",
+                "0.1",
+                "--model",
+                str(small_prior),
+                "--device",
+                "cpu",
+                "--json",
+            ]
+            + ["--sampler", "langevin", "-o", str(tmp_path / f"{steps}.png"), *given],
+        )
+        assert done.exit_code == 0, done.output
+        assert f'"steps": {steps},' in done.stdout
 
 
 def test_the_command_takes_a_schedule(tmp_path: Path, small_prior: Path) -> None:

@@ -33,6 +33,7 @@ class Needs:
     schedule : the ladder it works best on, of :data:`invsolve.options.SCHEDULES`.
     calls : network calls at a noise level, from the sampler's own arguments.
     adaptive : network calls in all, about, of a sampler that chooses its own steps; None of all others.
+    levels : noise levels that it wants at least; with fewer, noise is left that it could not follow.
     resumes : whether it may be stopped at any level and go on from there: where its ladder ends above 0, so does x, which is
         all that it remembers.
     """
@@ -40,6 +41,7 @@ class Needs:
     schedule: str = "karras"
     calls: Callable[..., float] = lambda **arguments: 1.0
     adaptive: float | None = None
+    levels: int = 1
     resumes: bool = False
 
 
@@ -50,12 +52,13 @@ def needs(
     schedule: str = "karras",
     calls: Callable[..., float] = Needs.calls,
     adaptive: float | None = None,
+    levels: int = 1,
     resumes: bool = False,
 ) -> Callable[[Function], Function]:
     """State what a sampler needs, above its definition; one that states nothing has the defaults of :class:`Needs`."""
 
     def state(sampler: Function) -> Function:
-        sampler.needs = Needs(schedule, calls, adaptive, resumes)  # type: ignore[attr-defined]
+        sampler.needs = Needs(schedule, calls, adaptive, levels, resumes)  # type: ignore[attr-defined]
         return sampler
 
     return state

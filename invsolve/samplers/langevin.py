@@ -29,7 +29,7 @@ from invsolve.samplers.info import Callback, StepInfo, needs
 from invsolve.samplers.sigmas import check_langevin_steps, ncsnv2_steps
 
 
-@needs(schedule="geometric", calls=lambda *, langevin_steps, **_: langevin_steps)
+@needs(schedule="geometric", calls=lambda *, langevin_steps, **_: langevin_steps, levels=24)
 def annealed_langevin(
     model: ScoreModel,
     x: Tensor,

@@ -16,8 +16,9 @@ from typing import NamedTuple
 from invsolve.errors import UsageError
 from invsolve.models.score_model import ScoreModel
 from invsolve.options import SolveOptions
-from invsolve.samplers import find_sampler, needs_of, sampler_name
+from invsolve.samplers import sampler_name
 from invsolve.samplers.pace import Clock, Pace
+from invsolve.solver import options_needs
 from invsolve.tasks.task import Task
 
 MARGIN = 0.97
@@ -198,10 +199,10 @@ def check_paceable(options: SolveOptions) -> None:
         raise UsageError(
             "a budget with the schedule ncsnv2, which chooses its own levels", hint="leave one of them out"
         )
-    sampler = options.settled.sampler
-    if needs_of(find_sampler(sampler) if isinstance(sampler, str) else sampler).adaptive is not None:
+    if options_needs(options).adaptive is not None:
         raise UsageError(
-            f"a budget with {sampler_name(sampler)}, which chooses its own steps", hint="leave one of them out"
+            f"a budget with {sampler_name(options.settled.sampler)}, which chooses its own steps",
+            hint="leave one of them out",
         )
 
 

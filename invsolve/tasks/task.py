@@ -18,6 +18,7 @@ from invsolve.models.score_model import ScoreModel
 from invsolve.options import Changes, SolveOptions
 from invsolve.posterior import Posterior
 from invsolve.samplers.pace import Pace
+from invsolve.solver import enough_levels
 
 PIXELS_AT_ONCE = 2**23
 """Samples of large pictures are drawn in batches of so many pixels at most: about 1 GB of working memory."""
@@ -133,6 +134,8 @@ class Task:
     ) -> Posterior:
         """Sample the posterior, by ``options`` (default the task's own) with ``changes``.
 
+        A sampler among the changes gets as many noise levels as it wants at least, unless their number is changed too.
+
         With a ``budget``, levels and samples that are not among the changes are chosen, and the settings say which they were.
 
         Raises
@@ -140,6 +143,8 @@ class Task:
         UsageError : the budget is too short for the least.
         """
         wanted, report = replace(options or self.options, **changes), progress or (lambda done: None)
+        if "sampler" in changes and "steps" not in changes:
+            wanted = enough_levels(wanted)
         if wanted.budget is not None and wanted.pace is None:
             from invsolve.tasks.budget import within_budget  # which runs tasks
 
