@@ -47,7 +47,7 @@ def estimate(task: Task, prior: NetworkPrior, wanted: SolveOptions) -> Estimate:
     levels = len(task_ladder(wanted, prior.sigma_min, wanted.sigma_start or 1.0, prior.channels * round(task.work))) - 1
     sampler = find_sampler(wanted.sampler) if isinstance(wanted.sampler, str) else wanted.sampler
     calls = round(expected_calls(sampler, levels) * wanted.samples)
-    return Estimate(levels, calls, per_pixel * task.work * calls)
+    return Estimate(levels, calls, per_pixel * task.work_of(wanted) * calls)
 
 
 LONG = 60.0

@@ -8,6 +8,7 @@ import struct
 import sys
 import warnings
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -175,8 +176,12 @@ def test_the_estimate_of_time_is_of_the_right_size(photo: np.ndarray, small_prio
     missing = np.zeros((120, 150), bool)
     missing[40:80, 50:90] = missing[5, 5] = True
     task = inpainting_task(np.full((120, 150, 3), 0.5), missing)
-    task.solve(prior, samples=2, steps=3)
-    assert seen == pytest.approx(task.work * 2 * 3, rel=0.05)
+    for ways in ({"samples": 1}, {"samples": 2}):
+        seen = 0
+        task.solve(prior, steps=3, **ways)
+        wanted = replace(task.options, **ways)
+        assert seen == pytest.approx(task.work_of(wanted) * wanted.samples * 3, rel=0.05)
+    assert task.work_of(wanted) > 1.5 * task.work
 
 
 def test_every_command_makes_the_folder_that_it_is_given(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -80,11 +81,15 @@ def test_few_snapshots_of_a_long_run_are_nearly_enough(tmp_path: Path) -> None:
     """The weights of a walk of 4000 steps, 32 snapshots, against the averages tracked directly."""
     walk = torch.randn(4000, 50, generator=torch.Generator().manual_seed(0)).cumsum(0)
 
+    @functools.cache
+    def tracked(length: float) -> list[torch.Tensor]:
+        averages = [torch.zeros(50)]
+        for step in range(len(walk)):
+            averages.append(averages[-1].lerp(walk[step], 1 - ema_decay(step, length)))
+        return averages
+
     def direct(length: float, steps: int) -> torch.Tensor:
-        average = torch.zeros(50)
-        for step in range(steps):
-            average = average.lerp(walk[step], 1 - ema_decay(step, length))
-        return average
+        return tracked(length)[steps]
 
     def network(weights: torch.Tensor) -> nn.Module:
         layer = nn.Linear(50, 1, bias=False)

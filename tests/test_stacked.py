@@ -140,6 +140,9 @@ def test_linear_steps_of_a_composition_are_joined() -> None:
         compose()
 
 
+ELSEWHERE = ("projector", "nufft")
+"""Which test_solve_command.py makes."""
+
 GIVEN = {
     "mask": {"missing": 0.5}, "channels": {"matrix": [[1, 0, 0], [0, 1.0, 0]]}, "blur": {"sigma": 1.0},
     "downsample": {"factor": 2}, "blurred_decimation": {"factor": 2, "motion": [3, 20]}, "hadamard": {"share": 0.5},
@@ -150,7 +153,7 @@ GIVEN = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [name for name in OPERATORS if name != "projector"])  # that one: test_solve_command.py
+@pytest.mark.parametrize("name", [name for name in OPERATORS if name not in ELSEWHERE])
 def test_every_name_makes_an_operator_of_the_pictures_shape(name: str) -> None:
     shape = {"mri": (2, 8, 8), "phase": (1, 8, 8)}.get(name, (3, 8, 8))
     made = find_operator(name, GIVEN.get(name, {}))(shape)

@@ -1,7 +1,7 @@
 """The tutorials: their commands and Python run one after the other, say what the pages say they say, and write what they name.
 
-Where the page does not say how many noise levels, a command takes two, so that a page is done in seconds: what is tested is that
-the commands exist, fit together and say these words, not how good the pictures are.
+Where the page does not say how many noise levels, a command takes two, and total variation few iterations, so that a page is
+done in seconds: what is tested is that the commands exist, fit together and say these words, not how good the pictures are.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 from calling import call
+
+from invsolve.ct.total_variation import total_variation
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(page for page in (ROOT / "docs" / "tutorials").glob("*.md") if page.stem != "index")
@@ -87,6 +89,7 @@ def test_the_page_can_be_followed(
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("INVSOLVE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(total_variation.__kwdefaults__, "iterations", 10)
     names: dict[str, Any] = {}
     for block in blocks(page.read_text()):
         if isinstance(block, str):

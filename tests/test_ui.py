@@ -213,7 +213,7 @@ def test_an_upload_is_seen_as_the_commands_read_it(client: TestClient, photo: np
         (b"x" * (2**20 + 1), "x.png", "picture", "larger than 1 MiB"),
         (png(np.zeros((101, 100), np.uint8)), "x.png", "picture", "100 x 101 pixels"),
         (png(np.zeros((101, 100), np.uint8)), "x.png", "mask", "100 x 101 pixels"),
-        (b"not numbers", "x.npy", "sinogram", "x.npy is damaged"),
+        (b"not numbers", "x.npy", "sinogram", "x.npy holds Python objects, or is damaged"),
         (npy(np.full((4, 4), np.nan)), "x.npy", "sinogram", "NaN"),
         (npy(np.zeros(4)), "x.npy", "sinogram", "dimensions"),
         (b"kind = 1", "x.toml", "geometry", "x.toml"),

@@ -20,7 +20,7 @@ from invsolve.pictures import Missing, Pixels, UnitPicture, check_missing, check
 from invsolve.posterior import Posterior
 from invsolve.samplers import StepInfo
 from invsolve.tasks.baselines import biharmonic
-from invsolve.tasks.filling import SIGMA_START, SIGMA_START_WIDE, Filling
+from invsolve.tasks.filling import SIGMA_START, SIGMA_START_WIDE, STEPS_GIVEN_LAYOUT, Filling
 from invsolve.tasks.missing import MissingPixels
 from invsolve.tasks.regions import RESOLUTIONS, Region, context_of, hole_boxes, resolutions
 from invsolve.tasks.restoration import planes
@@ -62,6 +62,11 @@ class Part:
     def work(self) -> float:
         """Pixels seen at one noise level of every resolution, in all."""
         return self.pixels * sum(0.25**k for k in range(self.scales))
+
+    @property
+    def refining(self) -> float:
+        """Pixels seen at one noise level of all resolutions but the coarsest."""
+        return self.work - self.pixels * 0.25 ** (self.scales - 1)
 
     @property
     def stream(self) -> int:
@@ -148,7 +153,7 @@ def inpainting_task(picture: Any, missing: Any, *, noise: float = 0.0, fit: Fit 
         open_values=~known,
         problem={"missing": float(holes.mean()), "noise": noise},
         baselines=lambda: _baselines(unit, holes),
-        **_extent(parts),
+        **_extent(parts, noise),
     )
 
 
@@ -197,11 +202,13 @@ def _baselines(unit: UnitPicture, holes: Missing) -> dict[str, UnitPicture]:
     return {"biharmonic": biharmonic(unit, holes)} if int(holes.sum()) <= BIHARMONIC_LIMIT else {}
 
 
-def _extent(parts: Sequence[Part]) -> dict[str, Any]:
+def _extent(parts: Sequence[Part], noise: float = 0.0) -> dict[str, Any]:
     """How much there is to do, for a task."""
     done = np.cumsum([part.work for part in parts])
+    more = 0.0 if noise else (STEPS_GIVEN_LAYOUT - 1) * sum(part.refining for part in parts)
     return {
         "work": float(done[-1]),
+        "drawing": float(1 + more / done[-1]),
         "ends": tuple(float(share) for share in done / done[-1]),
         "pixels": max(part.pixels for part in parts),
     }

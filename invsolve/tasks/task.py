@@ -104,6 +104,7 @@ class Task:
     problem : figures by which measurements of this kind are alike or not, such as the noise.
     baselines : classical estimates by name, as slow as they are: made only when asked for.
     work : pixels that one sample's network calls see at one noise level.
+    drawing : how many times as many where it is a draw by the task's own rule; see :meth:`work_of`.
     pixels : of a sample those that are worked on together; 0 where that is not known.
     ends : of one that is done part by part, the share of the work that is done as each of them is.
     share : of the picture, what the samples hold.
@@ -119,10 +120,18 @@ class Task:
     problem: Mapping[str, float] = field(default_factory=dict)
     baselines: Callable[[], dict[str, Any]] = dict
     work: float = 0.0
+    drawing: float = 1.0
     pixels: int = 0
     ends: tuple[float, ...] = ()
     share: float = 1.0
     values: int = 0
+
+    def work_of(self, options: SolveOptions) -> float:
+        """``work`` in a way of solving."""
+        settled = options.settled
+        return self.work * (
+            self.drawing if (settled.rule, settled.sampler) == (self.options.rule, "redrawing") else 1.0
+        )
 
     def solve(
         self,
