@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Mapping
-from typing import Any, Literal, NewType, Union, get_args, get_origin
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NewType, TypeVar, Union, get_args, get_origin, get_type_hints
 
 LARGEST_INTEGER = 2**63 - 1
+
+T = TypeVar("T")
 
 
 def fits(value: Any, wanted: Any) -> bool:
@@ -92,3 +94,19 @@ def first_misfit(values: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | 
         if not fits(value, wanted[name]):
             return f"{name} is {brief(value)}, wanted {describe(wanted[name])}"
     return None
+
+
+def network_config(cls: Callable[..., T], fields: Mapping[str, Any]) -> T:
+    """A network's description, a dataclass ``cls``, of plain JSON: lists become tuples.
+
+    Raises
+    ------
+    ValueError : unknown or missing fields, or values of other types.
+    """
+    if wrong := first_misfit(fields, get_type_hints(cls)):
+        raise ValueError(f"the network's {wrong}")
+    known: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
+    try:
+        return cls(**known)
+    except TypeError:
+        raise ValueError("the network's description lacks fields") from None

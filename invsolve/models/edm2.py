@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, get_type_hints
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ from invsolve.models.unet import (
     Resample,
     resampled,
 )
-from invsolve.typed import brief, first_misfit
+from invsolve.typed import brief, network_config
 
 EPSILON = 1e-4
 SILU_MAGNITUDE = 0.596
@@ -80,13 +80,7 @@ class EDM2Config:
         ------
         ValueError : unknown or missing fields, or values no network can have.
         """
-        if wrong := first_misfit(fields, get_type_hints(cls)):
-            raise ValueError(f"the network's {wrong}")
-        known: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
-        try:
-            config = cls(**known)
-        except TypeError:
-            raise ValueError("the network's description lacks fields") from None
+        config = network_config(cls, fields)
         config.check()
         return config
 

@@ -23,13 +23,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from invsolve.typed import brief, first_misfit
+from invsolve.typed import brief, network_config
 
 Resample = Literal["up", "down"]
 
@@ -100,14 +100,7 @@ class UNetConfig:
         ------
         ValueError : unknown or missing fields, or values no network can have.
         """
-        hints = get_type_hints(cls)
-        if wrong := first_misfit(fields, hints):
-            raise ValueError(f"the network's {wrong}")
-        known: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
-        try:
-            config = cls(**known)
-        except TypeError:
-            raise ValueError("the network's description lacks fields") from None
+        config = network_config(cls, fields)
         config.check()
         return config
 
