@@ -40,6 +40,9 @@ def main() -> None:
     except KeyboardInterrupt:  # while modules were loaded, or while another error was reported
         sys.stderr.write("interrupted\n")
         code = 130
+    # Under `python -m`, CPython ends by SIGINT instead of with a code if Ctrl-C came while text was executed, as dataclasses do
+    # when modules are loaded, even where it was caught; it forgets that when it executes more text.
+    exec("")  # noqa: S102
     sys.exit(code)
 
 

@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
+
+
+class Completed(NamedTuple):
+    """What a command left behind."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Completed]
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:

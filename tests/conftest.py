@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import typer
+from calling import Completed, Run, call
 
 from invsolve.models.gaussian import GaussianPrior, smooth_gaussian_prior
 from invsolve.models.network import EDMDenoiser, NetworkConfig
@@ -49,6 +50,18 @@ def _commands_are_put_together_once() -> Iterator[None]:
         patch.setattr("typer.main.get_command", once)
         patch.setattr("typer.testing._get_command", once, raising=False)
         yield
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """``invsolve ARGUMENTS`` in this process: what it wrote, and its exit code."""
+
+    def called(*arguments: object) -> Completed:
+        capfd.readouterr()
+        code = call(monkeypatch, *arguments)
+        return Completed(code, *capfd.readouterr())
+
+    return called
 
 
 @pytest.fixture

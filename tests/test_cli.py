@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from calling import Run
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -21,13 +22,6 @@ from invsolve.cli.files import provenance
 from invsolve.errors import ExitCode
 
 COMMAND = [sys.executable, "-m", "invsolve.cli.main"]
-
-
-def run(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "NO_COLOR": "1", "COLUMNS": "300", **environment}
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, env=env, check=False
-    )
 
 
 @pytest.fixture
@@ -46,7 +40,9 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_inpaint_writes_the_result_with_provenance(folder: Path, photo: np.ndarray, small_prior: Path) -> None:
+def test_inpaint_writes_the_result_with_provenance(
+    folder: Path, photo: np.ndarray, small_prior: Path, run: Run
+) -> None:
     done = run(
         "inpaint", folder / "photo.png", "--mask", folder / "mask.png", "--model", small_prior, "--steps", 3, "--json"
     )
@@ -66,7 +62,7 @@ def test_inpaint_writes_the_result_with_provenance(folder: Path, photo: np.ndarr
     assert "it is one sample" in done.stderr
 
 
-def test_samples_mean_and_std_are_all_written(folder: Path, small_prior: Path) -> None:
+def test_samples_mean_and_std_are_all_written(folder: Path, small_prior: Path, run: Run) -> None:
     arguments = ["inpaint", folder / "photo.png", "--mask", folder / "mask.png", "--model", small_prior, "--steps", 2]
     done = run(*arguments, "--samples", 3, "--truth", folder / "photo.png", "--json")
     assert done.returncode == 0, done.stderr
@@ -83,7 +79,7 @@ def test_samples_mean_and_std_are_all_written(folder: Path, small_prior: Path) -
 
 
 @pytest.mark.parametrize(("name", "mode"), [("grey.png", "L"), ("photo.jpg", "RGB")])
-def test_grey_and_jpeg_input(name: str, mode: str, folder: Path, small_prior: Path) -> None:
+def test_grey_and_jpeg_input(name: str, mode: str, folder: Path, small_prior: Path, run: Run) -> None:
     done = run(
         "inpaint", folder / name, "--mask", folder / "black.png", "--invert-mask", "--model", small_prior, "--steps", 2
     )
@@ -95,7 +91,7 @@ def test_grey_and_jpeg_input(name: str, mode: str, folder: Path, small_prior: Pa
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_transparency_is_kept(mode: str, folder: Path, photo: np.ndarray, small_prior: Path) -> None:
+def test_transparency_is_kept(mode: str, folder: Path, photo: np.ndarray, small_prior: Path, run: Run) -> None:
     picture = Image.fromarray(photo).convert(mode)
     picture.putalpha(Image.fromarray(photo[..., 0]))
     picture.save(folder / "clear.png")
@@ -108,7 +104,7 @@ def test_transparency_is_kept(mode: str, folder: Path, photo: np.ndarray, small_
 
 
 def test_an_erased_hole_becomes_opaque_and_the_colour_profile_stays(
-    folder: Path, photo: np.ndarray, small_prior: Path
+    folder: Path, photo: np.ndarray, small_prior: Path, run: Run
 ) -> None:
     from PIL import ImageCms
 
@@ -124,7 +120,7 @@ def test_an_erased_hole_becomes_opaque_and_the_colour_profile_stays(
     assert result.info["icc_profile"] == profile
 
 
-def test_json_stays_json_when_a_score_is_infinite(folder: Path, small_prior: Path) -> None:
+def test_json_stays_json_when_a_score_is_infinite(folder: Path, small_prior: Path, run: Run) -> None:
     done = run(
         "colorize", folder / "grey.png", "--model", small_prior, "--steps", 1, "--json", "--truth", folder / "photo.png"
     )
@@ -137,7 +133,7 @@ def test_json_stays_json_when_a_score_is_infinite(folder: Path, small_prior: Pat
     assert scores["grey"] == {**scores["grey"], "psnr": None, "ssim": None}
 
 
-def test_exif_orientation_is_respected(folder: Path, photo: np.ndarray, small_prior: Path) -> None:
+def test_exif_orientation_is_respected(folder: Path, photo: np.ndarray, small_prior: Path, run: Run) -> None:
     sideways = Image.fromarray(photo).transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate 90 degrees clockwise to view
@@ -148,7 +144,7 @@ def test_exif_orientation_is_respected(folder: Path, photo: np.ndarray, small_pr
     assert np.array_equal(np.asarray(Image.open(folder / "phone.inpaint.png"))[known], photo[known])
 
 
-def test_colorize_keeps_the_grey(folder: Path, small_prior: Path) -> None:
+def test_colorize_keeps_the_grey(folder: Path, small_prior: Path, run: Run) -> None:
     done = run(
         "colorize",
         folder / "photo.jpg",
@@ -171,7 +167,7 @@ def test_colorize_keeps_the_grey(folder: Path, small_prior: Path) -> None:
     assert all("ciede2000" in scores[name] for name in ("invsolve sample", "colour table"))
 
 
-def test_colorize_takes_the_prior_of_whole_pictures(folder: Path) -> None:
+def test_colorize_takes_the_prior_of_whole_pictures(folder: Path, run: Run) -> None:
     done = run("colorize", folder / "photo.png", "--steps", 2, "--json", "-q")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
@@ -180,7 +176,7 @@ def test_colorize_takes_the_prior_of_whole_pictures(folder: Path) -> None:
     assert np.abs(np.asarray(Image.open(folder / "photo.colorize.png").convert("L")) - grey).max() <= 1
 
 
-def test_existing_results_are_only_replaced_by_force(folder: Path, small_prior: Path) -> None:
+def test_existing_results_are_only_replaced_by_force(folder: Path, small_prior: Path, run: Run) -> None:
     arguments = ["inpaint", folder / "photo.png", "--mask", folder / "mask.png", "--model", small_prior, "--steps", 1]
     (folder / "photo.inpaint.png").write_bytes(b"precious")
     refused = run(*arguments)
@@ -295,7 +291,7 @@ def test_bad_input(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
-def test_cuda_asked_for_and_absent(folder: Path, small_prior: Path) -> None:
+def test_cuda_asked_for_and_absent(folder: Path, small_prior: Path, run: Run) -> None:
     done = run("colorize", folder / "photo.png", "--model", small_prior, "--device", "cuda")
     assert done.returncode == ExitCode.MODEL
     assert "no CUDA device" in done.stderr
@@ -303,14 +299,14 @@ def test_cuda_asked_for_and_absent(folder: Path, small_prior: Path) -> None:
 
 
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root can write everywhere")
-def test_unwritable_folder(folder: Path, small_prior: Path) -> None:
+def test_unwritable_folder(folder: Path, small_prior: Path, run: Run) -> None:
     (folder / "locked").mkdir(mode=0o555)
     done = run("colorize", folder / "photo.png", "--model", small_prior, "-o", folder / "locked")
     assert done.returncode == ExitCode.OUTPUT
     assert "cannot write" in done.stderr
 
 
-def test_unwritable_file_system(folder: Path, small_prior: Path) -> None:
+def test_unwritable_file_system(folder: Path, small_prior: Path, run: Run) -> None:
     """Not even root can create files in /proc."""
     if not Path("/proc/self").is_dir():
         pytest.skip("needs /proc")
@@ -477,6 +473,17 @@ def test_ctrl_c_while_modules_load(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=60)
         assert (process.returncode, out) == (ExitCode.INTERRUPTED, "interrupted\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_ctrl_c_while_text_is_executed(tmp_path: Path) -> None:
+    """As dataclasses do when modules are loaded; a shell shows 130 for an end by a signal as well."""
+    program = (
+        "import sys\nfrom invsolve.cli import app, main\napp.run = lambda: exec('raise KeyboardInterrupt')\nmain.main()"
+    )
+    (tmp_path / "program.py").write_text(program)
+    done = subprocess.run([sys.executable, "-m", "program"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (ExitCode.INTERRUPTED, "interrupted\n")
 
 
 def test_progress_is_told_in_lines_where_there_is_no_bar(

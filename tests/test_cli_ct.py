@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from calling import Run
 from PIL import Image
 from skimage.transform import radon
 
@@ -25,13 +25,6 @@ from invsolve.uncertainty.conformal import Calibration, LeftOut
 from invsolve.uncertainty.intervals import standard_deviation
 
 COMMAND = [sys.executable, "-m", "invsolve.cli.main"]
-
-
-def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "NO_COLOR": "1", "COLUMNS": "300"}
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, env=env, check=False
-    )
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +48,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_result_is_the_mean_in_hounsfield_units_with_all_that_belongs_to_it(folder: Path, ct_prior: Path) -> None:
+def test_the_result_is_the_mean_in_hounsfield_units_with_all_that_belongs_to_it(
+    folder: Path, ct_prior: Path, run: Run
+) -> None:
     done = run(
         "ct", folder / "sino.npy", "--model", ct_prior, "--steps", 3, "--samples", 3, "--truth", folder / "truth.npy",
         "--views", 10, "--json",
@@ -86,7 +81,7 @@ def test_the_result_is_the_mean_in_hounsfield_units_with_all_that_belongs_to_it(
 
 
 @pytest.mark.parametrize("method", ["fbp", "sirt", "cgls", "tv"])
-def test_classical_methods_alone_need_no_prior(method: str, folder: Path) -> None:
+def test_classical_methods_alone_need_no_prior(method: str, folder: Path, run: Run) -> None:
     done = run("ct", folder / "sino.npy", "--method", method, "--truth", folder / "truth.npy", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["network_calls"] == 0
@@ -94,7 +89,7 @@ def test_classical_methods_alone_need_no_prior(method: str, folder: Path) -> Non
     assert np.sqrt((error**2).mean()) < 220
 
 
-def test_scikit_image_sinogram_comes_out_upright_and_in_place(tmp_path: Path) -> None:
+def test_scikit_image_sinogram_comes_out_upright_and_in_place(tmp_path: Path, run: Run) -> None:
     np.save(tmp_path / "sk.npy", radon(body(), theta=np.arange(0, 180, 3.0), circle=True))
     done = run("ct", tmp_path / "sk.npy", "--method", "tv")
     assert done.returncode == 0, done.stderr
@@ -110,7 +105,7 @@ def test_scikit_image_sinogram_comes_out_upright_and_in_place(tmp_path: Path) ->
     assert fit > max(others) + 0.005
 
 
-def test_a_stack_and_physical_units(folder: Path, ct_prior: Path) -> None:
+def test_a_stack_and_physical_units(folder: Path, ct_prior: Path, run: Run) -> None:
     sino = np.load(folder / "sino.npy")
     physical = np.stack([sino, sino[:, ::-1]]) * 2 * 0.0192 * 2.0
     tifffile.imwrite(folder / "stack.tif", physical.astype(np.float32))
@@ -127,7 +122,7 @@ def test_a_stack_and_physical_units(folder: Path, ct_prior: Path) -> None:
     assert abs(float(stack[inside].mean())) < 150
 
 
-def test_simulated_counts_run_with_the_command_that_is_printed(folder: Path, ct_prior: Path) -> None:
+def test_simulated_counts_run_with_the_command_that_is_printed(folder: Path, ct_prior: Path, run: Run) -> None:
     done = run("simulate", "ct", folder / "truth.npy", "--views", 12, "--i0", 1e5, "--pixel-size", 2)
     assert done.returncode == 0, done.stderr
     command = done.stderr.strip().splitlines()[-1].removeprefix("now: invsolve ").split()
@@ -141,7 +136,7 @@ def test_simulated_counts_run_with_the_command_that_is_printed(folder: Path, ct_
     assert counts.max() <= 1.05e5
 
 
-def test_center_auto_finds_a_shifted_axis(folder: Path) -> None:
+def test_center_auto_finds_a_shifted_axis(folder: Path, run: Run) -> None:
     geometry = Geometry(even_angles(40), 71, (48, 48), center=37.5)
     np.save(folder / "off.npy", projector(geometry)(torch.from_numpy(body())[None, None])[0].numpy())
     done = run("ct", folder / "off.npy", "--method", "fbp", "--center", "auto", "--size", 48)
@@ -149,7 +144,9 @@ def test_center_auto_finds_a_shifted_axis(folder: Path) -> None:
     assert "centre of rotation at bin 37.5" in done.stderr
 
 
-def test_simulate_inpaint_and_colorize_write_what_the_commands_take(tmp_path: Path, photo: np.ndarray) -> None:
+def test_simulate_inpaint_and_colorize_write_what_the_commands_take(
+    tmp_path: Path, photo: np.ndarray, run: Run
+) -> None:
     Image.fromarray(photo).save(tmp_path / "photo.png")
     done = run("simulate", "inpaint", tmp_path / "photo.png", "--pixels", 0.5)
     assert done.returncode == 0, done.stderr
@@ -482,9 +479,10 @@ def test_bad_input_is_one_line_with_a_way_out(
     assert {p.name for p in folder.iterdir()} == before
 
 
-def test_simulate_refuses_what_is_not_a_slice(folder: Path) -> None:
+def test_simulate_refuses_what_is_not_a_slice(folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
     np.save(folder / "volume.npy", np.zeros((3, 8, 8)))
     for arguments, said in ((["volume.npy"], "3 dimensions"), (["truth.npy", "--i0", "1e5", "--noise", "1"], "--i0")):
-        done = run("simulate", "ct", *arguments, cwd=folder)
+        done = run("simulate", "ct", *arguments)
         assert done.returncode in (ExitCode.USAGE, ExitCode.BAD_INPUT)
         assert said in done.stderr
