@@ -15,7 +15,7 @@ from invsolve.cli.console import say
 
 if TYPE_CHECKING:
     from invsolve.cli.pipeline import Common
-    from invsolve.pretrained.loading import NetworkPrior
+    from invsolve.pretrained.network_prior import NetworkPrior
     from invsolve.samplers.pace import Pace
     from invsolve.tasks.task import Task
 

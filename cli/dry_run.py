@@ -14,7 +14,7 @@ from invsolve.options import SolveOptions
 
 if TYPE_CHECKING:
     from invsolve.cli.pipeline import Common
-    from invsolve.pretrained.loading import NetworkPrior
+    from invsolve.pretrained.network_prior import NetworkPrior
     from invsolve.tasks.task import Task
 
 

@@ -18,7 +18,7 @@ from invsolve.errors import UsageError
 if TYPE_CHECKING:
     from invsolve.cli.files import Photo
     from invsolve.options import SolveOptions
-    from invsolve.pretrained.loading import NetworkPrior
+    from invsolve.pretrained.network_prior import NetworkPrior
     from invsolve.tasks.task import Task
 
 UNITS = {"": 1, "B": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}

@@ -55,7 +55,7 @@ from invsolve.pictures import Pixels, channels_last, to_pixels
 
 if TYPE_CHECKING:
     from invsolve.posterior import Posterior
-    from invsolve.pretrained.loading import NetworkPrior
+    from invsolve.pretrained.network_prior import NetworkPrior
     from invsolve.summary import Summary
     from invsolve.tasks.task import Task
 

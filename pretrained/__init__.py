@@ -2,8 +2,6 @@
 
 from invsolve.pretrained.card import Card
 from invsolve.pretrained.loading import (
-    NetworkPrior,
-    TrainedClassifier,
     find_prior,
     load_classifier,
     load_prior,
@@ -12,6 +10,7 @@ from invsolve.pretrained.loading import (
     shipped_classifiers,
     shipped_priors,
 )
+from invsolve.pretrained.network_prior import NetworkPrior, TrainedClassifier
 
 __all__ = [
     "Card",

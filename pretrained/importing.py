@@ -27,12 +27,12 @@ from invsolve.pretrained.imported import About, Imported
 from invsolve.pretrained.loading import (
     CARD,
     WEIGHTS,
-    NetworkPrior,
     load_prior,
     shipped_classifiers,
     shipped_priors,
     write_prior,
 )
+from invsolve.pretrained.network_prior import NetworkPrior
 from invsolve.pretrained.published_files import read_published
 from invsolve.pretrained.weight_files import check_inside
 from invsolve.typed import brief

@@ -133,7 +133,7 @@ def test_large_pictures_are_tiled_without_a_seam(small_prior: Path, monkeypatch:
     monkeypatch.setattr("invsolve.models.precision.native_bfloat16", lambda device: False)
     x = torch.rand(1, 3, 90, 70)
     whole = prior.denoise(x, 0.3)
-    monkeypatch.setattr("invsolve.pretrained.loading.LEAST_CORE", 32)
+    monkeypatch.setattr("invsolve.pretrained.network_prior.LEAST_CORE", 32)
     monkeypatch.setattr(prior, "pixels_at_once", 2000)
     torch.testing.assert_close(prior.denoise(x, 0.3), whole, atol=1e-5, rtol=0)
 

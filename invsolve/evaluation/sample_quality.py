@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from invsolve.errors import InputError, ModelError
 
 if TYPE_CHECKING:
-    from invsolve.pretrained.loading import TrainedClassifier
+    from invsolve.pretrained.network_prior import TrainedClassifier
 
 FEATURE_NOISE = 0.02
 """Noise level at which the classifier looks at a picture: grain below it counts little, as to the eye."""
