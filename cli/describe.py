@@ -10,28 +10,17 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from invsolve.cli import options
-from invsolve.cli.console import Verbosity, clean_stdout, say
-from invsolve.cli.files import check_writable
+from invsolve.cli.console import clean_stdout, say
 from invsolve.cli.generate import file_name
 from invsolve.cli.limits import finite
-from invsolve.cli.sample import (
-    Batch,
-    Count,
-    FirstSeed,
-    FreeSampler,
-    GridOutput,
-    Size,
-    check_room,
-    grid_paths,
-    make_grid,
-    parse_size,
-)
+from invsolve.cli.sample import Drawing, check_room, make_grid, parse_size, with_drawing
 from invsolve.errors import UsageError
-from invsolve.options import AUTO
 from invsolve.pictures import Pixels
 
+DRAWING = Drawing()
 
+
+@with_drawing(DRAWING)
 def describe(
     sentence: Annotated[
         str, typer.Argument(metavar="SENTENCE", help='What to show, such as "a red bird".', show_default=False)
@@ -55,20 +44,7 @@ def describe(
             rich_help_panel="Problem",
         ),
     ] = 1.0,
-    model: options.Model = "cifar10",
-    samples: Count = 16,
-    size: Size = None,
-    seed: FirstSeed = 0,
-    steps: options.Steps = 50,
-    schedule: options.Schedule = AUTO,
-    sampler: FreeSampler = "heun_sde",
-    batch: Batch = 16,
-    output: GridOutput = None,
-    force: options.Force = False,
-    as_json: options.Json = False,
-    device: options.Device = "auto",
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
+    drawing: Drawing = DRAWING,
 ) -> None:
     """Draw new pictures that fit a sentence, led by a network of pictures and texts; neither it nor the prior is trained for that.
 
@@ -80,12 +56,11 @@ def describe(
 
       invsolve describe "a yellow flower" --model flowers64 --text-model OWNER/NAME --guidance 3 -o yellow.png
     """  # fmt: skip
-    Verbosity.level = -1 if quiet else verbose
+    drawing.set_verbosity()
     if not sentence.strip():
         raise UsageError("an empty sentence", hint='say what to show, such as "a red bird on a branch"')
-    given = parse_size(size)
-    paths = grid_paths(output, f"describe.{file_name(sentence)}.png", samples)
-    check_writable(paths, force=force)
+    given = parse_size(drawing.size)
+    paths = drawing.paths(f"describe.{file_name(sentence)}.png")
     with clean_stdout():
         import torch
 
@@ -94,17 +69,14 @@ def describe(
         from invsolve.tasks.generation import generate as draw
         from invsolve.tasks.task import check_colour_prior
 
-        prior = load_prior(model, device)
+        prior = load_prior(drawing.model, drawing.device)
         check_colour_prior(prior)
-        check_room(prior, given, samples, batch, paths[0])
+        check_room(prior, given, drawing.samples, drawing.batch, paths[0])
         guide = load_text_model(text_model, prior.device)
         similarity = guide.similarity(sentence)
 
         def run(callback: Callable[[Any], None]) -> Any:
-            return draw(
-                prior, similarity, sentence, given, guidance=guidance, samples=samples, seed=seed,
-                steps=steps, schedule=schedule, sampler=sampler, batch=batch, callback=callback,
-            )  # fmt: skip
+            return draw(prior, similarity, sentence, given, guidance=guidance, **drawing.chosen, callback=callback)
 
         def figures(pictures: list[Pixels]) -> dict[str, float]:
             x = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 255
@@ -115,5 +87,5 @@ def describe(
             text_model=guide.name, text_model_sha256=guide.sha256, device=str(prior.device),
         )  # fmt: skip
         say(f"mean cosine of pictures and sentence: {facts['cosine']:.3f}")
-    if as_json:
+    if drawing.as_json:
         sys.stdout.write(json.dumps(facts) + "\n")

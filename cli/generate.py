@@ -11,33 +11,22 @@ from typing import Annotated, Any
 
 import typer
 
-from invsolve.cli import options
-from invsolve.cli.console import Verbosity, clean_stdout
-from invsolve.cli.files import check_writable
+from invsolve.cli.console import clean_stdout
 from invsolve.cli.limits import finite
-from invsolve.cli.sample import (
-    Batch,
-    Count,
-    FirstSeed,
-    FreeSampler,
-    GridOutput,
-    Size,
-    check_room,
-    grid_paths,
-    make_grid,
-    parse_size,
-)
+from invsolve.cli.sample import Drawing, check_room, make_grid, parse_size, with_drawing
 from invsolve.errors import UsageError
-from invsolve.options import AUTO
 from invsolve.typed import brief
 
 GUIDANCE = 3.0
 """Unless told otherwise."""
 
+DRAWING = Drawing()
+
 LONGEST_NAME = 80
 """Characters of the class that the file's name repeats: file systems allow 255 bytes."""
 
 
+@with_drawing(DRAWING)
 def generate(
     label: Annotated[
         str,
@@ -56,24 +45,11 @@ def generate(
             rich_help_panel="Problem",
         ),
     ] = None,
-    model: options.Model = "cifar10",
     classifier: Annotated[
         str | None,
         typer.Option(help="A classifier's name or folder; default <model>-classifier.", rich_help_panel="Sampler"),
     ] = None,
-    samples: Count = 16,
-    size: Size = None,
-    seed: FirstSeed = 0,
-    steps: options.Steps = 50,
-    schedule: options.Schedule = AUTO,
-    sampler: FreeSampler = "heun_sde",
-    batch: Batch = 16,
-    output: GridOutput = None,
-    force: options.Force = False,
-    as_json: options.Json = False,
-    device: options.Device = "auto",
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
+    drawing: Drawing = DRAWING,
 ) -> None:
     """Draw new pictures of one class: from a prior that never saw a label, led by a noise-conditional classifier, or from one
     that was trained with classes, by classifier-free guidance.
@@ -86,32 +62,31 @@ def generate(
 
       invsolve generate --class 207 --model imagenet64
     """  # fmt: skip
-    Verbosity.level = -1 if quiet else verbose
-    given = parse_size(size)
-    paths = grid_paths(output, f"generate.{file_name(label)}.png", samples)
-    check_writable(paths, force=force)
+    drawing.set_verbosity()
+    given = parse_size(drawing.size)
+    paths = drawing.paths(f"generate.{file_name(label)}.png")
     with clean_stdout():
         from invsolve.pretrained.loading import load_classifier, load_prior
         from invsolve.tasks import generation
 
-        prior = load_prior(model, device)
-        check_room(prior, given, samples, batch, paths[0])
+        prior = load_prior(drawing.model, drawing.device)
+        check_room(prior, given, drawing.samples, drawing.batch, paths[0])
         facts: dict[str, Any] = {
             "task": "generate", "model": prior.card.name, "model_sha256": prior.card.sha256, "device": str(prior.device),
         }  # fmt: skip
-        chosen: dict[str, Any] = {"samples": samples, "seed": seed, "steps": steps, "schedule": schedule}
-        chosen |= {"sampler": sampler, "batch": batch}
         if prior.classes and classifier is None:
             strength = (GUIDANCE if prior.guidable else 1.0) if guidance is None else guidance
             of_class = prior.of_class(class_number(label, prior.classes), strength)
 
             def run(callback: Callable[[Any], None]) -> Any:
-                found = generation.sample(of_class, given, callback=callback, **chosen)
+                found = generation.sample(of_class, given, callback=callback, **drawing.chosen)
                 found.settings.update(rule="class-conditional", guidance=strength, label=label)
                 return found
 
         else:
-            guide = load_classifier(default_classifier(model) if classifier is None else classifier, prior.device)
+            guide = load_classifier(
+                default_classifier(drawing.model) if classifier is None else classifier, prior.device
+            )
             forward_model = guide.forward_model
             forward_model.label(label)  # an unknown class is found out before the work
             strength = GUIDANCE if guidance is None else guidance
@@ -119,11 +94,11 @@ def generate(
 
             def run(callback: Callable[[Any], None]) -> Any:
                 return generation.generate(
-                    prior, forward_model, label, given, guidance=strength, callback=callback, **chosen
+                    prior, forward_model, label, given, guidance=strength, callback=callback, **drawing.chosen
                 )
 
         made = make_grid(run, paths, **facts)
-    if as_json:
+    if drawing.as_json:
         sys.stdout.write(json.dumps(made) + "\n")
 
 

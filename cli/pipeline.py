@@ -12,9 +12,9 @@ import sys
 import time
 from bisect import bisect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,7 @@ from invsolve.cli.files import (
 from invsolve.cli.formats import FORMATS, Encoding, check_format, default_endings, format_of, is_lossy, kept_type
 from invsolve.cli.memory import Memory, keep_to_memory
 from invsolve.cli.metadata import resized_exif
+from invsolve.cli.records import with_record
 from invsolve.cli.report import report_path, write_page
 from invsolve.cli.report_pages import picture_page
 from invsolve.cli.results import (
@@ -160,34 +161,19 @@ def with_common(
 
     ``others`` are options that are declared otherwise for this command; those named in ``without`` it does not have.
     """
-    hints = get_type_hints(Common, include_extras=True) | others
-    shared = [
-        inspect.Parameter(
-            f.name, inspect.Parameter.KEYWORD_ONLY, default=getattr(defaults, f.name), annotation=hints[f.name]
-        )
-        for f in fields(Common)
-        if f.name not in (*without, "pace")
-    ]
+    return with_record(defaults, "common", without=(*without, "pace"), call=_timed_over_streams, **others)
 
-    def decorate(command: Callable[..., T]) -> Callable[..., T]:
-        signature = inspect.signature(command, eval_str=True)
-        own = [parameter for parameter in signature.parameters.values() if parameter.name != "common"]
 
-        @functools.wraps(command)
-        def run(*arguments: Any, **given: Any) -> T:
-            changed = {parameter.name: given.pop(parameter.name) for parameter in shared if parameter.name in given}
-            common = replace(defaults, **changed)
-            note_start()
-            if own[0].name != "picture":
-                return command(*arguments, **given, common=common)
-            bound = signature.bind_partial(*arguments, **given).arguments
-            return over_streams(command, bound.pop("picture"), common, **bound)
-
-        run.__signature__ = signature.replace(parameters=[*own, *shared])  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in [*own, *shared]} | {"return": signature.return_annotation}
-        return run
-
-    return decorate
+def _timed_over_streams(
+    command: Callable[..., T], common: Common, arguments: tuple[Any, ...], given: dict[str, Any]
+) -> T:
+    """Note when it began, and let ``-`` stand for stdin where the command takes a picture."""
+    note_start()
+    signature = inspect.signature(command)
+    if next(iter(signature.parameters)) != "picture":
+        return command(*arguments, **given, common=common)
+    bound = signature.bind_partial(*arguments, **given).arguments
+    return over_streams(command, bound.pop("picture"), common, **bound)
 
 
 class Solved(NamedTuple):

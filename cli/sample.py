@@ -8,6 +8,8 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +22,7 @@ from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
 from invsolve.cli.files import check_writable, encode_picture, named_output, provenance
 from invsolve.cli.formats import ENDINGS, Encoding, check_format
 from invsolve.cli.limits import LARGEST_SEED, MOST_SAMPLES, check_memory
+from invsolve.cli.records import with_record
 from invsolve.errors import UsageError
 from invsolve.options import AUTO
 from invsolve.pictures import Pixels, channels_last, to_pixels
@@ -63,22 +66,47 @@ GridOutput = Annotated[
 ]
 
 
-def sample(
-    model: options.Model = "cifar10",
-    samples: Count = 16,
-    size: Size = None,
-    seed: FirstSeed = 0,
-    steps: options.Steps = 50,
-    schedule: options.Schedule = AUTO,
-    sampler: FreeSampler = "heun_sde",
-    batch: Batch = 16,
-    output: GridOutput = None,
-    force: options.Force = False,
-    as_json: options.Json = False,
-    device: options.Device = "auto",
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
-) -> None:
+@dataclass(frozen=True)
+class Drawing:
+    """The options of every command that draws pictures in a grid."""
+
+    model: options.Model = "cifar10"
+    samples: Count = 16
+    size: Size = None
+    seed: FirstSeed = 0
+    steps: options.Steps = 50
+    schedule: options.Schedule = AUTO
+    sampler: FreeSampler = "heun_sde"
+    batch: Batch = 16
+    output: GridOutput = None
+    force: options.Force = False
+    as_json: options.Json = False
+    device: options.Device = "auto"
+    quiet: options.Quiet = False
+    verbose: options.Verbose = 0
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """What the functions of :mod:`invsolve.tasks` take of it."""
+        names = ("samples", "seed", "steps", "schedule", "sampler", "batch")
+        return {name: getattr(self, name) for name in names}
+
+    def set_verbosity(self) -> None:
+        Verbosity.level = -1 if self.quiet else self.verbose
+
+    def paths(self, default: str) -> list[Path]:
+        """The grid's file and its pictures', all of which can be written."""
+        paths = grid_paths(self.output, default, self.samples)
+        check_writable(paths, force=self.force)
+        return paths
+
+
+with_drawing = partial(with_record, name="drawing")
+"""Give a command the options of :class:`Drawing`; it gets them as the argument ``drawing``."""
+
+
+@with_drawing(Drawing())
+def sample(drawing: Drawing) -> None:
     """Draw new pictures from a prior: a grid, and each by itself.
 
     Examples:
@@ -87,28 +115,24 @@ def sample(
 
       invsolve sample --model photos --size 96x64 --sampler pc --steps 200 -o dreams.png
     """  # fmt: skip
-    Verbosity.level = -1 if quiet else verbose
-    given = parse_size(size)
-    paths = grid_paths(output, "sample.png", samples)
-    check_writable(paths, force=force)
+    drawing.set_verbosity()
+    given = parse_size(drawing.size)
+    paths = drawing.paths("sample.png")
     with clean_stdout():
         from invsolve.pretrained.loading import load_prior
         from invsolve.tasks.generation import sample as draw
 
-        prior = load_prior(model, device)
+        prior = load_prior(drawing.model, drawing.device)
         wanted = given or (None if prior.size or prior.frame else (64, 64))
-        check_room(prior, wanted, samples, batch, paths[0])
+        check_room(prior, wanted, drawing.samples, drawing.batch, paths[0])
 
         def run(callback: Callable[[Any], None]) -> Any:
-            return draw(
-                prior, wanted, samples=samples, seed=seed, steps=steps, schedule=schedule, sampler=sampler,
-                batch=batch, callback=callback,
-            )  # fmt: skip
+            return draw(prior, wanted, **drawing.chosen, callback=callback)
 
         facts = make_grid(
             run, paths, task="sample", model=prior.card.name, model_sha256=prior.card.sha256, device=str(prior.device)
         )
-    if as_json:
+    if drawing.as_json:
         sys.stdout.write(json.dumps(facts) + "\n")
 
 
