@@ -81,6 +81,14 @@ def note_asked(context: typer.Context | None) -> None:
     ASKED.set(frozenset(name for name, source in sources.items() if source is not None and source.name != "DEFAULT"))
 
 
+def enough_steps(steps: int, sampler: str, context: typer.Context | None) -> int:
+    """``steps``, but as many noise levels as the sampler wants at least where nobody gave a number."""
+    from invsolve.samplers import find_sampler, needs_of
+
+    note_asked(context)
+    return steps if "steps" in ASKED.get() else max(steps, needs_of(find_sampler(sampler)).levels)
+
+
 def keep_to_budget(
     common: Common, task: Task, prior: NetworkPrior, *, writing: float = 0.0, single: bool = False, least: int = 1
 ) -> tuple[Common, Task]:

@@ -11,6 +11,7 @@ import numpy as np
 import typer
 
 from invsolve.cli import options
+from invsolve.cli.budget import enough_steps
 from invsolve.cli.console import Verbosity, clean_stdout, say
 from invsolve.cli.files import check_writable
 from invsolve.cli.generate import file_name
@@ -69,6 +70,7 @@ def describe(
     device: options.Device = "auto",
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
+    context: typer.Context = None,  # type: ignore[assignment]  # none where another command calls
 ) -> None:
     """Draw new pictures that fit a sentence, led by a network of pictures and texts; neither it nor the prior is trained for that.
 
@@ -103,7 +105,7 @@ def describe(
         def run(callback: Callable[[Any], None]) -> Any:
             return draw(
                 prior, similarity, sentence, given, guidance=guidance, samples=samples, seed=seed,
-                steps=steps, schedule=schedule, sampler=sampler, batch=batch, callback=callback,
+                steps=enough_steps(steps, sampler, context), schedule=schedule, sampler=sampler, batch=batch, callback=callback,
             )  # fmt: skip
 
         def figures(pictures: list[Pixels]) -> dict[str, float]:

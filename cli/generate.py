@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from invsolve.cli import options
+from invsolve.cli.budget import enough_steps
 from invsolve.cli.console import Verbosity, clean_stdout
 from invsolve.cli.files import check_writable
 from invsolve.cli.limits import finite
@@ -74,6 +75,7 @@ def generate(
     device: options.Device = "auto",
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
+    context: typer.Context = None,  # type: ignore[assignment]  # none where another command calls
 ) -> None:
     """Draw new pictures of one class: from a prior that never saw a label, led by a noise-conditional classifier, or from one
     that was trained with classes, by classifier-free guidance.
@@ -99,8 +101,8 @@ def generate(
         facts: dict[str, Any] = {
             "task": "generate", "model": prior.card.name, "model_sha256": prior.card.sha256, "device": str(prior.device),
         }  # fmt: skip
-        chosen: dict[str, Any] = {"samples": samples, "seed": seed, "steps": steps, "schedule": schedule}
-        chosen |= {"sampler": sampler, "batch": batch}
+        chosen: dict[str, Any] = {"samples": samples, "seed": seed, "schedule": schedule}
+        chosen |= {"steps": enough_steps(steps, sampler, context), "sampler": sampler, "batch": batch}
         if prior.classes and classifier is None:
             strength = (GUIDANCE if prior.guidable else 1.0) if guidance is None else guidance
             of_class = prior.of_class(class_number(label, prior.classes), strength)

@@ -16,6 +16,7 @@ import typer
 
 from invsolve.atomic import write_files
 from invsolve.cli import options
+from invsolve.cli.budget import enough_steps
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
 from invsolve.cli.files import check_writable, encode_picture, named_output, provenance
 from invsolve.cli.formats import ENDINGS, Encoding, check_format
@@ -78,6 +79,7 @@ def sample(
     device: options.Device = "auto",
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
+    context: typer.Context = None,  # type: ignore[assignment]  # none where another command calls
 ) -> None:
     """Draw new pictures from a prior: a grid, and each by itself.
 
@@ -101,7 +103,8 @@ def sample(
 
         def run(callback: Callable[[Any], None]) -> Any:
             return draw(
-                prior, wanted, samples=samples, seed=seed, steps=steps, schedule=schedule, sampler=sampler,
+                prior, wanted, samples=samples, seed=seed,
+                steps=enough_steps(steps, sampler, context), schedule=schedule, sampler=sampler,
                 batch=batch, callback=callback,
             )  # fmt: skip
 

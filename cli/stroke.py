@@ -12,6 +12,7 @@ import numpy as np
 import typer
 
 from invsolve.cli import options
+from invsolve.cli.budget import enough_steps
 from invsolve.cli.console import Verbosity, clean_stdout, say
 from invsolve.cli.files import check_writable, read_photo
 from invsolve.cli.formats import Encoding, eight_bits
@@ -55,6 +56,7 @@ def stroke(
     device: options.Device = "auto",
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
+    context: typer.Context = None,  # type: ignore[assignment]  # none where another command calls
 ) -> None:
     """Draw pictures after a painting: a grid, and each by itself.
 
@@ -89,7 +91,7 @@ def stroke(
         def run(callback: Callable[[Any], None]) -> Any:
             return task.stroke(
                 to_unit(pixels), prior, strength=strength, edited=edited, samples=samples, seed=seed,
-                steps=steps, schedule=schedule, sampler=sampler, batch=batch, callback=callback,
+                steps=enough_steps(steps, sampler, context), schedule=schedule, sampler=sampler, batch=batch, callback=callback,
             )  # fmt: skip
 
         def held(picture: Pixels) -> Pixels:

@@ -586,6 +586,8 @@ def test_commands_are_run_as_they_are_typed(
     assert found["ode"]["calls"] > found["default"]["calls"] > 0
     assert all(0 < row["psnr"] < 60 for row in found.values()) and len(found) == 3  # the classical one, too
     assert Image.open(show).size == (4 * 18, 18)
+    module.main([*given, "--tasks", "denoise", "--samplers", "ode", "--steps", "2"])
+    assert json.loads(capfd.readouterr().out.splitlines()[-1])["denoise"]["ode"]["calls"] == 3
 
 
 def test_timing(small_prior: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -184,7 +184,7 @@ def test_a_sampler_gets_the_levels_it_wants_unless_told_otherwise(tmp_path: Path
     assert task.solve(prior, sampler="langevin(langevin_steps=1)").settings["steps"] == 24
     assert task.solve(prior, sampler="langevin(langevin_steps=1)", steps=3).settings["steps"] == 3
     assert task.solve(prior, sampler="pc").settings["steps"] == task.options.steps
-    assert task.solve(prior, sampler="reverse_sde").settings["steps"] == 50
+    assert task.solve(prior, sampler="reverse_sde").settings["steps"] == 100
     Image.new("RGB", (8, 8), "grey").save(tmp_path / "a.png")
     for steps, given in ((24, []), (3, ["--steps", "3"])):
         done = CliRunner().invoke(

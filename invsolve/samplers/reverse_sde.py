@@ -20,7 +20,7 @@ from invsolve.models.sde import SDEName, find_sde
 from invsolve.samplers.info import Callback, StepInfo, needs
 
 
-@needs(levels=50, resumes=True)
+@needs(levels=100, resumes=True)
 def reverse_sde(
     model: ScoreModel,
     x: Tensor,
