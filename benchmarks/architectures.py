@@ -6,13 +6,15 @@ First the processor time of a step of each variant is measured, in turns: it get
 else the machine does counts for none. Each is trained in a folder of its own and stores snapshots of its weights' averages. Then
 lengths of the average are tried on validation pictures, and with the best one denoising PSNR is measured on others, by noise
 level, and FID and KID of samples, by the features of a stranger's network (`benchmarks/stranger.py`) or of a classifier. A few
-minutes rank what learns fastest, not what ends best. A run that is broken off goes on; what is finished is not run again.
+minutes rank what learns fastest, not what ends best. A run that is broken off goes on; what is finished is not run again, so that
+`--only` takes one variant after another into the same folder. The table in the end is of all that are finished there.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,7 +35,7 @@ from invsolve.training.presets import PRESETS
 from invsolve.training.sources import Picture, load_pictures
 
 SIGMAS = [0.01, 0.025, 0.06, 0.15, 0.4, 1.0, 3.0, 10.0]
-ROUNDS = 3
+ROUNDS = 10
 BASE = replace(PRESETS["cifar10"], batch=32, snapshots=32)
 
 
@@ -55,20 +57,21 @@ VARIANTS: dict[str, TrainingConfig] = {
 
 
 def costs(pictures: Sequence[Picture]) -> dict[str, float]:
-    """Processor seconds of a step, by variant, all in turns and the median of ROUNDS; of crops of two sizes the mean."""
-    found: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    """Processor seconds of a step, by variant: all in turns and the least of ROUNDS, as what else runs only adds to it.
+
+    Of crops of two sizes the mean over the run, which takes the first for two thirds of its steps.
+    """
     states = {name: start(DENOISING, config, torch.device("cpu")) for name, config in VARIANTS.items()}
-    for round_ in range(ROUNDS + 1):
+    least = {name: dict.fromkeys((config.crop, config.crop_late), math.inf) for name, config in VARIANTS.items()}
+    for round_ in range(ROUNDS):
         for name, config in VARIANTS.items():
-            seconds = []
-            for crop in (config.crop, config.crop, config.crop_late):  # for two thirds of the steps, and for the last
+            for crop, before in least[name].items():
                 began = time.process_time()
                 batch = in_prior_units(batch_at(round_, crop, config, [pictures]), 255.0, config)
                 gradient(DENOISING, states[name].model, batch, config, round_)
                 states[name] = updated(states[name], 1.0, config)
-                seconds.append(time.process_time() - began)
-            found[name].append(float(np.mean(seconds)))
-    return {name: float(np.median(seconds[1:])) for name, seconds in found.items()}
+                least[name][crop] = min(before, time.process_time() - began)
+    return {name: (2 * least[name][c.crop] + least[name][c.crop_late]) / 3 for name, c in VARIANTS.items()}
 
 
 def as_prior(network: EDMDenoiser, config: TrainingConfig, size: int) -> FunctionPrior:
@@ -104,8 +107,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "processor seconds a step: " + ", ".join(f"{name} {seconds:.2f}" for name, seconds in pace.items()), flush=True
     )
     for name in options.only:
-        folder: Path = options.output / name.replace(" ", "-")
-        figures, config = folder / "figures.json", VARIANTS[name]
+        figures, config = figures_of(options.output, name), VARIANTS[name]
+        folder = figures.parent
         if not figures.is_file():
             config = replace(config, steps=max(1, round(60 * options.minutes / pace[name])))
             network = train(pictures, config, folder, device=torch.device("cpu")).ema
@@ -136,6 +139,30 @@ def main(argv: Sequence[str] | None = None) -> None:
             }
             figures.write_text(json.dumps(found, indent=1), encoding="utf-8")
         show(name, json.loads(figures.read_text()))
+    finished = {name: figures_of(options.output, name) for name in VARIANTS}
+    print(as_table({name: json.loads(path.read_text()) for name, path in finished.items() if path.is_file()}))
+
+
+def figures_of(output: Path, name: str) -> Path:
+    """Where a variant's figures are, in a folder of its own."""
+    return output / name.replace(" ", "-") / "figures.json"
+
+
+def as_table(found: dict[str, Any]) -> str:
+    """Variants below one another, in markdown: denoising in dB by noise level with the best average, and what that brought.
+
+    The length of the average is that of the best; the gain is over the usual 0.05, the mean over the noise levels.
+    """
+    columns = ["steps", "M parameters", *map(str, SIGMAS), "mean", "KID", "FID", "length", "gain"]
+    lines = ["| | " + " | ".join(columns) + " |", "| --- " * (len(columns) + 1) + "|"]
+    for name, row in found.items():
+        best, usual = (list(row["denoised"][kind].values()) for kind in ("best", "0.05"))
+        lengths, samples = {float(k): v for k, v in row["lengths"].items()}, row["samples"]
+        cells = [str(row["steps"]), f"{row['parameters'] / 1e6:.2f}", *(f"{figure:.2f}" for figure in best)]
+        cells += [f"{np.mean(best):.2f}", f"{samples['kid']:.3f}", f"{samples['fid']:.1f}"]
+        cells += [str(best_of(lengths)), f"{np.mean(best) - np.mean(usual):+.3f}"]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def show(name: str, found: dict[str, Any]) -> None:

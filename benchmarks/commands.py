@@ -54,8 +54,8 @@ def invsolve(*arguments: str | Path) -> str:
     return done.stdout
 
 
-def mended(name: str, sampler: str, truth: Path, folder: Path, model: Sequence[str]) -> dict[str, Any]:
-    """What `invsolve NAME` with a sampler says of the damaged picture in ``folder``, its result beside that."""
+def mended(name: str, sampler: str, truth: Path, folder: Path, also: Sequence[str]) -> dict[str, Any]:
+    """What `invsolve NAME` with a sampler, and ``also``, says of the damaged picture in ``folder``, its result beside that."""
     task = TASKS[name]
     stem = f"{folder / truth.stem}"
     told = [part.format(stem) for part in task.told]
@@ -66,7 +66,7 @@ def mended(name: str, sampler: str, truth: Path, folder: Path, model: Sequence[s
         stem + task.damaged,
         *told,
         *chosen,
-        *model,
+        *also,
         "--truth",
         truth,
         "-o",
@@ -88,10 +88,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS))
     parser.add_argument("--model", help="another prior than each command's own")
+    parser.add_argument("--steps", type=int, help="noise levels, instead of what the command and the sampler take")
     parser.add_argument("--show", type=Path, help="PNG of the first picture's results")
     options = parser.parse_args(argv)
     crops = centre_crops(options.data, options.pictures, options.size)
-    model = ["--model", options.model] if options.model else []
+    also = ["--model", options.model] if options.model else []
+    also += ["--steps", str(options.steps)] if options.steps else []
     table: dict[str, Any] = {}
     strips = []
     with tempfile.TemporaryDirectory() as made:
@@ -103,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 Image.fromarray(crop).save(truth)
                 invsolve("simulate", name, truth, *TASKS[name].damage, "-o", folder, "-q")
             for sampler in options.samplers:
-                found = [mended(name, sampler, Path(made) / f"{k}.png", folder, model) for k in range(len(crops))]
+                found = [mended(name, sampler, Path(made) / f"{k}.png", folder, also) for k in range(len(crops))]
                 scores = [row["scores"] for row in found]
                 first = next(iter(scores[0]))
                 rows.setdefault(first, {"psnr": float(np.mean([s[first]["psnr"] for s in scores]))})

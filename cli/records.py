@@ -8,6 +8,10 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any, TypeVar, get_type_hints
 
+import typer
+
+from invsolve.cli.budget import note_asked
+
 R = TypeVar("R")
 T = TypeVar("T")
 
@@ -56,3 +60,18 @@ def with_record(
         return run
 
     return decorate
+
+
+def noting_asked(command: Callable[..., T]) -> Callable[..., T]:
+    """A command that remembers, when the command line calls it, which options were given."""
+    signature = inspect.signature(command)
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=typer.Context)
+
+    @functools.wraps(command)
+    def run(*arguments: Any, **given: Any) -> T:
+        note_asked(given.pop("context", None))
+        return command(*arguments, **given)
+
+    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), context])  # type: ignore[attr-defined]
+    run.__annotations__ = command.__annotations__ | {"context": typer.Context}
+    return run

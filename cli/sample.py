@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,11 +17,12 @@ import typer
 
 from invsolve.atomic import write_files
 from invsolve.cli import options
+from invsolve.cli.budget import ASKED
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
 from invsolve.cli.files import check_writable, encode_picture, named_output, provenance
 from invsolve.cli.formats import ENDINGS, Encoding, check_format
 from invsolve.cli.limits import LARGEST_SEED, MOST_SAMPLES, check_memory
-from invsolve.cli.records import with_record
+from invsolve.cli.records import noting_asked, with_record
 from invsolve.errors import UsageError
 from invsolve.options import AUTO
 from invsolve.pictures import Pixels, channels_last, to_pixels
@@ -87,9 +87,13 @@ class Drawing:
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """What the functions of :mod:`invsolve.tasks` take of it."""
-        names = ("samples", "seed", "steps", "schedule", "sampler", "batch")
-        return {name: getattr(self, name) for name in names}
+        """What the functions of :mod:`invsolve.tasks` take of it; of levels as many as the sampler wants at least, where nobody
+        gave a number."""
+        from invsolve.samplers import find_sampler, needs_of
+
+        names = ("samples", "seed", "schedule", "sampler", "batch")
+        least = 0 if "steps" in ASKED.get() else needs_of(find_sampler(self.sampler)).levels
+        return {"steps": max(self.steps, least)} | {name: getattr(self, name) for name in names}
 
     def set_verbosity(self) -> None:
         Verbosity.level = -1 if self.quiet else self.verbose
@@ -101,8 +105,12 @@ class Drawing:
         return paths
 
 
-with_drawing = partial(with_record, name="drawing")
-"""Give a command the options of :class:`Drawing`; it gets them as the argument ``drawing``."""
+def with_drawing(
+    defaults: Drawing, *, without: tuple[str, ...] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of :class:`Drawing`, with these defaults; it gets them as the argument ``drawing``."""
+    record = with_record(defaults, "drawing", without=without)
+    return lambda command: noting_asked(record(command))
 
 
 @with_drawing(Drawing())

@@ -548,6 +548,8 @@ def test_architectures_are_trained_for_as_long_and_judged_by_their_best_average(
     module.main(arguments)
     said = capsys.readouterr().out
     assert "whole: 6 steps" in said and "crops first: 3 steps" in said
+    table = said.strip().splitlines()[-2:]
+    assert table[0].startswith("| whole | 6 |") and table[1].startswith("| crops first | 3 |")
     found = json.loads((tmp_path / "crops-first" / "figures.json").read_text())
     assert set(found["denoised"]) == {"best", "0.05"} and len(found["lengths"]) > 2
     assert all(0 < figure < 50 for errors in found["denoised"].values() for figure in errors.values())
@@ -555,6 +557,10 @@ def test_architectures_are_trained_for_as_long_and_judged_by_their_best_average(
     monkeypatch.setattr(module, "train", None)  # what is finished is not trained again
     module.main(arguments)
     assert capsys.readouterr().out == said
+    module.main([*arguments, "--only", "whole"])  # of the other one only the table tells, as before
+    alone = capsys.readouterr().out
+    assert "crops first: 3 steps" not in alone and alone.strip().splitlines()[-2:] == table
+    assert len({line.count("|") for line in alone.strip().splitlines()[-4:]}) == 1
     measured = module.costs(list(np.load(archive)["images"]))
     assert set(measured) == set(variants) and min(measured.values()) > 0
 
@@ -580,6 +586,8 @@ def test_commands_are_run_as_they_are_typed(
     assert found["ode"]["calls"] > found["default"]["calls"] > 0
     assert all(0 < row["psnr"] < 60 for row in found.values()) and len(found) == 3  # the classical one, too
     assert Image.open(show).size == (4 * 18, 18)
+    module.main([*given, "--tasks", "denoise", "--samplers", "ode", "--steps", "2"])
+    assert json.loads(capfd.readouterr().out.splitlines()[-1])["denoise"]["ode"]["calls"] == 3
 
 
 def test_timing(small_prior: Path, capsys: pytest.CaptureFixture[str]) -> None:

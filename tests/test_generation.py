@@ -70,6 +70,21 @@ def test_generate_records_its_guidance(small_prior: Path, small_classifier: Path
         sample(prior)
 
 
+@pytest.mark.parametrize(("asked", "steps"), [([], 100), (["--steps", "3"], 3)])
+def test_new_pictures_get_the_levels_that_the_sampler_wants(
+    asked: list[str], steps: int, tmp_path: Path, small_prior: Path, small_classifier: Path
+) -> None:
+    Image.new("RGB", (8, 8), "grey").save(tmp_path / "a.png")
+    common = ["--model", str(small_prior), "-n", "1", "--device", "cpu", "--json", "--sampler", "reverse_sde", *asked]
+    guided = ["--class", "dog", "--classifier", str(small_classifier), "--size", "8x8"]
+    for number, words in enumerate(
+        (["sample", "--size", "8x8"], ["generate", *guided], ["stroke", str(tmp_path / "a.png")])
+    ):
+        done = CliRunner().invoke(app, [*words, *common, "-o", str(tmp_path / f"{number}.png")])
+        assert done.exit_code == 0, done.output
+        assert json.loads(done.stdout)["steps"] == steps
+
+
 def test_commands_write_grid_and_pictures(small_prior: Path, small_classifier: Path, tmp_path: Path) -> None:
     common = ["--model", str(small_prior), "--size", "20x16", "-n", "3", "--steps", "2", "--device", "cpu"]
     done = CliRunner().invoke(app, ["sample", *common, "-o", str(tmp_path / "new.png"), "--json"])

@@ -4,6 +4,9 @@ Anderson 1982; Song et al. 2021, eq. 6: ``du = (f u - g^2 score) dt + g dW`` wit
 SDEs of :mod:`invsolve.models.sde`. The default, ``edm``, has the noise level itself as time (Karras et al. 2022, eq. 6
 with sigma(t) = t, beta(t) = 1 / sigma): for a step h the drift is 2 sigma h score and the noise's variance 2 sigma h.
 Euler's error falls as h, in every one of them by another factor.
+
+Of few levels too much noise is left in x: of data at one point ``((2 / g - 1)^2 + 2 (1 - 1 / g)) g^2`` times the next level's
+variance for a ratio g of levels, 1.12 for g = 1.2 and 1.75 for g = 1.5. The network, told the level, removes too little of it.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from invsolve.models.sde import SDEName, find_sde
 from invsolve.samplers.info import Callback, StepInfo, needs
 
 
-@needs(resumes=True)
+@needs(levels=100, resumes=True)
 def reverse_sde(
     model: ScoreModel,
     x: Tensor,
