@@ -24,6 +24,13 @@ from invsolve.forward_models.conjugate_gradient import conjugate_gradient
 
 Shape = tuple[int, ...]
 
+ROWS_TOLERANCE = 6.0
+"""A residual of the rows, each of length 1, over one of the picture that leaves as large an error of the picture; measured on CT
+slices, 23 and 60 views, where it is 7 to 10."""
+
+PINV_STEPS = 200
+"""Most iterations of the default ``pinv``."""
+
 
 class LinearOperator:
     """y = A x for batches: ``x`` (B, *input_shape) -> ``y`` (B, *output_shape), real, any floating dtype.
@@ -38,6 +45,9 @@ class LinearOperator:
 
     tolerance = 1e-6
     """Relative residual at which the conjugate gradients of the default ``prox`` stop."""
+
+    row_squares: Tensor | None = None
+    """Squared lengths of A's rows, shaped as y; with them ``prox`` without a closed form solves for the rows."""
 
     row_square: float | None = None
     """c where ``A A' = c`` times the identity: rows orthogonal and of one length. None where that is not so, or not known."""
@@ -57,8 +67,11 @@ class LinearOperator:
     def _prox(self, z: Tensor, y: Tensor, rho: Tensor) -> Tensor:
         """Default: conjugate gradients for the correction d = x - z, ``(A'A + rho) d = A'(y - A z)``.
 
-        Solved for d, the tolerance is relative to what the data still change, not to the picture.
+        Solved for d, the tolerance is relative to what the data still change, not to the picture. Where the rows' lengths are
+        known, see :meth:`_prox_of_rows`.
         """
+        if self.row_squares is not None:
+            return self._prox_of_rows(z, y, rho, self.row_squares.to(z))
         gradient = self._adjoint(y - self._apply(z))
 
         def normal(d: Tensor) -> Tensor:
@@ -66,10 +79,35 @@ class LinearOperator:
 
         return z + conjugate_gradient(normal, gradient, torch.zeros_like(z), tolerance=self.tolerance)
 
+    def _prox_of_rows(self, z: Tensor, y: Tensor, rho: Tensor, squares: Tensor) -> Tensor:
+        """The same ``d = A'u`` from ``(A A' + rho) u = y - A z`` with each row brought to length 1 (Jacobi's preconditioner).
+
+        This iteration (Craig 1955) comes as near to d as its subspace allows, that on the picture to A d; and the vectors are as
+        long as y, of few views a fraction of the picture. Rows that see nothing are left out.
+        """
+        weight = rho.reshape(-1, *(1,) * len(self.output_shape))
+        scale = torch.where(squares > 0, (squares + weight).rsqrt(), 0)
+
+        def normal(v: Tensor) -> Tensor:
+            u = scale * v
+            return scale * (self._gram(u) + weight * u)
+
+        right = scale * (y - self._apply(z))
+        v = conjugate_gradient(normal, right, torch.zeros_like(right), tolerance=ROWS_TOLERANCE * self.tolerance)
+        return z + self._adjoint(scale * v)
+
+    def _gram(self, y: Tensor) -> Tensor:
+        """A A' y."""
+        return self._apply(self._adjoint(y))
+
+    def row_squares_of(self, inner: LinearOperator) -> Tensor | None:
+        """The :attr:`row_squares` of this operator after ``inner``, where those follow from ``inner``'s."""
+        return None
+
     def _pinv(self, y: Tensor) -> Tensor:
         """Default: conjugate gradients on A'A x = A'y started at 0, which stays in the row space."""
         right = self._adjoint(y)
-        return conjugate_gradient(lambda x: self._adjoint(self._apply(x)), right, torch.zeros_like(right), steps=200)
+        return conjugate_gradient(lambda x: self._adjoint(self._apply(x)), right, torch.zeros_like(right), steps=PINV_STEPS)
 
     def _norm(self) -> float:
         return power_iteration(self)
@@ -192,6 +230,7 @@ class Composition(LinearOperator):
 
         if outer.row_square is not None and inner.row_square is not None:
             self.row_square = outer.row_square * inner.row_square
+        self.row_squares = outer.row_squares_of(inner)
 
     @property
     def informative(self) -> Tensor:
@@ -203,6 +242,9 @@ class Composition(LinearOperator):
 
     def _adjoint(self, y: Tensor) -> Tensor:
         return self.inner._adjoint(self.outer._adjoint(y))
+
+    def _gram(self, y: Tensor) -> Tensor:
+        return self.outer._apply(self.inner._gram(self.outer._adjoint(y)))
 
     # With B B' = c the picture splits into B'B x / c and a rest that A B does not see: what is left is A's own problem.
     def _prox(self, z: Tensor, y: Tensor, rho: Tensor) -> Tensor:

@@ -79,6 +79,10 @@ class SparseProjector(LinearOperator):
         super().__init__((1, *geometry.shape), geometry.sinogram_shape)
         self.geometry, self.device, self.tolerance = geometry, torch.device(device), tolerance
         self._pairs = {torch.float32: (_to_torch(matrix, self.device), _to_torch(matrix.T.tocsr(), self.device))}
+        squares = csr_matrix((matrix.data**2, matrix.indices, matrix.indptr), matrix.shape) @ np.ones(
+            matrix.shape[1], np.float32
+        )
+        self.row_squares = torch.from_numpy(squares.reshape(geometry.sinogram_shape)).to(self.device)
 
     def _matrices(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         if dtype not in self._pairs:  # float64, for tests and the exactness tables
@@ -95,6 +99,12 @@ class SparseProjector(LinearOperator):
         matrix, transpose = self._matrices(y.dtype)
         columns = y.reshape(len(y), -1).T.contiguous()
         return _MatrixProduct.apply(transpose, matrix, columns).T.reshape(-1, *self.input_shape)
+
+    def _gram(self, y: Tensor) -> Tensor:
+        matrix, transpose = self._matrices(y.dtype)
+        columns = y.reshape(len(y), -1).T.contiguous()
+        picture = _MatrixProduct.apply(transpose, matrix, columns)  # stays in columns, as a picture is larger than y
+        return _MatrixProduct.apply(matrix, transpose, picture).T.reshape(-1, *self.output_shape)
 
 
 class AstraProjector(LinearOperator):
@@ -162,9 +172,14 @@ def expected_values(geometry: Geometry) -> int:
     return int(geometry.views * geometry.detectors * 1.3 * max(geometry.shape))
 
 
+def matrix_path(geometry: Geometry) -> Path:
+    """Where the cache has the matrix of a scan, or would have it."""
+    return cache_folder() / f"projector-{FORMAT}-{geometry.digest}.npz"
+
+
 def system_matrix(geometry: Geometry, *, cache: bool = True) -> csr_matrix:
     """ASTRA's matrix of the scan (views * detectors, H * W), float32, in pixel lengths; from the cache if it is there."""
-    path = cache_folder() / f"projector-{FORMAT}-{geometry.digest}.npz"
+    path = matrix_path(geometry)
     if cache and path.is_file():
         stored = _read(path, (math.prod(geometry.sinogram_shape), math.prod(geometry.shape)))
         if stored is not None:

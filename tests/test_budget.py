@@ -13,9 +13,9 @@ import pytest
 import torch
 from calling import call
 
-from invsolve.cli.budget import seconds_of
+from invsolve.cli.budget import Moment, busyness, seconds_of
 from invsolve.errors import UsageError
-from invsolve.forward_models import ForwardModel, GaussianNoise, Mask
+from invsolve.forward_models import ForwardModel, GaussianNoise, LinearOperator, Mask
 from invsolve.models.gaussian import GaussianPrior
 from invsolve.options import INPAINTING, SolveOptions
 from invsolve.samplers import SAMPLERS, StepInfo, needs_of
@@ -31,11 +31,13 @@ from invsolve.tasks.budget import (
     costs_by,
     course_of,
     plan,
+    seconds_to_summarize,
     sizes,
     timing_of,
     within_budget,
 )
 from invsolve.tasks.task import Task
+from invsolve.uncertainty.intervals import split_std
 
 POSITIVE = 10 ** np.random.default_rng(0).uniform(-4, 2, (200, 3))
 """Costs of all sizes."""
@@ -102,6 +104,53 @@ def test_costs_are_found_from_runs(once: float, level: float, sample: float) -> 
     found = costs_by(lambda _, samples: Timing(once + finish * samples, level + sample * samples), seconds=1e6)
     assert found.once == pytest.approx(once, abs=1e-6)
     assert (found.level, found.sample, found.finish) == pytest.approx((level, sample, finish), abs=1e-6)
+
+
+@pytest.mark.parametrize("least", [1, 2, 3, 8])
+@pytest.mark.parametrize("seconds", [1.0, 100.0, 1e6])
+def test_what_is_drawn_anyway_is_planned_as_it_is(least: int, seconds: float) -> None:
+    """A level that takes as long for two samples as for one, as of a scan, is not counted twice."""
+    once, level, sample, finish = 2.0, 1.0, 0.02, 0.1
+    found = costs_by(lambda _, n: Timing(once + finish * n, level + sample * n), seconds, least)
+    size = Size(12, least)
+    measured = Costs(once, level, sample, finish).seconds(size)
+    assert found.seconds(size) == pytest.approx(measured), found
+    assert found.seconds(Size(12, 8)) >= Costs(once, level, sample).seconds(Size(12, 8))
+
+
+class SlowProduct(LinearOperator):
+    """A of given singular values, each product with which, or with A', takes a hundredth of a second of a clock."""
+
+    def __init__(self, clock: FakeClock, singular: torch.Tensor) -> None:
+        super().__init__((1, 1, len(singular)), (1, 1, len(singular)))
+        self.clock, self.singular = clock, singular
+
+    def _apply(self, x: torch.Tensor) -> torch.Tensor:
+        self.clock.now += 0.01
+        return self.singular.to(x) * x
+
+    _adjoint = _apply
+
+
+def test_the_summary_is_reserved_for() -> None:
+    """Of an operator without a closed pseudo-inverse, from a few products; of one with, next to nothing."""
+    clock = FakeClock()
+    slow = SlowProduct(clock, torch.logspace(-5, 0, 400))
+    reserved = seconds_to_summarize(slow, 2, clock)
+    measuring, samples = clock.now, torch.randn(2, 1, 1, 1, 400, generator=torch.Generator().manual_seed(0))
+    split_std(slow, samples, antithetic=True)
+    assert 0.9 * (clock.now - measuring) < reserved < 1.3 * (clock.now - measuring)
+    assert measuring < 0.1
+    assert seconds_to_summarize(slow, 16, clock) == pytest.approx(2 * reserved)
+    assert seconds_to_summarize(slow, 1, clock) == seconds_to_summarize(None, 8, clock) == 0.0
+    clock.now = 0.0
+    assert seconds_to_summarize(Mask(torch.ones(1, 4, 4)), 8, clock) == 0.0
+
+
+def test_the_end_is_reserved_for_as_slow_as_the_machine_is() -> None:
+    assert busyness(Moment(10.0, 2.0), Moment(16.0, 4.0)) == 3.0
+    assert busyness(Moment(10.0, 2.0), Moment(11.0, 4.0)) == 1.0  # two cores
+    assert busyness(Moment(10.0, 2.0), Moment(11.0, 2.0)) == 1.0
 
 
 def test_little_time_is_not_spent_on_measuring() -> None:

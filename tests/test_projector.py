@@ -20,8 +20,17 @@ from skimage.transform import radon
 
 from invsolve.cache import cache_folder
 from invsolve.errors import InputError
-from invsolve.forward_models import AstraProjector, Geometry, SparseProjector, even_angles, even_subset, projector
-from invsolve.forward_models.projector import build_matrix, expected_values
+from invsolve.forward_models import (
+    AstraProjector,
+    Diagonal,
+    Geometry,
+    LinearOperator,
+    SparseProjector,
+    even_angles,
+    even_subset,
+    projector,
+)
+from invsolve.forward_models.projector import TOLERANCE, build_matrix, expected_values
 from invsolve.models.gaussian import dense_matrix
 
 PARALLEL = Geometry(even_angles(9), 31, (16, 20), detector_spacing=1.3, pixel_size=0.7, center=14.2)
@@ -160,10 +169,17 @@ def test_autograd_gives_the_adjoint(limit: int) -> None:
     torch.testing.assert_close(x.grad, expected, atol=1e-3, rtol=1e-4)
 
 
-def test_prox_against_the_dense_solve() -> None:
-    operator = projector(replace(PARALLEL, shape=(6, 7), detectors=13, center=None), tolerance=1e-8)
-    matrix = dense_matrix(operator)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_prox_against_the_dense_solve(weighted: bool) -> None:
+    """Also where some rays see nothing and where some count for nothing, as behind metal."""
+    operator: LinearOperator = projector(replace(PARALLEL, shape=(6, 7), detectors=19, center=None), tolerance=1e-9)
     generator = torch.Generator().manual_seed(1)
+    if weighted:
+        weights = torch.rand(operator.output_shape, generator=generator)
+        operator = Diagonal(torch.where(weights < 0.2, 0.0, weights)) @ operator
+    assert operator.row_squares is not None and bool((operator.row_squares == 0).any())
+    matrix = dense_matrix(operator)
+    torch.testing.assert_close(operator.row_squares.flatten().double(), matrix.square().sum(dim=1), rtol=1e-5, atol=0)
     z = torch.randn(2, 1, 6, 7, generator=generator, dtype=torch.float64)
     y = torch.randn(2, *operator.output_shape, generator=generator, dtype=torch.float64)
     x = operator.prox(z, y, torch.tensor([0.5, 2.0]))
@@ -171,6 +187,28 @@ def test_prox_against_the_dense_solve() -> None:
         normal = matrix.T @ matrix + rho * torch.eye(42, dtype=torch.float64)
         expected = torch.linalg.solve(normal, matrix.T @ y[image].flatten() + rho * z[image].flatten())
         torch.testing.assert_close(x[image].flatten(), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_prox_by_rows_comes_nearer_with_as_many_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What bringing rows to length 1 is for: those that only graze the picture hold up the iteration on the picture."""
+    operator = projector(Geometry(even_angles(12), 70, (48, 48)))
+    rng = np.random.default_rng(0)
+    truth = torch.from_numpy(blobs((48, 48)))[None, None]
+    z = truth + 0.05 * torch.from_numpy(rng.standard_normal((1, 1, 48, 48)).astype(np.float32))
+    y, products = operator(truth), []
+    plain = SparseProjector._adjoint
+    monkeypatch.setattr(operator, "_gram", lambda u: products.append(1) or SparseProjector._gram(operator, u))
+    monkeypatch.setattr(operator, "_adjoint", lambda u: products.append(1) or plain(operator, u))
+    operator.tolerance = 1e-6
+    exact = operator.prox(z, y, 0.1)
+    operator.tolerance = TOLERANCE
+    found = {}
+    for name, squares in (("rows", operator.row_squares), ("picture", None)):
+        operator.row_squares = squares
+        products.clear()
+        error = float((operator.prox(z, y, 0.1) - exact).norm() / (exact - z).norm())
+        found[name] = len(products), error
+    assert found["rows"][0] <= found["picture"][0] and found["rows"][1] < 0.8 * found["picture"][1] < 0.3, found
 
 
 def test_cached_matrix_needs_no_astra_and_survives_damage(tmp_path: Path) -> None:

@@ -8,12 +8,17 @@ as the seconds go. What the plan gets wrong, as where another program takes a co
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import torch
+
 from invsolve.errors import UsageError
+from invsolve.forward_models import LinearOperator
+from invsolve.forward_models.operator import PINV_STEPS
 from invsolve.models.score_model import ScoreModel
 from invsolve.options import SolveOptions
 from invsolve.samplers import sampler_name
@@ -33,6 +38,9 @@ MOST_SHARE, MOST_SAMPLES = 2, 32
 PILOT_LEVELS, PILOT_SAMPLES = 3, 4
 PILOT_SHARE = 0.15
 """What the measurement of the costs may take of the budget, about, where it has a choice."""
+
+BESIDE_PRODUCTS = 1.2
+"""An iteration of conjugate gradients over its two products with a scan's matrix."""
 
 
 class Size(NamedTuple):
@@ -108,9 +116,14 @@ class Timing(NamedTuple):
 
 
 def measure_costs(
-    task: Task, prior: ScoreModel, options: SolveOptions, seconds: float, clock: Clock = time.perf_counter
+    task: Task,
+    prior: ScoreModel,
+    options: SolveOptions,
+    seconds: float,
+    clock: Clock = time.perf_counter,
+    least: int = 1,
 ) -> Costs:
-    """What a task costs here and now: it is run for a few levels of one sample, and of several if there is time for that."""
+    """What a task costs here and now: it is run for a few levels of ``least`` samples, and of several if there is time for that."""
 
     def run(levels: int, samples: int) -> Timing:
         seen, started = [], clock()
@@ -118,7 +131,7 @@ def measure_costs(
         task.run(prior, wanted, lambda done: seen.append((clock(), done)))
         return timing_of(seen, levels, clock() - started)
 
-    return costs_by(run, seconds)
+    return costs_by(run, seconds, least)
 
 
 def timing_of(seen: Sequence[tuple[float, float]], levels: int, total: float) -> Timing:
@@ -130,21 +143,44 @@ def timing_of(seen: Sequence[tuple[float, float]], levels: int, total: float) ->
     return Timing(max(0.0, total - levels * each), max(each, 1e-9))
 
 
-def costs_by(run: Callable[[int, int], Timing], seconds: float) -> Costs:
-    """The costs from ``run(levels, samples)``, where ``seconds`` are the budget.
+def costs_by(run: Callable[[int, int], Timing], seconds: float, least: int = 1) -> Costs:
+    """The costs from ``run(levels, samples)``, where ``seconds`` are the budget and ``least`` samples are drawn anyway.
 
-    The first run takes longer, and counts only where there is no time for another.
+    The first run takes longer, and counts only where there is no time for another. What a level takes whatever the samples,
+    as the matrix of a scan that is read once for all of them, is told apart only by a run of more samples: without one
+    all of it counts for each of the ``least``, which is right for them and too much for more.
     """
-    once, each = run(2, 1)
+    once, each = run(2, least)
     if once + PILOT_LEVELS * each > PILOT_SHARE * seconds:
-        return Costs(once, 0.0, each)
-    once, each = run(PILOT_LEVELS, 1)
-    if once + PILOT_LEVELS * PILOT_SAMPLES * each > PILOT_SHARE * seconds:
-        return Costs(once, 0.0, each)
-    more, several = run(PILOT_LEVELS, PILOT_SAMPLES)
-    finish = max(0.0, more - once) / (PILOT_SAMPLES - 1)
-    sample = max(0.0, several - each) / (PILOT_SAMPLES - 1)
-    return Costs(max(0.0, once - finish), max(0.0, each - sample), sample, finish)
+        return Costs(once, 0.0, each / least)
+    once, each = run(PILOT_LEVELS, least)
+    several = max(PILOT_SAMPLES, 2 * least)
+    if least >= PILOT_SAMPLES or once + PILOT_LEVELS * several / least * each > PILOT_SHARE * seconds:
+        return Costs(once, 0.0, each / least)
+    longer, slower = run(PILOT_LEVELS, several)
+    finish = max(0.0, longer - once) / (several - least)
+    sample = max(0.0, slower - each) / (several - least)
+    return Costs(max(0.0, once - least * finish), max(0.0, each - least * sample), sample, finish)
+
+
+def seconds_to_summarize(operator: LinearOperator | None, samples: int, clock: Clock = time.perf_counter) -> float:
+    """What it takes to split so many samples into what was measured and what was not, about.
+
+    Of an operator without a closed pseudo-inverse those are :data:`PINV_STEPS` products with it and its adjoint, eight samples at
+    once: one such product is timed, the other work of an iteration being small beside it.
+    """
+    if operator is None or samples < 2:
+        return 0.0
+    x = torch.ones((min(samples, 8), *operator.input_shape), device=operator.device)
+    y = operator(x)  # the first product takes longer
+    iterates = type(operator)._pinv is LinearOperator._pinv
+    times = []
+    for _ in range(3 if iterates else 1):
+        before = clock()
+        operator.T(operator(x)) if iterates else operator.pinv(y)
+        times.append(clock() - before)
+    products = PINV_STEPS * BESIDE_PRODUCTS if iterates else 1
+    return math.ceil(samples / 8) * products * sorted(times)[len(times) // 2]
 
 
 def within_budget(
@@ -178,7 +214,8 @@ def within_budget(
     begun, seconds = clock() if started is None else started, options.budget - reserve
     check_paceable(options)
     course = course_of(options.steps, levels=levels, samples=samples, least=least)
-    costs = measure_costs(task, prior, options, seconds, clock)
+    together = min(course[0].samples, options.batch)
+    costs = measure_costs(task, prior, options, seconds, clock, together)
     costs = replace(costs, finish=costs.finish + writing)
     left = begun + seconds - clock()
     size = plan(costs, MARGIN * left, course)
