@@ -39,8 +39,5 @@ class Diagonal(LinearOperator):
         w = self.weights.to(y)
         return torch.where(w != 0, y / torch.where(w != 0, w, 1), 0)
 
-    def row_squares_of(self, inner: LinearOperator) -> Tensor | None:
-        return None if inner.row_squares is None else self.weights.to(inner.row_squares) ** 2 * inner.row_squares
-
     def _norm(self) -> float:
         return float(self.weights.abs().max())

@@ -20,13 +20,9 @@ import torch
 from torch import Tensor
 
 from invsolve.errors import InputError
-from invsolve.forward_models.conjugate_gradient import conjugate_gradient
+from invsolve.forward_models.conjugate_gradient import conjugate_gradient, short_conjugate_gradient
 
 Shape = tuple[int, ...]
-
-ROWS_TOLERANCE = 6.0
-"""A residual of the rows, each of length 1, over one of the picture that leaves as large an error of the picture; measured on CT
-slices, 23 and 60 views, where it is 7 to 10."""
 
 PINV_STEPS = 200
 """Most iterations of the default ``pinv``."""
@@ -46,9 +42,6 @@ class LinearOperator:
     tolerance = 1e-6
     """Relative residual at which the conjugate gradients of the default ``prox`` stop."""
 
-    row_squares: Tensor | None = None
-    """Squared lengths of A's rows, shaped as y; with them ``prox`` without a closed form solves for the rows."""
-
     row_square: float | None = None
     """c where ``A A' = c`` times the identity: rows orthogonal and of one length. None where that is not so, or not known."""
 
@@ -67,47 +60,30 @@ class LinearOperator:
     def _prox(self, z: Tensor, y: Tensor, rho: Tensor) -> Tensor:
         """Default: conjugate gradients for the correction d = x - z, ``(A'A + rho) d = A'(y - A z)``.
 
-        Solved for d, the tolerance is relative to what the data still change, not to the picture. Where the rows' lengths are
-        known, see :meth:`_prox_of_rows`.
+        Solved for d, the tolerance is relative to what the data still change, not to the picture. Where y is the shorter, the
+        same iterates come from vectors as long as y.
         """
-        if self.row_squares is not None:
-            return self._prox_of_rows(z, y, rho, self.row_squares.to(z))
-        gradient = self._adjoint(y - self._apply(z))
+        misfit = y - self._apply(z)
+        if math.prod(self.output_shape) < math.prod(self.input_shape):
+            weight = rho.reshape(-1, *(1,) * len(self.output_shape))
+            return z + self._adjoint(short_conjugate_gradient(self._gram, weight, misfit, tolerance=self.tolerance))
+        gradient = self._adjoint(misfit)
 
         def normal(d: Tensor) -> Tensor:
             return self._adjoint(self._apply(d)) + rho * d
 
         return z + conjugate_gradient(normal, gradient, torch.zeros_like(z), tolerance=self.tolerance)
 
-    def _prox_of_rows(self, z: Tensor, y: Tensor, rho: Tensor, squares: Tensor) -> Tensor:
-        """The same ``d = A'u`` from ``(A A' + rho) u = y - A z`` with each row brought to length 1 (Jacobi's preconditioner).
-
-        This iteration (Craig 1955) comes as near to d as its subspace allows, that on the picture to A d; and the vectors are as
-        long as y, of few views a fraction of the picture. Rows that see nothing are left out.
-        """
-        weight = rho.reshape(-1, *(1,) * len(self.output_shape))
-        scale = torch.where(squares > 0, (squares + weight).rsqrt(), 0)
-
-        def normal(v: Tensor) -> Tensor:
-            u = scale * v
-            return scale * (self._gram(u) + weight * u)
-
-        right = scale * (y - self._apply(z))
-        v = conjugate_gradient(normal, right, torch.zeros_like(right), tolerance=ROWS_TOLERANCE * self.tolerance)
-        return z + self._adjoint(scale * v)
-
     def _gram(self, y: Tensor) -> Tensor:
         """A A' y."""
         return self._apply(self._adjoint(y))
 
-    def row_squares_of(self, inner: LinearOperator) -> Tensor | None:
-        """The :attr:`row_squares` of this operator after ``inner``, where those follow from ``inner``'s."""
-        return None
-
     def _pinv(self, y: Tensor) -> Tensor:
         """Default: conjugate gradients on A'A x = A'y started at 0, which stays in the row space."""
         right = self._adjoint(y)
-        return conjugate_gradient(lambda x: self._adjoint(self._apply(x)), right, torch.zeros_like(right), steps=PINV_STEPS)
+        return conjugate_gradient(
+            lambda x: self._adjoint(self._apply(x)), right, torch.zeros_like(right), steps=PINV_STEPS
+        )
 
     def _norm(self) -> float:
         return power_iteration(self)
@@ -230,7 +206,6 @@ class Composition(LinearOperator):
 
         if outer.row_square is not None and inner.row_square is not None:
             self.row_square = outer.row_square * inner.row_square
-        self.row_squares = outer.row_squares_of(inner)
 
     @property
     def informative(self) -> Tensor:

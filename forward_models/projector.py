@@ -79,10 +79,6 @@ class SparseProjector(LinearOperator):
         super().__init__((1, *geometry.shape), geometry.sinogram_shape)
         self.geometry, self.device, self.tolerance = geometry, torch.device(device), tolerance
         self._pairs = {torch.float32: (_to_torch(matrix, self.device), _to_torch(matrix.T.tocsr(), self.device))}
-        squares = csr_matrix((matrix.data**2, matrix.indices, matrix.indptr), matrix.shape) @ np.ones(
-            matrix.shape[1], np.float32
-        )
-        self.row_squares = torch.from_numpy(squares.reshape(geometry.sinogram_shape)).to(self.device)
 
     def _matrices(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         if dtype not in self._pairs:  # float64, for tests and the exactness tables
