@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -949,3 +951,25 @@ def test_budget(small_prior: Path, photos: Path, tmp_path: Path) -> None:
     module.main([str(one) for one in [*given, "--json", tmp_path / "figures.json"]])
     (row,) = json.loads((tmp_path / "figures.json").read_text())["rows"]
     assert row["samples"] == 32 and row["walked"] == 1 and row["seconds"] < row["budget"]
+
+
+def test_budget_of_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The whole process counts, and one that refuses is a line."""
+    module, told = script("budget"), []
+    found = {"steps": 12, "samples": 2, "walked": 0.5}
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        told.append(command)
+        time.sleep(0.05)
+        refused = "3.0s" in command
+        return subprocess.CompletedProcess(command, 2 * refused, json.dumps(found), "error: too short")
+
+    monkeypatch.setattr(module.subprocess, "run", run)
+    module.main(["ct", "inpainting", "--commands", "--budgets", "3", "5", "--json", str(tmp_path / "figures.json")])
+    rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
+    assert [row["task"] for row in rows] == ["ct", "inpainting"]
+    assert all(row["seconds"] > 0.04 and row["walked"] == 0.5 for row in rows)
+    assert capsys.readouterr().out.count("3 s: error: too short") == 2
+    assert [command[3] for command in told] == ["ct", "ct", "inpaint", "inpaint"]
+    with pytest.raises(SystemExit):
+        module.main(["ct"])

@@ -19,6 +19,7 @@ import torch
 from skimage.transform import radon
 
 from invsolve.cache import cache_folder
+from invsolve.ct.determined import determined_share
 from invsolve.errors import InputError
 from invsolve.forward_models import (
     AstraProjector,
@@ -33,6 +34,7 @@ from invsolve.forward_models import (
 from invsolve.forward_models.conjugate_gradient import conjugate_gradient
 from invsolve.forward_models.projector import build_matrix, expected_values
 from invsolve.models.gaussian import dense_matrix
+from invsolve.uncertainty import determined
 
 PARALLEL = Geometry(even_angles(9), 31, (16, 20), detector_spacing=1.3, pixel_size=0.7, center=14.2)
 FAN = replace(PARALLEL, kind="fan", angles=even_angles(11, 360), source_distance=60.0, detector_distance=30.0)
@@ -232,6 +234,23 @@ def test_cached_matrix_needs_no_astra_and_survives_damage(tmp_path: Path) -> Non
     again = projector(PARALLEL)
     assert float(again(torch.ones(1, 1, *PARALLEL.shape)).sum()) == pytest.approx(total, rel=1e-6)
     assert cached.stat().st_size > 1000
+
+
+def test_what_a_scan_determines_is_kept_with_its_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    operator = projector(PARALLEL)
+    share = determined_share(operator)
+    assert share == pytest.approx(float(determined(operator, probes=1).mean())) and 0.3 < share < 1
+    (kept,) = (tmp_path / "cache").glob("determined-*")
+    monkeypatch.setattr(SparseProjector, "_adjoint", lambda self, y: pytest.fail("computed again"))
+    assert determined_share(operator) == share
+    monkeypatch.undo()
+    monkeypatch.setenv("INVSOLVE_CACHE", str(tmp_path / "cache"))
+    for damaged in (b"", b"NaN", b"[0.5]", b"\xff"):
+        kept.write_bytes(damaged)
+        assert determined_share(operator) == share
+    monkeypatch.setenv("INVSOLVE_CACHE", str(tmp_path / "other"))
+    assert determined_share(projector(PARALLEL, cache=False)) == share
+    assert not (tmp_path / "other").exists()
 
 
 def _parts(path: Path) -> dict[str, np.ndarray]:
