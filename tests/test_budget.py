@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from invsolve.cli.budget import Moment, busyness, seconds_of
 from invsolve.errors import UsageError
 from invsolve.forward_models import ForwardModel, GaussianNoise, LinearOperator, Mask
 from invsolve.models.gaussian import GaussianPrior
+from invsolve.models.score_model import ScoreModel, Sigma
 from invsolve.options import INPAINTING, SolveOptions
+from invsolve.posterior import Posterior
 from invsolve.samplers import SAMPLERS, StepInfo, needs_of
 from invsolve.samplers.noise import SeededNoise
 from invsolve.samplers.pace import Pace, paced, respaced
@@ -30,6 +33,7 @@ from invsolve.tasks.budget import (
     check_paceable,
     costs_by,
     course_of,
+    measure_costs,
     plan,
     seconds_to_summarize,
     sizes,
@@ -116,6 +120,27 @@ def test_what_is_drawn_anyway_is_planned_as_it_is(least: int, seconds: float) ->
     measured = Costs(once, level, sample, finish).seconds(size)
     assert found.seconds(size) == pytest.approx(measured), found
     assert found.seconds(Size(12, 8)) >= Costs(once, level, sample).seconds(Size(12, 8))
+
+
+def test_levels_that_differ_are_measured_on_the_whole_way() -> None:
+    """Of a prior with a larger network for much noise the first level counts as well, and what came before it does not."""
+    clock = FakeClock()
+    plain = small_task(clock, 0.0)
+
+    def run(prior: ScoreModel, options: SolveOptions, progress: Callable[[float], None]) -> Posterior:
+        clock.now += 7.0
+        times = iter((1.0, 0.1, 0.1))
+
+        class Uneven(GaussianPrior):
+            def denoise(self, x: torch.Tensor, sigma: Sigma) -> torch.Tensor:
+                clock.now += next(times)
+                return super().denoise(x, sigma)
+
+        uneven = Uneven(torch.full((1, 4, 4), 0.5), 0.05 * torch.eye(16, dtype=torch.float64))
+        return plain.run(uneven, options, progress)
+
+    found = measure_costs(replace(plain, run=run), gaussian(), SolveOptions(steps=24), 200.0, clock)
+    assert (found.once, found.level, found.sample) == pytest.approx((7.0, 0.4, 0.0), abs=1e-6)
 
 
 class SlowProduct(LinearOperator):

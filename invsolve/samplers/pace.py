@@ -51,6 +51,7 @@ class Pace:
     denser: bool = True
     planned: int = 0  # levels
     walked: int = 0
+    begun: float = math.nan  # when the first level began
     seen: list[tuple[float, float]] = field(default_factory=list)  # when which share of the work was done
 
     def __post_init__(self) -> None:
@@ -125,6 +126,8 @@ def paced(
 
     Steps are counted on the first ladder: of one that was spaced anew each counts for as many as it stands for.
     """
+    if pace is not None and math.isnan(pace.begun):
+        pace.begun = pace.clock()
     if pace is None or not needs_of(sampler).resumes or float(levels[-1]) != 0:
         return sampler(model, x, levels, noise, callback=callback, **options)
     steps, done = len(levels) - 1, 0.0

@@ -127,15 +127,21 @@ def measure_costs(
 
     def run(levels: int, samples: int) -> Timing:
         seen, started = [], clock()
-        wanted = replace(options, steps=levels, samples=samples, budget=None, pace=None).settled
+        watch = Pace(math.inf, clock=clock, denser=False)
+        wanted = replace(options, steps=levels, samples=samples, budget=None, pace=watch).settled
         task.run(prior, wanted, lambda done: seen.append((clock(), done)))
-        return timing_of(seen, levels, clock() - started)
+        begun = [] if math.isnan(watch.begun) else [(watch.begun, 0.0)]
+        return timing_of(begun + seen, levels, clock() - started)
 
     return costs_by(run, seconds, least)
 
 
 def timing_of(seen: Sequence[tuple[float, float]], levels: int, total: float) -> Timing:
-    """From when which share of a run of so many levels was done, and what it took in ``total``."""
+    """From when which share of a run of so many levels was done, and what it took in ``total``.
+
+    All levels have to be among them: a prior may take a larger network where there is much noise, and the solve for the measurement
+    more iterations where there is little.
+    """
     if len(seen) < 2 or seen[-1][1] <= seen[0][1]:
         return Timing(0.0, total / levels)
     (begin, before), (end, done) = seen[0], seen[-1]
