@@ -973,3 +973,12 @@ def test_budget_of_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cap
     assert [command[3] for command in told] == ["ct", "ct", "inpaint", "inpaint"]
     with pytest.raises(SystemExit):
         module.main(["ct"])
+
+
+def test_prox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways give the same picture, which is not where they started."""
+    monkeypatch.setenv("INVSOLVE_CACHE", str(tmp_path))
+    given = ["--views", "5", "--size", "24", "--batch", "2", "--rounds", "1", "--json", str(tmp_path / "figures.json")]
+    script("prox").main(given)
+    (row,) = json.loads((tmp_path / "figures.json").read_text())["rows"]
+    assert row["difference"] < 0.1 and row["as y"] > 0 and row["views"] == 5
