@@ -863,11 +863,14 @@ def test_waits_are_counted_by_line() -> None:
     assert place.startswith("tests/test_benchmarks.py:") and "warnings.warn(text" in place and count == 3
 
 
-def test_calls(small_prior: Path, photos: Path, tmp_path: Path) -> None:
+def test_calls(small_prior: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every way at every number of levels, the means of a part of the samples beside that of all."""
     given = ["inpainting", "--data", photos, "--model", small_prior, "--levels", 2, 3, "--samples", 4, "--pictures", 2]
     given += ["--ways", "wiener", "wiener(steps=1)", "--json", tmp_path / "figures.json"]
-    script("calls").main([str(one) for one in given])
+    module, drawn = script("calls"), {}
+    monkeypatch.setattr(module, "chart", lambda path, title, across, up, curves: drawn.update(curves))
+    module.main([str(one) for one in [*given, "--chart", tmp_path / "calls.png"]])
+    assert [calls for calls, _ in drawn["wiener, mean of 2"]] == [4, 6] and len(drawn) == 6
     tables = record(tmp_path / "figures.json")
     assert len(tables) == 4
     for means in tables.values():
