@@ -956,7 +956,9 @@ def test_budget(small_prior: Path, photos: Path, tmp_path: Path) -> None:
     assert row["samples"] == 32 and row["walked"] == 1 and row["seconds"] < row["budget"]
 
 
-def test_budget_of_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_budget_of_commands(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The whole process counts, and one that refuses is a line."""
     module, told = script("budget"), []
     found = {"steps": 12, "samples": 2, "walked": 0.5}
