@@ -28,6 +28,7 @@ from invsolve.samplers.sigmas import karras
 from invsolve.solver import solve
 from invsolve.tasks.budget import (
     Costs,
+    Profile,
     Size,
     Timing,
     check_paceable,
@@ -193,10 +194,12 @@ def test_little_time_is_not_spent_on_measuring() -> None:
 
 
 def test_a_run_is_taken_apart_by_its_progress() -> None:
-    assert timing_of([(6.0, 0.25), (7.0, 0.5), (8.0, 0.75), (9.0, 1.0)], 4, 9.5) == (5.5, 1.0)
-    assert timing_of([], 4, 8.0) == (0.0, 2.0)
+    assert timing_of([(6.0, 0.25), (7.0, 0.5), (8.0, 0.75), (9.0, 1.0)], 4, 9.5) == (5.5, 1.0, ())
+    assert timing_of([], 4, 8.0) == (0.0, 2.0, ())
     two_parts = [(1.0, 0.1), (2.0, 0.2), (6.0, 0.6), (10.0, 1.0)]
-    assert timing_of(two_parts, 2, 10.0) == pytest.approx((0.0, 5.0))
+    assert timing_of(two_parts, 2, 10.0)[:2] == pytest.approx((0.0, 5.0))
+    uneven = timing_of([(1.0, 0.0), (4.0, 0.5), (5.0, 1.0)], 2, 6.0)
+    assert uneven == (2.0, 2.0, [(0.0, 0.0), (0.5, 0.75), (1.0, 1.0)])
 
 
 def test_respaced_keeps_the_ends_and_the_spacing() -> None:
@@ -212,11 +215,11 @@ def test_respaced_keeps_the_ends_and_the_spacing() -> None:
 
 
 def walk(
-    seconds: float, each: Callable[[int], float], levels: int = 24, *, denser: bool = True
+    seconds: float, each: Callable[[int], float], levels: int = 24, *, denser: bool = True, profile: Profile = ()
 ) -> tuple[float, list[float], Pace]:
     """Walk a ladder whose k-th call takes ``each(k)`` seconds: when it is over, the levels, the pace."""
     clock, seen = FakeClock(), []
-    pace = Pace(seconds, clock=clock, denser=denser)
+    pace = Pace(seconds, clock=clock, denser=denser, profile=profile)
 
     class Slow(GaussianPrior):
         def denoise(self, x: torch.Tensor, sigma: object) -> torch.Tensor:
@@ -260,6 +263,14 @@ def test_a_run_ends_in_time_whatever_the_machine_does(speed: float) -> None:
     assert 0.9 * 24 - speed <= spent <= 24.0 + speed
     assert seen[-1] < 0.02  # it ends at the ladder's end, not in the middle
     assert all(a > b for a, b in itertools.pairwise(seen))
+
+
+def test_a_larger_network_at_first_says_nothing_of_the_rest() -> None:
+    """With the pilot's profile all planned levels are walked; without, the slow ones at first cost later ones their time."""
+    corners = [(0.0, 0.0), (1 / 3, 0.8), (2 / 3, 0.9), (1.0, 1.0)]
+    spent, seen, _ = walk(24.0, lambda call: 2.4 if call < 8 else 0.3, profile=corners)
+    assert spent == pytest.approx(24.0) and len(seen) == 24
+    assert len(walk(24.0, lambda call: 2.4 if call < 8 else 0.3)[1]) < 20
 
 
 def test_a_machine_that_stops_in_the_middle_costs_one_level_more() -> None:

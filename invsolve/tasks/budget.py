@@ -50,6 +50,10 @@ class Size(NamedTuple):
     samples: int
 
 
+Profile = Sequence[tuple[float, float]]
+"""As of a :class:`~invsolve.samplers.pace.Pace`."""
+
+
 @dataclass(frozen=True)
 class Costs:
     """Seconds: once, for each noise level whatever the samples, for each level of each sample, and for each sample at the end."""
@@ -58,6 +62,7 @@ class Costs:
     level: float
     sample: float
     finish: float = 0.0
+    profile: Profile = ()  # of a level's time over the ladder
 
     def seconds(self, size: Size) -> float:
         """Of a run of this size."""
@@ -109,10 +114,11 @@ def plan(costs: Costs, seconds: float, course: Course) -> Size | None:
 
 
 class Timing(NamedTuple):
-    """Of a run: seconds that were spent once, and at each noise level."""
+    """Of a run: seconds that were spent once, and at each noise level, on average; and how the levels differ."""
 
     once: float
     level: float
+    profile: Profile = ()
 
 
 def measure_costs(
@@ -146,7 +152,9 @@ def timing_of(seen: Sequence[tuple[float, float]], levels: int, total: float) ->
         return Timing(0.0, total / levels)
     (begin, before), (end, done) = seen[0], seen[-1]
     each = (end - begin) / (done - before) / levels
-    return Timing(max(0.0, total - levels * each), max(each, 1e-9))
+    corners = [((share - before) / (done - before), (when - begin) / max(end - begin, 1e-9)) for when, share in seen]
+    whole = before == 0 and done == 1
+    return Timing(max(0.0, total - levels * each), max(each, 1e-9), corners if whole else ())
 
 
 def costs_by(run: Callable[[int, int], Timing], seconds: float, least: int = 1) -> Costs:
@@ -156,17 +164,17 @@ def costs_by(run: Callable[[int, int], Timing], seconds: float, least: int = 1) 
     as the matrix of a scan that is read once for all of them, is told apart only by a run of more samples: without one
     all of it counts for each of the ``least``, which is right for them and too much for more.
     """
-    once, each = run(2, least)
+    once, each, profile = run(2, least)
     if once + PILOT_LEVELS * each > PILOT_SHARE * seconds:
-        return Costs(once, 0.0, each / least)
-    once, each = run(PILOT_LEVELS, least)
+        return Costs(once, 0.0, each / least, profile=profile)
+    once, each, profile = run(PILOT_LEVELS, least)
     several = max(PILOT_SAMPLES, 2 * least)
     if least >= PILOT_SAMPLES or once + PILOT_LEVELS * several / least * each > PILOT_SHARE * seconds:
-        return Costs(once, 0.0, each / least)
-    longer, slower = run(PILOT_LEVELS, several)
+        return Costs(once, 0.0, each / least, profile=profile)
+    longer, slower, profile = run(PILOT_LEVELS, several)
     finish = max(0.0, longer - once) / (several - least)
     sample = max(0.0, slower - each) / (several - least)
-    return Costs(max(0.0, once - least * finish), max(0.0, each - least * sample), sample, finish)
+    return Costs(max(0.0, once - least * finish), max(0.0, each - least * sample), sample, finish, profile)
 
 
 def seconds_to_summarize(operator: LinearOperator | None, samples: int, clock: Clock = time.perf_counter) -> float:
@@ -232,7 +240,7 @@ def within_budget(
             hint=f"give --budget {needed * 1.1:.0f}s or more, or a smaller picture",
         )
     denser = levels is None and size != course[-1]
-    pace = Pace(seconds - costs.finish * size.samples, clock=clock, started=begun, denser=denser)
+    pace = Pace(seconds - costs.finish * size.samples, clock=clock, started=begun, denser=denser, profile=costs.profile)
     return replace(options, steps=size.levels, samples=size.samples, pace=pace)
 
 
