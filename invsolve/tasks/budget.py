@@ -76,8 +76,9 @@ Course = Sequence[Size]
 def course_of(usual: int, *, levels: int | None = None, samples: int | None = None, least: int = 1) -> Course:
     """What to buy first, of a task with so many ``usual`` noise levels.
 
-    Few levels of ``least`` samples; samples up to 8 with half of the usual levels, as a mean of more samples gains more than a
-    single one by more levels (docs/lab/speed.md); the usual levels; more samples; at last levels beyond the usual.
+    Few levels of ``least`` samples; half of the usual levels; a second sample, of noise of the opposite sign, which gains more
+    than those levels did; the usual levels, which gain more than further samples do (docs/lab/speed.md); more samples, of which the
+    spread becomes worth looking at; at last levels beyond the usual.
 
     Parameters
     ----------
@@ -86,7 +87,7 @@ def course_of(usual: int, *, levels: int | None = None, samples: int | None = No
     """
     few, most = min(usual, max(LEAST_LEVELS, round(LEAST_SHARE * usual))), MOST_SHARE * usual
     half = max(few, usual // 2)
-    corners = [(few, least), (half, least), (half, 8), (usual, 8), (usual, MOST_SAMPLES), (most, MOST_SAMPLES)]
+    corners = [(few, least), (half, least), (half, 2), (usual, 2), (usual, MOST_SAMPLES), (most, MOST_SAMPLES)]
     return [Size(levels or one, samples or max(many, least)) for one, many in corners]
 
 
