@@ -2,18 +2,26 @@
 
     python benchmarks/budget.py inpainting colorization --data photos-val.npz --budgets 10 18
     python benchmarks/budget.py ct --data ct-val.npz --budgets 50 80
+    python benchmarks/budget.py inpainting colorization ct --commands --budgets 30 60
 
-The first picture or slice, 128 x 128 (slices 256 x 256, 23 views), by the task's Python function: loading is not counted. On a
-machine that is busy the time is kept by spacing the levels anew: *walked* is how many there were for each that was planned.
+The first picture or slice, 128 x 128 (slices 256 x 256, 23 views), by the task's Python function: loading is not counted. With
+``--commands`` by the command, from its start to the end of its process, on the pictures of the examples folder (256 x 256, and a
+slice of 258 x 258 from 60 views). On a machine that is busy the time is kept by spacing the levels anew: *walked* is how many
+there were for each that was planned.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from cases import centre_crops, colorization_case, inpainting_case, random_pixels
 from ct import SCANS, ct_case, one_slice_per_patient
@@ -22,10 +30,25 @@ from harness import Case, machine
 from invsolve.atomic import write_files
 from invsolve.errors import UsageError
 from invsolve.forward_models import projector
-from invsolve.pretrained import load_prior
+from invsolve.pretrained import NetworkPrior, load_prior
 
 MODELS = {"inpainting": "photos", "colorization": "thumbnails", "ct": "ct"}
 CROP = 128
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+COMMANDS = {
+    "inpainting": ("inpaint", EXAMPLES / "astronaut-damaged.png", "--mask", EXAMPLES / "astronaut-mask.png"),
+    "colorization": ("colorize", EXAMPLES / "cat-grey.png"),
+    "ct": ("ct", EXAMPLES / "sinogram.npy"),
+}
+
+Ran = Callable[[float], dict[str, Any]]
+"""A task within so many seconds, and what it bought.
+
+Raises
+------
+UsageError : they are too few.
+"""
 
 
 def case_of(task: str, data: str, size: int) -> Case:
@@ -39,30 +62,55 @@ def case_of(task: str, data: str, size: int) -> Case:
     return inpainting_case("first", picture, random_pixels(0, len(picture)))
 
 
+def run_function(case: Case, prior: NetworkPrior, budget: float) -> dict[str, Any]:
+    """By the task's function."""
+    posterior = case.task.solve(prior, budget=budget)
+    return {**posterior.settings, "samples": len(posterior.samples)}
+
+
+def run_command(task: str, model: str | None, budget: float) -> dict[str, Any]:
+    """By the command, in a process of its own."""
+    chosen = () if model is None else ("--model", model)
+    with tempfile.TemporaryDirectory() as folder:
+        told = (*COMMANDS[task], *chosen, "--budget", f"{budget}s", "-o", folder, "--device", "cpu", "--json", "-q")
+        done = subprocess.run(
+            [sys.executable, "-m", "invsolve", *map(str, told)], check=False, capture_output=True, text=True
+        )
+    if done.returncode:
+        raise UsageError(done.stderr.strip())
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tasks", nargs="+", choices=MODELS)
-    parser.add_argument("--data", required=True)
+    parser.add_argument("--commands", action="store_true", help="whole commands instead of Python functions")
+    parser.add_argument("--data", help="needed without --commands")
     parser.add_argument("--model", default=None, help="default: the command's own")
     parser.add_argument("--size", type=int, default=CROP, help="side of the pictures")
     parser.add_argument("--budgets", type=float, nargs="+", default=[20.0, 40.0], help="seconds")
     parser.add_argument("--json", type=Path, metavar="FILE")
     chosen = parser.parse_args(argv)
+    if not chosen.commands and chosen.data is None:
+        parser.error("give --data, or --commands")
     print(machine())
     rows = []
     for task in chosen.tasks:
-        case, prior = case_of(task, chosen.data, chosen.size), load_prior(chosen.model or MODELS[task], "cpu")
+        run: Ran = partial(run_command, task, chosen.model)
+        if not chosen.commands:
+            case, prior = case_of(task, chosen.data, chosen.size), load_prior(chosen.model or MODELS[task], "cpu")
+            run = partial(run_function, case, prior)
         for budget in chosen.budgets:
             started = time.perf_counter()
             try:
-                posterior = case.task.solve(prior, budget=budget)
+                found = run(budget)
             except UsageError as error:
-                print(f"{task}: {error.message}")
+                print(f"{task}, {budget:g} s: {error.message}", flush=True)
                 continue
             seconds = time.perf_counter() - started
-            found = {"steps": posterior.settings["steps"], "samples": len(posterior.samples)}
-            row = {"task": task, "budget": budget, "seconds": seconds, "share": seconds / budget, **found}
-            rows.append(row | {"walked": posterior.settings["walked"]})
+            bought = {name: found[name] for name in ("steps", "samples", "walked")}
+            rows.append({"task": task, "budget": budget, "seconds": seconds, "share": seconds / budget, **bought})
             print(
                 "  ".join(
                     f"{what} {value:.3g}" if isinstance(value, float) else f"{what} {value}"

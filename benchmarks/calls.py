@@ -7,16 +7,19 @@
 
 Each case is solved once for each way and number of levels, one way after the other; the means of 1, 2, 4, ... of the samples are
 judged from that one run. Per row: PSNR of those means, the share of open values between the least and the largest sample, the
-samples' spread over the error of their mean (ideal 1), seconds, and their ratio to the first way's of the same levels.
+samples' spread over the error of their mean (ideal 1), seconds, and their ratio to the first way's of the same levels. ``--chart``
+draws PSNR against calls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from charts import chart
 from harness import SAMPLES, Case, Figures, Report, Result, Rows, Table, arguments, options_of, solve_case
 from tasks import TASKS
 
@@ -76,6 +79,18 @@ def difference(table: Table, baseline: Table) -> Figures:
     return {"mean": float(np.mean(lost)), "least": min(lost), "most": max(lost), "standard_error": error}
 
 
+def curves(tables: Mapping[Way, Table], samples: int) -> dict[str, list[tuple[float, float]]]:
+    """Calls and PSNR of the mean of 1, 2, 4, ... samples, each a curve over the numbers of levels."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for way, table in tables.items():
+        for name, figures in table.means.items():
+            if name != SAMPLES:
+                share = int(name.rpartition(" ")[2]) / samples
+                curve = f"{way.rule}, {name}" if len({other.rule for other in tables}) > 1 else name
+                found.setdefault(curve, []).append((share * float(np.mean(table.calls)), figures["psnr"]))
+    return found
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = arguments(
         __doc__, SolveOptions(samples=SAMPLES_DRAWN), model=None, cases=6, own=("steps", "rule", "sampler")
@@ -85,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--ways", nargs="+", metavar="RULE", default=None, help="default: the command's own rule")
     parser.add_argument("--sampler", default=None, help="default: the command's own")
     parser.add_argument("--lines", action="store_true", help="inpainting of lines instead of random pixels")
+    parser.add_argument("--chart", type=Path, metavar="PNG", help="PSNR of the means against the calls that they took")
     chosen = parser.parse_args(argv)
     make, model = TASKS[chosen.task]
     defaults = DEFAULTS[chosen.task]
@@ -111,6 +127,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, figures in differences.items():
         print(f"{name} less the first: " + "  ".join(f"{what} {value:+.4f}" for what, value in figures.items()))
     report.finish(differences=differences)
+    if chosen.chart:
+        title = f"{chosen.task}, {len(cases)} cases, the mean of so many samples"
+        chart(chosen.chart, title, "network calls", "PSNR in dB", curves(tables, chosen.samples))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import re
 import time
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -27,14 +27,22 @@ ASKED: ContextVar[frozenset[str]] = ContextVar("ASKED", default=frozenset())
 BEGAN: ContextVar[float] = ContextVar("BEGAN", default=math.nan)
 """When the process began, until the first picture."""
 
-STARTED: ContextVar[float] = ContextVar("STARTED", default=math.nan)
-"""When the work on the picture began, by ``time.perf_counter``."""
 
-SUMMARIES = 2.0
-"""What is said of the samples takes so many times as long as what is said of the data."""
+class Moment(NamedTuple):
+    """By ``time.perf_counter``, and by ``time.process_time``."""
 
-ENDING = 0.5
-"""Seconds from the last file to the end of the process, and of small things in between."""
+    passed: float
+    used: float
+
+
+STARTED: ContextVar[Moment | None] = ContextVar("STARTED", default=None)
+"""When the work on the picture began."""
+
+ENDING = 0.7
+"""Seconds of the processor from the last file to the end of the process, and of small things in between."""
+
+LIKELY_SAMPLES = 8
+"""That are split, where their number is not known yet: up to here they are one batch."""
 
 NOT_SAMPLES = 3
 """Pictures that are written beside the samples: mean, deviation, and what compares."""
@@ -70,7 +78,7 @@ Budget = Annotated[
 def note_start() -> None:
     """The work on a picture begins: on the first one with the process, which has to load its modules for it."""
     began = BEGAN.get()
-    STARTED.set(time.perf_counter() if math.isnan(began) else began)
+    STARTED.set(now() if math.isnan(began) else Moment(began, 0.0))
     BEGAN.set(math.nan)
 
 
@@ -81,13 +89,32 @@ def note_asked(context: typer.Context | None) -> None:
     ASKED.set(frozenset(name for name, source in sources.items() if source is not None and source.name != "DEFAULT"))
 
 
+def now() -> Moment:
+    """This moment."""
+    return Moment(time.perf_counter(), time.process_time())
+
+
+def busyness(since: Moment, until: Moment) -> float:
+    """Seconds that pass for each that this process computes; 1 on a machine at rest, where it has a core for itself."""
+    used, passed = until.used - since.used, until.passed - since.passed
+    return max(1.0, passed / used) if used > 0 else 1.0
+
+
 def keep_to_budget(
-    common: Common, task: Task, prior: NetworkPrior, *, writing: float = 0.0, single: bool = False, least: int = 1
+    common: Common,
+    task: Task,
+    prior: NetworkPrior,
+    *,
+    writing: float = 0.0,
+    single: bool = False,
+    least: int = 1,
+    most: int | None = None,
 ) -> tuple[Common, Task]:
     """``common`` with the levels and samples that its budget buys, and the pace; says what they are. And the task, of which
-    is known what the data determine: that is asked for anyway, and says how long the summary takes.
+    is known what the data determine: that is asked for anyway.
 
     ``writing`` : seconds that a sample's file takes. ``single`` : there is room for one sample only. ``least`` : samples, at least.
+    ``most`` : samples that are split into what was measured and what was not, as for :func:`invsolve.cli.pipeline.solve_task`.
 
     Raises
     ------
@@ -95,15 +122,14 @@ def keep_to_budget(
     """
     if common.budget is None:
         return common, task
-    from invsolve.tasks.budget import Size, in_words, within_budget
+    from invsolve.tasks.budget import Size, in_words, seconds_to_summarize, within_budget
 
-    before = time.perf_counter()
     determined = task.determined()
-    summary = SUMMARIES * (time.perf_counter() - before)
     task = replace(task, determined=lambda: determined)
+    summary = 0.0 if single else seconds_to_summarize(task.operator, most or LIKELY_SAMPLES)
     asked = ASKED.get()
     samples = 1 if single else common.samples if "samples" in asked else None
-    started = time.perf_counter() if math.isnan(STARTED.get()) else STARTED.get()
+    started = STARTED.get() or now()
     wanted = within_budget(
         task,
         prior,
@@ -111,9 +137,9 @@ def keep_to_budget(
         levels=common.steps if "steps" in asked else None,
         samples=samples,
         least=max(least, 2) if common.wants_interval else least,
-        reserve=summary + ENDING + NOT_SAMPLES * writing,
+        reserve=summary + ENDING * busyness(started, now()) + NOT_SAMPLES * writing,
         writing=writing,
-        started=started,
+        started=started.passed,
     )
     say(f"in {common.budget:g} s: {in_words(Size(wanted.steps, wanted.samples))}")
     return replace(common, steps=wanted.steps, samples=wanted.samples, pace=wanted.pace), task

@@ -399,9 +399,10 @@ def reconstruct(
             metal=metal,
         )
         task = replace(task, problem={**task.problem, "photons": scan.i0 or 0.0})
-        common, task = keep_to_budget(common, task, prior, least=2)
         # The pseudo-inverse takes some hundred projections: all samples only where their map is asked for.
-        solved = solve_task(task, prior, common, most=None if common.wants_interval else 2, photo=None, **facts)
+        most = None if common.wants_interval else 2
+        common, task = keep_to_budget(common, task, prior, least=2, most=most)
+        solved = solve_task(task, prior, common, most=most, photo=None, **facts)
         name = f"mean of {common.samples}" if common.samples > 1 else "one sample"
         images[name] = solved.posterior.mean[:, 0]
     elif method != "fbp":

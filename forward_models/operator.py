@@ -20,9 +20,12 @@ import torch
 from torch import Tensor
 
 from invsolve.errors import InputError
-from invsolve.forward_models.conjugate_gradient import conjugate_gradient
+from invsolve.forward_models.conjugate_gradient import conjugate_gradient, short_conjugate_gradient
 
 Shape = tuple[int, ...]
+
+PINV_STEPS = 200
+"""Most iterations of the default ``pinv``."""
 
 
 class LinearOperator:
@@ -57,19 +60,30 @@ class LinearOperator:
     def _prox(self, z: Tensor, y: Tensor, rho: Tensor) -> Tensor:
         """Default: conjugate gradients for the correction d = x - z, ``(A'A + rho) d = A'(y - A z)``.
 
-        Solved for d, the tolerance is relative to what the data still change, not to the picture.
+        Solved for d, the tolerance is relative to what the data still change, not to the picture. Where y is the shorter, the
+        same iterates come from vectors as long as y.
         """
-        gradient = self._adjoint(y - self._apply(z))
+        misfit = y - self._apply(z)
+        if math.prod(self.output_shape) < math.prod(self.input_shape):
+            weight = rho.reshape(-1, *(1,) * len(self.output_shape))
+            return z + self._adjoint(short_conjugate_gradient(self._gram, weight, misfit, tolerance=self.tolerance))
+        gradient = self._adjoint(misfit)
 
         def normal(d: Tensor) -> Tensor:
             return self._adjoint(self._apply(d)) + rho * d
 
         return z + conjugate_gradient(normal, gradient, torch.zeros_like(z), tolerance=self.tolerance)
 
+    def _gram(self, y: Tensor) -> Tensor:
+        """A A' y."""
+        return self._apply(self._adjoint(y))
+
     def _pinv(self, y: Tensor) -> Tensor:
         """Default: conjugate gradients on A'A x = A'y started at 0, which stays in the row space."""
         right = self._adjoint(y)
-        return conjugate_gradient(lambda x: self._adjoint(self._apply(x)), right, torch.zeros_like(right), steps=200)
+        return conjugate_gradient(
+            lambda x: self._adjoint(self._apply(x)), right, torch.zeros_like(right), steps=PINV_STEPS
+        )
 
     def _norm(self) -> float:
         return power_iteration(self)
@@ -203,6 +217,9 @@ class Composition(LinearOperator):
 
     def _adjoint(self, y: Tensor) -> Tensor:
         return self.inner._adjoint(self.outer._adjoint(y))
+
+    def _gram(self, y: Tensor) -> Tensor:
+        return self.outer._apply(self.inner._gram(self.outer._adjoint(y)))
 
     # With B B' = c the picture splits into B'B x / c and a rest that A B does not see: what is left is A's own problem.
     def _prox(self, z: Tensor, y: Tensor, rho: Tensor) -> Tensor:

@@ -96,6 +96,12 @@ class SparseProjector(LinearOperator):
         columns = y.reshape(len(y), -1).T.contiguous()
         return _MatrixProduct.apply(transpose, matrix, columns).T.reshape(-1, *self.input_shape)
 
+    def _gram(self, y: Tensor) -> Tensor:
+        matrix, transpose = self._matrices(y.dtype)
+        columns = y.reshape(len(y), -1).T.contiguous()
+        picture = _MatrixProduct.apply(transpose, matrix, columns)  # stays in columns, as a picture is larger than y
+        return _MatrixProduct.apply(matrix, transpose, picture).T.reshape(-1, *self.output_shape)
+
 
 class AstraProjector(LinearOperator):
     """The same map by ASTRA's CPU projectors, one image at a time, float32 inside: for geometries too large to store."""
@@ -162,9 +168,14 @@ def expected_values(geometry: Geometry) -> int:
     return int(geometry.views * geometry.detectors * 1.3 * max(geometry.shape))
 
 
+def matrix_path(geometry: Geometry) -> Path:
+    """Where the cache has the matrix of a scan, or would have it."""
+    return cache_folder() / f"projector-{FORMAT}-{geometry.digest}.npz"
+
+
 def system_matrix(geometry: Geometry, *, cache: bool = True) -> csr_matrix:
     """ASTRA's matrix of the scan (views * detectors, H * W), float32, in pixel lengths; from the cache if it is there."""
-    path = cache_folder() / f"projector-{FORMAT}-{geometry.digest}.npz"
+    path = matrix_path(geometry)
     if cache and path.is_file():
         stored = _read(path, (math.prod(geometry.sinogram_shape), math.prod(geometry.shape)))
         if stored is not None:

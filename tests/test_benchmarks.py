@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -869,11 +871,14 @@ def test_waits_are_counted_by_line() -> None:
     assert place.startswith("tests/test_benchmarks.py:") and "warnings.warn(text" in place and count == 3
 
 
-def test_calls(small_prior: Path, photos: Path, tmp_path: Path) -> None:
+def test_calls(small_prior: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every way at every number of levels, the means of a part of the samples beside that of all."""
     given = ["inpainting", "--data", photos, "--model", small_prior, "--levels", 2, 3, "--samples", 4, "--pictures", 2]
     given += ["--ways", "wiener", "wiener(steps=1)", "--json", tmp_path / "figures.json"]
-    script("calls").main([str(one) for one in given])
+    module, drawn = script("calls"), {}
+    monkeypatch.setattr(module, "chart", lambda path, title, across, up, curves: drawn.update(curves))
+    module.main([str(one) for one in [*given, "--chart", tmp_path / "calls.png"]])
+    assert [calls for calls, _ in drawn["wiener, mean of 2"]] == [4, 6] and len(drawn) == 6
     tables = record(tmp_path / "figures.json")
     assert len(tables) == 4
     for means in tables.values():
@@ -957,3 +962,36 @@ def test_budget(small_prior: Path, photos: Path, tmp_path: Path) -> None:
     module.main([str(one) for one in [*given, "--json", tmp_path / "figures.json"]])
     (row,) = json.loads((tmp_path / "figures.json").read_text())["rows"]
     assert row["samples"] == 32 and row["walked"] == 1 and row["seconds"] < row["budget"]
+
+
+def test_budget_of_commands(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The whole process counts, and one that refuses is a line."""
+    module, told = script("budget"), []
+    found = {"steps": 12, "samples": 2, "walked": 0.5}
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        told.append(command)
+        time.sleep(0.05)
+        refused = "3.0s" in command
+        return subprocess.CompletedProcess(command, 2 * refused, json.dumps(found), "error: too short")
+
+    monkeypatch.setattr(module.subprocess, "run", run)
+    module.main(["ct", "inpainting", "--commands", "--budgets", "3", "5", "--json", str(tmp_path / "figures.json")])
+    rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
+    assert [row["task"] for row in rows] == ["ct", "inpainting"]
+    assert all(row["seconds"] > 0.04 and row["walked"] == 0.5 for row in rows)
+    assert capsys.readouterr().out.count("3 s: error: too short") == 2
+    assert [command[3] for command in told] == ["ct", "ct", "inpaint", "inpaint"]
+    with pytest.raises(SystemExit):
+        module.main(["ct"])
+
+
+def test_prox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways give the same picture, which is not where they started."""
+    monkeypatch.setenv("INVSOLVE_CACHE", str(tmp_path))
+    given = ["--views", "5", "--size", "24", "--batch", "2", "--rounds", "1", "--json", str(tmp_path / "figures.json")]
+    script("prox").main(given)
+    (row,) = json.loads((tmp_path / "figures.json").read_text())["rows"]
+    assert row["difference"] < 0.1 and row["as y"] > 0 and row["views"] == 5

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,13 @@ import pytest
 import torch
 from calling import call
 
-from invsolve.cli.budget import seconds_of
+from invsolve.cli.budget import Moment, busyness, seconds_of
 from invsolve.errors import UsageError
-from invsolve.forward_models import ForwardModel, GaussianNoise, Mask
+from invsolve.forward_models import ForwardModel, GaussianNoise, LinearOperator, Mask
 from invsolve.models.gaussian import GaussianPrior
+from invsolve.models.score_model import ScoreModel, Sigma
 from invsolve.options import INPAINTING, SolveOptions
+from invsolve.posterior import Posterior
 from invsolve.samplers import SAMPLERS, StepInfo, needs_of
 from invsolve.samplers.noise import SeededNoise
 from invsolve.samplers.pace import Pace, paced, respaced
@@ -25,17 +28,21 @@ from invsolve.samplers.sigmas import karras
 from invsolve.solver import solve
 from invsolve.tasks.budget import (
     Costs,
+    Profile,
     Size,
     Timing,
     check_paceable,
     costs_by,
     course_of,
+    measure_costs,
     plan,
+    seconds_to_summarize,
     sizes,
     timing_of,
     within_budget,
 )
 from invsolve.tasks.task import Task
+from invsolve.uncertainty.intervals import split_std
 
 POSITIVE = 10 ** np.random.default_rng(0).uniform(-4, 2, (200, 3))
 """Costs of all sizes."""
@@ -104,6 +111,74 @@ def test_costs_are_found_from_runs(once: float, level: float, sample: float) -> 
     assert (found.level, found.sample, found.finish) == pytest.approx((level, sample, finish), abs=1e-6)
 
 
+@pytest.mark.parametrize("least", [1, 2, 3, 8])
+@pytest.mark.parametrize("seconds", [1.0, 100.0, 1e6])
+def test_what_is_drawn_anyway_is_planned_as_it_is(least: int, seconds: float) -> None:
+    """A level that takes as long for two samples as for one, as of a scan, is not counted twice."""
+    once, level, sample, finish = 2.0, 1.0, 0.02, 0.1
+    found = costs_by(lambda _, n: Timing(once + finish * n, level + sample * n), seconds, least)
+    size = Size(12, least)
+    measured = Costs(once, level, sample, finish).seconds(size)
+    assert found.seconds(size) == pytest.approx(measured), found
+    assert found.seconds(Size(12, 8)) >= Costs(once, level, sample).seconds(Size(12, 8))
+
+
+def test_levels_that_differ_are_measured_on_the_whole_way() -> None:
+    """Of a prior with a larger network for much noise the first level counts as well, and what came before it does not."""
+    clock = FakeClock()
+    plain = small_task(clock, 0.0)
+
+    def run(prior: ScoreModel, options: SolveOptions, progress: Callable[[float], None]) -> Posterior:
+        clock.now += 7.0
+        times = iter((1.0, 0.1, 0.1))
+
+        class Uneven(GaussianPrior):
+            def denoise(self, x: torch.Tensor, sigma: Sigma) -> torch.Tensor:
+                clock.now += next(times)
+                return super().denoise(x, sigma)
+
+        uneven = Uneven(torch.full((1, 4, 4), 0.5), 0.05 * torch.eye(16, dtype=torch.float64))
+        return plain.run(uneven, options, progress)
+
+    found = measure_costs(replace(plain, run=run), gaussian(), SolveOptions(steps=24), 200.0, clock)
+    assert (found.once, found.level, found.sample) == pytest.approx((7.0, 0.4, 0.0), abs=1e-6)
+
+
+class SlowProduct(LinearOperator):
+    """A of given singular values, each product with which, or with A', takes a hundredth of a second of a clock."""
+
+    def __init__(self, clock: FakeClock, singular: torch.Tensor) -> None:
+        super().__init__((1, 1, len(singular)), (1, 1, len(singular)))
+        self.clock, self.singular = clock, singular
+
+    def _apply(self, x: torch.Tensor) -> torch.Tensor:
+        self.clock.now += 0.01
+        return self.singular.to(x) * x
+
+    _adjoint = _apply
+
+
+def test_the_summary_is_reserved_for() -> None:
+    """Of an operator without a closed pseudo-inverse, from a few products; of one with, next to nothing."""
+    clock = FakeClock()
+    slow = SlowProduct(clock, torch.logspace(-5, 0, 400))
+    reserved = seconds_to_summarize(slow, 2, clock)
+    measuring, samples = clock.now, torch.randn(2, 1, 1, 1, 400, generator=torch.Generator().manual_seed(0))
+    split_std(slow, samples, antithetic=True)
+    assert 0.9 * (clock.now - measuring) < reserved < 1.3 * (clock.now - measuring)
+    assert measuring < 0.1
+    assert seconds_to_summarize(slow, 16, clock) == pytest.approx(2 * reserved)
+    assert seconds_to_summarize(slow, 1, clock) == seconds_to_summarize(None, 8, clock) == 0.0
+    clock.now = 0.0
+    assert seconds_to_summarize(Mask(torch.ones(1, 4, 4)), 8, clock) == 0.0
+
+
+def test_the_end_is_reserved_for_as_slow_as_the_machine_is() -> None:
+    assert busyness(Moment(10.0, 2.0), Moment(16.0, 4.0)) == 3.0
+    assert busyness(Moment(10.0, 2.0), Moment(11.0, 4.0)) == 1.0  # two cores
+    assert busyness(Moment(10.0, 2.0), Moment(11.0, 2.0)) == 1.0
+
+
 def test_little_time_is_not_spent_on_measuring() -> None:
     runs: list[tuple[int, int]] = []
 
@@ -119,10 +194,12 @@ def test_little_time_is_not_spent_on_measuring() -> None:
 
 
 def test_a_run_is_taken_apart_by_its_progress() -> None:
-    assert timing_of([(6.0, 0.25), (7.0, 0.5), (8.0, 0.75), (9.0, 1.0)], 4, 9.5) == (5.5, 1.0)
-    assert timing_of([], 4, 8.0) == (0.0, 2.0)
+    assert timing_of([(6.0, 0.25), (7.0, 0.5), (8.0, 0.75), (9.0, 1.0)], 4, 9.5) == (5.5, 1.0, ())
+    assert timing_of([], 4, 8.0) == (0.0, 2.0, ())
     two_parts = [(1.0, 0.1), (2.0, 0.2), (6.0, 0.6), (10.0, 1.0)]
-    assert timing_of(two_parts, 2, 10.0) == pytest.approx((0.0, 5.0))
+    assert timing_of(two_parts, 2, 10.0)[:2] == pytest.approx((0.0, 5.0))
+    uneven = timing_of([(1.0, 0.0), (4.0, 0.5), (5.0, 1.0)], 2, 6.0)
+    assert uneven == (2.0, 2.0, [(0.0, 0.0), (0.5, 0.75), (1.0, 1.0)])
 
 
 def test_respaced_keeps_the_ends_and_the_spacing() -> None:
@@ -138,11 +215,11 @@ def test_respaced_keeps_the_ends_and_the_spacing() -> None:
 
 
 def walk(
-    seconds: float, each: Callable[[int], float], levels: int = 24, *, denser: bool = True
+    seconds: float, each: Callable[[int], float], levels: int = 24, *, denser: bool = True, profile: Profile = ()
 ) -> tuple[float, list[float], Pace]:
     """Walk a ladder whose k-th call takes ``each(k)`` seconds: when it is over, the levels, the pace."""
     clock, seen = FakeClock(), []
-    pace = Pace(seconds, clock=clock, denser=denser)
+    pace = Pace(seconds, clock=clock, denser=denser, profile=profile)
 
     class Slow(GaussianPrior):
         def denoise(self, x: torch.Tensor, sigma: object) -> torch.Tensor:
@@ -186,6 +263,14 @@ def test_a_run_ends_in_time_whatever_the_machine_does(speed: float) -> None:
     assert 0.9 * 24 - speed <= spent <= 24.0 + speed
     assert seen[-1] < 0.02  # it ends at the ladder's end, not in the middle
     assert all(a > b for a, b in itertools.pairwise(seen))
+
+
+def test_a_larger_network_at_first_says_nothing_of_the_rest() -> None:
+    """With the pilot's profile all planned levels are walked; without, the slow ones at first cost later ones their time."""
+    corners = [(0.0, 0.0), (1 / 3, 0.8), (2 / 3, 0.9), (1.0, 1.0)]
+    spent, seen, _ = walk(24.0, lambda call: 2.4 if call < 8 else 0.3, profile=corners)
+    assert spent == pytest.approx(24.0) and len(seen) == 24
+    assert len(walk(24.0, lambda call: 2.4 if call < 8 else 0.3)[1]) < 20
 
 
 def test_a_machine_that_stops_in_the_middle_costs_one_level_more() -> None:

@@ -137,6 +137,11 @@ def test_no_sizes(text: str) -> None:
         memory_size(text)
 
 
+def test_counting_memory_does_not_load_torchs_compiler() -> None:
+    """Torch wraps what handles a mode's calls into one that does, which takes seconds."""
+    assert not hasattr(Allocations.__torch_dispatch__, "__wrapped__")
+
+
 def test_allocations_are_counted_until_they_are_freed() -> None:
     with Allocations() as counted:
         a = torch.zeros(1000)

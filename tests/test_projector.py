@@ -19,10 +19,22 @@ import torch
 from skimage.transform import radon
 
 from invsolve.cache import cache_folder
+from invsolve.ct.determined import determined_share
 from invsolve.errors import InputError
-from invsolve.forward_models import AstraProjector, Geometry, SparseProjector, even_angles, even_subset, projector
+from invsolve.forward_models import (
+    AstraProjector,
+    Diagonal,
+    Geometry,
+    LinearOperator,
+    SparseProjector,
+    even_angles,
+    even_subset,
+    projector,
+)
+from invsolve.forward_models.conjugate_gradient import conjugate_gradient
 from invsolve.forward_models.projector import build_matrix, expected_values
 from invsolve.models.gaussian import dense_matrix
+from invsolve.uncertainty import determined
 
 PARALLEL = Geometry(even_angles(9), 31, (16, 20), detector_spacing=1.3, pixel_size=0.7, center=14.2)
 FAN = replace(PARALLEL, kind="fan", angles=even_angles(11, 360), source_distance=60.0, detector_distance=30.0)
@@ -160,10 +172,16 @@ def test_autograd_gives_the_adjoint(limit: int) -> None:
     torch.testing.assert_close(x.grad, expected, atol=1e-3, rtol=1e-4)
 
 
-def test_prox_against_the_dense_solve() -> None:
-    operator = projector(replace(PARALLEL, shape=(6, 7), detectors=13, center=None), tolerance=1e-8)
-    matrix = dense_matrix(operator)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_prox_against_the_dense_solve(weighted: bool) -> None:
+    """Also where some rays see nothing and where some count for nothing, as behind metal."""
+    operator: LinearOperator = projector(replace(PARALLEL, shape=(6, 7), detectors=19, center=None), tolerance=1e-9)
     generator = torch.Generator().manual_seed(1)
+    if weighted:
+        weights = torch.rand(operator.output_shape, generator=generator)
+        operator = Diagonal(torch.where(weights < 0.2, 0.0, weights)) @ operator
+    matrix = dense_matrix(operator)
+    assert bool((matrix == 0).all(dim=1).any())
     z = torch.randn(2, 1, 6, 7, generator=generator, dtype=torch.float64)
     y = torch.randn(2, *operator.output_shape, generator=generator, dtype=torch.float64)
     x = operator.prox(z, y, torch.tensor([0.5, 2.0]))
@@ -171,6 +189,29 @@ def test_prox_against_the_dense_solve() -> None:
         normal = matrix.T @ matrix + rho * torch.eye(42, dtype=torch.float64)
         expected = torch.linalg.solve(normal, matrix.T @ y[image].flatten() + rho * z[image].flatten())
         torch.testing.assert_close(x[image].flatten(), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_prox_of_few_views_is_conjugate_gradients_on_the_picture(weighted: bool) -> None:
+    """The same iterates from vectors as long as the sinogram: stopped as early, the same picture; noise does not matter."""
+    operator: LinearOperator = projector(Geometry(even_angles(6), 70, (48, 48)), tolerance=0.05)
+    generator = torch.Generator().manual_seed(0)
+    if weighted:
+        operator = Diagonal(torch.rand(operator.output_shape, generator=generator, dtype=torch.float64)) @ operator
+    truth = torch.from_numpy(blobs((48, 48))).double()[None, None].expand(2, -1, -1, -1)
+    z = truth + 0.05 * torch.randn(2, 1, 48, 48, generator=generator, dtype=torch.float64)
+    y = operator(truth) + 0.1 * torch.randn(2, *operator.output_shape, generator=generator, dtype=torch.float64)
+    rho, steps = torch.tensor([0.1, 3.0], dtype=torch.float64).reshape(2, 1, 1, 1), []
+
+    def normal(d: torch.Tensor) -> torch.Tensor:
+        steps.append(1)
+        return operator.T(operator(d)) + rho * d
+
+    gradient = operator.T(y - operator(z))
+    d = conjugate_gradient(normal, gradient, torch.zeros_like(z), tolerance=0.05)
+    assert 4 < len(steps) < 20  # later, rounding makes the two differ by an iteration
+    found = operator.prox(z, y, rho.flatten()) - z
+    assert float((found - d).norm() / d.norm()) < 1e-6  # an iteration more or less is some hundredths
 
 
 def test_cached_matrix_needs_no_astra_and_survives_damage(tmp_path: Path) -> None:
@@ -193,6 +234,23 @@ def test_cached_matrix_needs_no_astra_and_survives_damage(tmp_path: Path) -> Non
     again = projector(PARALLEL)
     assert float(again(torch.ones(1, 1, *PARALLEL.shape)).sum()) == pytest.approx(total, rel=1e-6)
     assert cached.stat().st_size > 1000
+
+
+def test_what_a_scan_determines_is_kept_with_its_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    operator = projector(PARALLEL)
+    share = determined_share(operator)
+    assert share == pytest.approx(float(determined(operator, probes=1).mean())) and 0.3 < share < 1
+    (kept,) = (tmp_path / "cache").glob("determined-*")
+    monkeypatch.setattr(SparseProjector, "_adjoint", lambda self, y: pytest.fail("computed again"))
+    assert determined_share(operator) == share
+    monkeypatch.undo()
+    monkeypatch.setenv("INVSOLVE_CACHE", str(tmp_path / "cache"))
+    for damaged in (b"", b"NaN", b"[0.5]", b"\xff"):
+        kept.write_bytes(damaged)
+        assert determined_share(operator) == share
+    monkeypatch.setenv("INVSOLVE_CACHE", str(tmp_path / "other"))
+    assert determined_share(projector(PARALLEL, cache=False)) == share
+    assert not (tmp_path / "other").exists()
 
 
 def _parts(path: Path) -> dict[str, np.ndarray]:

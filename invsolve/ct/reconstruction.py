@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from invsolve.ct.determined import determined_share
 from invsolve.ct.iterative import cgls
 from invsolve.ct.metal import Metal, closed_over, put_back
 from invsolve.ct.sinogram import from_counts
@@ -30,7 +31,6 @@ from invsolve.rules import find_rule, rule_name
 from invsolve.samplers import Callback, StepInfo
 from invsolve.solver import solve, task_ladder
 from invsolve.tasks.task import Progress, Task, check_prior, tell
-from invsolve.uncertainty.intervals import determined
 
 Array = npt.NDArray[Any]
 
@@ -109,7 +109,7 @@ def reconstruction_task(
         run=partial(reconstruct, stack, geometry, level, matrix, operator is None, streams, metal),
         options=RECONSTRUCTION,
         operator=matrix,
-        determined=lambda: float(determined(matrix, probes=1).mean()),
+        determined=partial(determined_share, matrix),
         problem={
             "views": float(geometry.views),
             "noise": level if isinstance(level, float) else 0.0,

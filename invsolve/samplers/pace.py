@@ -7,9 +7,10 @@ turns out slower than planned takes fewer, larger steps over the rest, and ends 
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -43,14 +44,18 @@ class Pace:
     seconds : the run is to be over after so many, from ``started`` on.
     clock, started : what tells the time, and its first moment.
     denser : whether time that is left over may go into more levels than were planned.
+    profile : corners (share of the levels, share of the time that they take), from (0, 0) to (1, 1); none where all levels take
+        as long. A prior may have a larger network for much noise, which tells nothing of how long the rest takes.
     """
 
     seconds: float
     clock: Clock = time.perf_counter
     started: float = math.nan
     denser: bool = True
+    profile: Sequence[tuple[float, float]] = ()
     planned: int = 0  # levels
     walked: int = 0
+    begun: float = math.nan  # when the first level began
     seen: list[tuple[float, float]] = field(default_factory=list)  # when which share of the work was done
 
     def __post_init__(self) -> None:
@@ -69,6 +74,11 @@ class Pace:
         """Seconds; negative where they are over."""
         return self.started + self.seconds - self.clock()
 
+    def begin(self) -> None:
+        """The first level begins."""
+        self.begun = self.clock()
+        self.seen.append((self.begun, 0.0))
+
     def note(self, done: float) -> None:
         """So much of the work is done, 0 to 1."""
         if not self.seen or done > self.seen[-1][1]:
@@ -80,7 +90,15 @@ class Pace:
             return math.nan
         now, done = self.seen[-1]
         when, before = max((one for one in self.seen if done - one[1] >= WINDOW), default=self.seen[0])
-        return (now - when) / (done - before) * max(0.0, 1 - done)
+        spent = self.share_of_time(done)
+        return (now - when) / max(spent - self.share_of_time(before), 1e-9) * max(0.0, 1 - spent)
+
+    def share_of_time(self, done: float) -> float:
+        """What so large a share of the levels takes of the time of all."""
+        for (left, low), (right, high) in itertools.pairwise(self.profile):
+            if left < right and done <= right:
+                return low + (high - low) * (done - left) / (right - left)
+        return done
 
     def levels(self, planned: int) -> int:
         """How many levels there is time for where ``planned`` were to come: at least one."""
@@ -125,6 +143,8 @@ def paced(
 
     Steps are counted on the first ladder: of one that was spaced anew each counts for as many as it stands for.
     """
+    if pace is not None and math.isnan(pace.begun):
+        pace.begin()
     if pace is None or not needs_of(sampler).resumes or float(levels[-1]) != 0:
         return sampler(model, x, levels, noise, callback=callback, **options)
     steps, done = len(levels) - 1, 0.0
