@@ -44,7 +44,7 @@ class Scan(NamedTuple):
 SCANS = {
     "8 coils, R 4": Scan(8, lambda shape, generator: equispaced_mask(shape, 4, 24)),
     "8 coils, R 8": Scan(8, lambda shape, generator: random_mask(shape, 8, 24, generator)),
-    "1 coil, R 3": Scan(1, lambda shape, generator: random_mask(shape, 3, 32, generator)),
+    "1 coil, R 3": Scan(1, lambda shape, generator: random_mask(shape, 3, shape[1] // 8, generator)),
     "1 coil, Poisson disc, R 6": Scan(1, lambda shape, generator: poisson_disc_mask(shape, 6, 32, generator)),
 }
 

@@ -143,7 +143,7 @@ def mri(
             sys.stdout.write(plan)
             return []
         say(f"{kspace.name}{which}: {values.shape[-1]} x {values.shape[-2]}, {about}, on {prior.device}")
-        say(f"noise {task.problem['noise']:.3g}{how}, in the units of k-space")
+        say(f"noise {task.problem['noise']:.3g} of the brightest tissue{how}")
         solved = solve_task(task, prior, common, input=str(kspace), mask=mask)
         images = magnitudes(task, solved)
         files = encode(paths, images, solved)

@@ -232,7 +232,7 @@ def mri_task(
         problem={
             "acceleration": 1 / float(scan.measured.float().mean()),
             "coils": float(len(scan.kspace)),
-            "noise": scan.noise * scan.scale,
+            "noise": scan.noise,
         },
         baselines=baselines,
         work=float(scan.measured.numel()),
