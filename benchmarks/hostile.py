@@ -128,8 +128,6 @@ def pictures(priors: dict[str, str]) -> Iterator[Case]:
             ("dejpeg", name, *model), ("evaluate", name, "--truth", name), ("simulate", "inpaint", name),
             ("simulate", "denoise", name, "--sigma", "0.1"), ("simulate", "superres", name, "-x", "2"),
             ("simulate", "deblur", name, "--sigma", "1"), ("simulate", "dejpeg", name), ("simulate", "colorize", name),
-            ("simulate", "stroke", name), ("simulate", "mri", name), ("simulate", "ct", name, "--views", "7"),
-            ("stroke", name, "--strength", "0.5", *model),
         ):  # fmt: skip
             yield Case(f"{what}: {' '.join(command[:2])}", prepare, command)
 
@@ -174,8 +172,6 @@ def scans(priors: dict[str, str]) -> Iterator[Case]:
             ("ct", "a.npy", "--method", "fbp"), ("ct", "a.npy", "--method", "tv"), ("ct", "a.npy", *model),
             ("ct", "a.npy", "--method", "fbp", "--rings", "auto"), ("ct", "s.npy", "--method", "fbp", "--truth", "a.npy"),
             ("ct", "s.npy", "--method", "fbp", "--angles", "a.npy"), ("mri", "a.npy", *model), ("mri", "k.npy", "--mask", "a.npy", *model),
-            ("mri", "k.npy", "--sensitivities", "a.npy", *model), ("mri", "k.npy", "--truth", "a.npy", *model),
-            ("ct", "s.npy", "--method", "fbp", "--metal", "a.npy"), ("simulate", "mri", "a.npy", "--centre", "4"),
             ("simulate", "ct", "a.npy", "--views", "7"), ("evaluate", "a.npy", "--truth", "a.npy"),
             ("evaluate", "s.npy", "--truth", "a.npy"),
             ("deblur", "p.png", "--psf", "a.npy", "--model", priors["picture"], *QUICK),
