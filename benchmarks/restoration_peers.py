@@ -14,6 +14,7 @@ samples are the posterior's, the range of 8 independent ones holds 0.78.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -122,7 +123,9 @@ def rows_of(result: Result, peers: dict[str, Peer], make: Callable[[Pixels, int]
     rows, truth = judged(result), np.asarray(result.case.truth, np.uint8)
     problem = make(truth, int(result.case.name.split()[-1]))
     for kind, peer in peers.items():
+        started = time.perf_counter()
         samples = samples_of(peer, problem, truth, count)
+        rows[f"{kind}, {count} times"] = {"seconds": time.perf_counter() - started, "of ours": result.seconds}
         result.estimates[f"{kind}, one sample"] = to_pixels(channels_last(samples[0, 0]))
         rows[f"{kind}, one sample"] = _judge(truth, samples[0, 0])
         if count > 1:

@@ -114,6 +114,8 @@ def mri(
     truth = None if common.truth is None else read_numbers(common.truth, "slice")
     if truth is not None and (truth.shape != values.shape[-2:] or truth.dtype.kind not in "fiub"):
         raise InputError(f"--truth has shape {truth.shape}, {truth.dtype}", hint=f"wanted real {values.shape[-2:]}")
+    if truth is not None and not (np.isfinite(truth).all() and truth.max() > 0):
+        raise InputError(f"--truth {common.truth}: NaN or infinite values, or none above 0", hint="wanted magnitudes")
     paths = plan_paths(common.output, kspace, common.samples, common.wants_interval)
     outputs = [*paths.values(), *check_diagnostics(common.diagnostics, list(paths.values()))]
     page = report_path(common.report, paths["npy"], outputs)
@@ -141,7 +143,7 @@ def mri(
             sys.stdout.write(plan)
             return []
         say(f"{kspace.name}{which}: {values.shape[-1]} x {values.shape[-2]}, {about}, on {prior.device}")
-        say(f"noise {task.problem['noise']:.3g}{how}, in the units of k-space")
+        say(f"noise {task.problem['noise']:.3g} of the brightest tissue{how}")
         solved = solve_task(task, prior, common, input=str(kspace), mask=mask)
         images = magnitudes(task, solved)
         files = encode(paths, images, solved)

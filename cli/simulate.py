@@ -13,7 +13,7 @@ import typer
 from invsolve.atomic import write_files
 from invsolve.cli import options
 from invsolve.cli.console import Verbosity, clean_stdout, say
-from invsolve.cli.ct_files import ENDINGS, Array, npy_bytes, read_array
+from invsolve.cli.ct_files import ENDINGS, LARGEST, Array, npy_bytes, read_array
 from invsolve.cli.dejpeg import Sampling
 from invsolve.cli.files import (
     check_writable,
@@ -66,9 +66,10 @@ def simulate_ct(
     Example: invsolve simulate ct slice.npy --views 23 --i0 1e5
     """
     Verbosity.level = -1 if quiet else 0
-    for name, value in (("--pixel-size", pixel_size or 1.0), ("--mu-water", mu_water), ("--i0", i0 or 1.0)):
-        if not (math.isfinite(value) and value > 0):
-            raise UsageError(f"{name} {value}", hint="wanted a positive number")
+    given = {"--pixel-size": pixel_size, "--mu-water": mu_water, "--i0": i0, "--noise": noise or None}
+    for name, value in given.items():
+        if value is not None and not 0 < value <= LARGEST:
+            raise UsageError(f"{name} {value:g}", hint=f"wanted a positive number, at most {LARGEST:g}")
     if i0 is not None and noise:
         raise UsageError("both --i0 and --noise", hint="give one kind of noise")
     hu, stated = read_slice(picture)

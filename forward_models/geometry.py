@@ -362,5 +362,12 @@ def even_subset(available: int, wanted: int) -> list[int]:
 
 
 def even_angles(views: int, span: float = 180.0) -> tuple[float, ...]:
-    """``views`` angles from 0, evenly over ``span`` degrees, the end excluded."""
+    """``views`` angles from 0, evenly over ``span`` degrees, the end excluded.
+
+    Raises
+    ------
+    InputError : more views than any scan has, which are not even made.
+    """
+    if views > MOST_VIEWS:
+        raise InputError(f"CT geometry: {views} angles", hint=f"wanted at most {MOST_VIEWS}")
     return tuple(span * i / views for i in range(views))

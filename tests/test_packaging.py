@@ -72,7 +72,7 @@ def test_shipped_calibrations_fit_what_the_commands_do(file: Path) -> None:
 
 def test_commands_for_photographs_have_a_shipped_calibration() -> None:
     tasks = {Calibration.load(file).task for file in (SHIPPED / "photos" / "calibrations").glob("*.json")}
-    assert tasks >= {"inpaint", "superres", "deblur", "denoise"}
+    assert tasks >= {"inpaint", "superres", "deblur", "denoise", "dejpeg"}
 
 
 @pytest.mark.parametrize("name", ["cifar10-classifier", "cifar10-judge"])

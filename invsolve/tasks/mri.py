@@ -36,6 +36,7 @@ from invsolve.forward_models import (
 from invsolve.forward_models.fourier import ifft2
 from invsolve.forward_models.mri import as_pairs
 from invsolve.models.score_model import ScoreModel
+from invsolve.named import LARGEST_NUMBER
 from invsolve.options import MRI, Changes, SolveOptions
 from invsolve.posterior import Posterior
 from invsolve.solver import solve, task_ladder
@@ -118,6 +119,8 @@ def read_scan(
     scale = brightness(zeros)
     if scale == 0:
         raise InputError("k-space is 0 everywhere", hint="give what was measured")
+    if noise > LARGEST_NUMBER * scale:
+        raise InputError(f"noise {noise:g}, and a picture up to {scale:.3g}", hint="give the noise in k-space's units")
     coarser, _ = _operator(k, mask, given_maps, given_phase, share=0.5)
     difference = (operator - coarser)(zeros[None, None] / scale).square().sum() / operator.measured_values
     unexplained = float(difference.sqrt()) / UNEXPLAINED
@@ -229,7 +232,7 @@ def mri_task(
         problem={
             "acceleration": 1 / float(scan.measured.float().mean()),
             "coils": float(len(scan.kspace)),
-            "noise": scan.noise * scan.scale,
+            "noise": scan.noise,
         },
         baselines=baselines,
         work=float(scan.measured.numel()),
