@@ -51,7 +51,7 @@ from invsolve.errors import ExitCode
 
 EXIT_CODES = (
     "Exit codes: 0 ok; 1 the solve failed; 2 usage; 3 bad input; 4 model or device; 5 output exists or cannot be "
-    "written; 6 some of several pictures failed; 130 interrupted."
+    "written; 6 some of several pictures failed; 130 interrupted (143 or 129 by a request to end)."
 )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import typer
 
 from invsolve.cli.console import say
-from invsolve.cli.files import available_memory
+from invsolve.cli.free_memory import available_memory
 from invsolve.errors import UsageError
 
 if TYPE_CHECKING:
