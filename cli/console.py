@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
@@ -287,6 +288,15 @@ def out_of_memory(error: BaseException) -> bool:
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 
 
+def _has_folder() -> bool:
+    """Whether the folder that the command runs in is still there."""
+    try:
+        Path.cwd()
+    except OSError:
+        return False
+    return True
+
+
 def _exit_code_of_system(error: OSError) -> int:
     """What the operating system refuses: a disk that is full, a stream that is closed, or a path it cannot follow."""
     where = f"{str(error.filename)[:200]}: " if error.filename is not None else ""
@@ -300,7 +310,7 @@ def _exit_code_of_system(error: OSError) -> int:
     if of_the_machine(error):
         report(f"{where}{error.strerror}", "raise the limit with ulimit -n 1024, or end other programs")
         return int(ExitCode.FAILED)
-    if error.errno == errno.ENOENT and not where and not os.path.exists(os.curdir):  # noqa: PTH110 - of pathlib, that may raise
+    if error.errno == errno.ENOENT and not where and not _has_folder():
         report("the folder that this runs in is no more", "change to one that is there, such as with cd")
         return int(ExitCode.BAD_INPUT)
     report(f"{where}{error.strerror}", "check the path and its permissions")
