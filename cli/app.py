@@ -133,7 +133,7 @@ app.command(epilog=EXIT_CODES)(doctor)
 app.command(epilog=EXIT_CODES)(man)
 app.command(epilog=EXIT_CODES)(demo)
 app.command(epilog=EXIT_CODES)(ui)
-for one in app.registered_commands:
+for one in (*app.registered_commands, *simulate.registered_commands):
     if one.callback is not None:
         one.callback = configurable(one.callback, defaults_in_force if one.callback is colorize else None)
 

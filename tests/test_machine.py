@@ -15,15 +15,18 @@ import pytest
 from calling import call
 from PIL import Image
 
+from invsolve.cache import cache_folder, models_folder
 from invsolve.cli import ct_files, free_memory
 from invsolve.cli.console import exit_code_of, open_standard_streams
 from invsolve.cli.ct_files import read_array
 from invsolve.cli.files import read_photo
 from invsolve.cli.free_memory import available_memory, left_of_groups
 from invsolve.cli.streams import check_open
+from invsolve.ct import scan
 from invsolve.errors import ExitCode, InputError, OutputError, Terminated, terminate
 from invsolve.files import read_json
 from invsolve.forward_models.geometry import Geometry
+from invsolve.tasks.inpainting import inpainting_task
 from invsolve.training.interrupt import deferred_interrupt
 
 Patch = pytest.MonkeyPatch
@@ -245,3 +248,40 @@ def test_a_mask_of_zeros_and_ones_is_told_from_an_empty_one(picture: Path, monke
     assert "multiply it by 255" in said
     assert call(monkeypatch, "inpaint", picture, "--mask", "m.png", "--mask-threshold", 0, "--dry-run") == 0
     assert f"{15 / (30 * 36):.1%} of 36 x 30" in capfd.readouterr().out
+
+
+# -- noise that no number of single precision holds ---------------------------------------------------------------------
+def test_a_noise_next_to_nothing_counts_as_none(picture: Path) -> None:
+    marked = np.zeros((30, 36), bool)
+    marked[3:6, 4:9] = True
+    grey = read_photo(picture).unit
+    assert inpainting_task(grey, marked, noise=1e-300).problem["noise"] == 0
+    assert inpainting_task(grey, marked, noise=1e-3).problem["noise"] == 1e-3
+    lines = np.full((20, 40), 5.0)
+    least = scan.interpret(lines, scan.Description(noise=1e-300))
+    assert least.noise == 0
+    assert any("below single precision" in note for note in least.notes)
+    assert scan.interpret(lines, scan.Description(noise=1e-3)).noise == pytest.approx(1e-3)
+
+
+def test_one_variable_moves_what_is_kept(tmp_path: Path, monkeypatch: Patch) -> None:
+    for name in ("CACHE", "MODELS"):
+        monkeypatch.setenv(f"INVSOLVE_{name}", "")
+    monkeypatch.setenv("INVSOLVE_HOME", str(tmp_path))
+    assert (cache_folder(), models_folder()) == (tmp_path / "cache", tmp_path / "models")
+    monkeypatch.setenv("INVSOLVE_CACHE", "elsewhere")
+    assert (cache_folder(), models_folder()) == (Path("elsewhere"), tmp_path / "models")
+
+
+def test_training_that_is_refused_leaves_no_folder(tmp_path: Path, monkeypatch: Patch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    for output in ("new", "mine"):
+        assert call(monkeypatch, "train", "nope", "-o", output, "--device", "cpu") == ExitCode.BAD_INPUT
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_simulations_take_their_options_from_a_file(picture: Path, monkeypatch: Patch) -> None:
+    Path("run.toml").write_text("pixels = 0.5\n", encoding="utf-8")
+    assert call(monkeypatch, "simulate", "inpaint", picture, "--config", "run.toml") == 0
+    assert np.asarray(Image.open("p.mask.png")).mean() == pytest.approx(127.5, rel=0.1)
