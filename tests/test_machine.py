@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from calling import call
 from PIL import Image
 
@@ -21,6 +22,7 @@ from invsolve.cli.console import exit_code_of, open_standard_streams
 from invsolve.cli.ct_files import read_array
 from invsolve.cli.files import read_photo
 from invsolve.cli.free_memory import available_memory, left_of_groups
+from invsolve.cli.memory import memory_size
 from invsolve.cli.streams import check_open
 from invsolve.ct import scan
 from invsolve.errors import ExitCode, InputError, OutputError, Terminated, terminate
@@ -285,3 +287,18 @@ def test_simulations_take_their_options_from_a_file(picture: Path, monkeypatch: 
     Path("run.toml").write_text("pixels = 0.5\n", encoding="utf-8")
     assert call(monkeypatch, "simulate", "inpaint", picture, "--config", "run.toml") == 0
     assert np.asarray(Image.open("p.mask.png")).mean() == pytest.approx(127.5, rel=0.1)
+
+
+def test_a_truth_that_is_a_pipe_is_not_waited_for(tmp_path: Path, monkeypatch: Patch, capfd: Capture) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("fifo")
+    np.save("s.npy", np.full((20, 40), 5.0))
+    assert call(monkeypatch, "ct", "s.npy", "--method", "fbp", "--truth", "fifo") == ExitCode.BAD_INPUT
+    assert "fifo is" in capfd.readouterr().err
+
+
+def test_a_size_without_end_is_refused() -> None:
+    for text in ("9" * 400, "0", "0.0GB", "1e9"):
+        with pytest.raises(typer.BadParameter, match="is not a size"):
+            memory_size(text)
+    assert memory_size("1.5 GiB") == 1.5 * 2**30

@@ -38,10 +38,12 @@ class DicomSlice(NamedTuple):
 
 
 def is_dicom(path: Path) -> bool:
-    """By its ending, or by the four letters after the preamble."""
+    """By its ending, or by the four letters after the preamble; a pipe, which could be waited for without end, is none."""
     if path.suffix.lower() in ENDINGS:
         return True
     try:
+        if not path.is_file():
+            return False
         with path.open("rb") as file:
             file.seek(128)
             return file.read(4) == b"DICM"
