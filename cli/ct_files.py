@@ -18,7 +18,7 @@ import tifffile
 from PIL import Image, ImageDraw
 
 from invsolve.cli.deep import check_held
-from invsolve.cli.free_memory import available_memory
+from invsolve.cli.free_memory import available_memory, size_in_words
 from invsolve.errors import InputError, first_line, of_the_machine
 from invsolve.files import regular_file
 from invsolve.pictures import to_pixels
@@ -144,7 +144,7 @@ def check_fits(path: Path, size: float) -> None:
     wanted, available = COPIES * size, available_memory()
     if wanted > available:
         raise InputError(
-            f"{path} holds {size / 1e9:.1f} GB of numbers: about {wanted / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are free",
+            f"{path} holds {size_in_words(size)} of numbers: about {size_in_words(wanted)} of memory, {size_in_words(available)} are free",
             hint="cut out the slices that matter; `invsolve ct` takes a volume slice by slice with --workers",
         )
 

@@ -26,7 +26,7 @@ from invsolve.cli.console import quiet_stderr, say
 from invsolve.cli.ct_files import quiet_libraries
 from invsolve.cli.deep import WANTED, Deep, bits, is_tiff, read_deep, read_tiff
 from invsolve.cli.formats import ENDINGS, Encoding, encode
-from invsolve.cli.free_memory import available_memory
+from invsolve.cli.free_memory import available_memory, size_in_words
 from invsolve.cli.metadata import from_cmyk, read_exif
 from invsolve.errors import InputError, InvsolveError, OutputError, first_line, of_the_machine
 from invsolve.files import regular_file
@@ -116,7 +116,7 @@ def check_memory(path: Path, width: int, height: int) -> None:
     wanted, available = width * height * BYTES_PER_PIXEL, available_memory()
     if wanted > available:
         raise InputError(
-            f"{path} is {width} x {height} pixels: about {wanted / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are free",
+            f"{path} is {width} x {height} pixels: about {size_in_words(wanted)} of memory, {size_in_words(available)} are free",
             hint="make it smaller, or cut out the part that matters",
         )
 

@@ -68,6 +68,11 @@ def left_of_groups(root: Path) -> Iterator[float]:
                 yield left
 
 
+def size_in_words(size: float) -> str:
+    """``1.4 GB``, or ``48 MB``."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
 def whole(file: Path) -> int:
     """The number that a file holds."""
     return int(file.read_text(encoding="ascii"))

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import typer
 from calling import call
 from PIL import Image
 
 from invsolve.cache import cache_folder, models_folder
-from invsolve.cli import ct_files, free_memory
+from invsolve.cli import ct_files, ct_results, free_memory
 from invsolve.cli.console import exit_code_of, open_standard_streams
 from invsolve.cli.ct_files import read_array
 from invsolve.cli.files import read_photo
@@ -28,6 +29,7 @@ from invsolve.ct import scan
 from invsolve.errors import ExitCode, InputError, OutputError, Terminated, terminate
 from invsolve.files import read_json
 from invsolve.forward_models.geometry import Geometry
+from invsolve.forward_models.projector import AstraProjector, SparseProjector
 from invsolve.tasks.inpainting import inpainting_task
 from invsolve.training.interrupt import deferred_interrupt
 
@@ -191,7 +193,7 @@ def test_numbers_that_do_not_fit_into_memory_are_refused_before_they_are_read(
         Image.fromarray(array).save(tmp_path / name)
     assert read_array(tmp_path / name, "slice").shape == (300, 400)
     monkeypatch.setattr(ct_files, "available_memory", lambda: 1e6)
-    with pytest.raises(InputError, match="holds 0.0 GB of numbers"):
+    with pytest.raises(InputError, match="holds 0 MB of numbers"):
         read_array(tmp_path / name, "slice")
 
 
@@ -302,3 +304,13 @@ def test_a_size_without_end_is_refused() -> None:
         with pytest.raises(typer.BadParameter, match="is not a size"):
             memory_size(text)
     assert memory_size("1.5 GiB") == 1.5 * 2**30
+
+
+def test_a_projector_that_does_not_fit_into_memory_is_not_stored(monkeypatch: Patch) -> None:
+    known = scan.interpret(np.full((20, 40), 5.0), scan.Description(noise=0.1))
+    where = torch.device("cpu")
+    assert isinstance(ct_results.Rays.of(known, where, cache=False).operator, SparseProjector)
+    monkeypatch.setattr(ct_results, "available_memory", lambda: 1e5)
+    small = ct_results.Rays.of(known, where, cache=False)
+    assert isinstance(small.operator, AstraProjector)
+    assert torch.isfinite(small.residual(torch.zeros(1, 40, 40))).all()
