@@ -20,7 +20,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from invsolve._version import __version__
-from invsolve.atomic import make_folder
+from invsolve.atomic import expect_absent, make_folder
 from invsolve.cli.codecs import check_content, decoders, notes
 from invsolve.cli.console import quiet_stderr, say
 from invsolve.cli.ct_files import quiet_libraries
@@ -240,6 +240,7 @@ def check_writable(paths: list[Path], *, force: bool, make: bool = True) -> None
             raise OutputError(f"{path} exists", hint="use --force to overwrite it, or -o for another name")
         if path.exists() and not path.is_file():
             raise OutputError(f"{path} is a pipe or a device", hint="choose another name with -o, or - for stdout")
+    expect_absent(paths, anyway=force)
     for folder in {path.parent for path in paths}:
         if not make:
             check_folder(folder)

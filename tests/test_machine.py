@@ -314,3 +314,27 @@ def test_a_projector_that_does_not_fit_into_memory_is_not_stored(monkeypatch: Pa
     small = ct_results.Rays.of(known, where, cache=False)
     assert isinstance(small.operator, AstraProjector)
     assert torch.isfinite(small.residual(torch.zeros(1, 40, 40))).all()
+
+
+# -- two programs, one name ---------------------------------------------------------------------------------------------
+def test_a_file_that_appears_during_the_work_is_not_overwritten_and_the_work_is_not_lost(
+    picture: Path, monkeypatch: Patch, capfd: Capture
+) -> None:
+    made = Path("p.damaged.png")
+
+    def scratches_meanwhile(height: int, width: int, *_: object, **__: object) -> np.ndarray:
+        made.write_bytes(b"somebody else's")
+        return np.eye(height, width, dtype=bool)
+
+    monkeypatch.setattr("invsolve.cli.demo.scratches", scratches_meanwhile)
+    assert call(monkeypatch, "simulate", "inpaint", picture) == ExitCode.OUTPUT
+    said = capfd.readouterr().err
+    assert "p.damaged.png was made by another program meanwhile" in said
+    assert "p.damaged-2.png, p.mask-2.png" in said
+    assert made.read_bytes() == b"somebody else's"
+    assert Image.open("p.damaged-2.png").size == Image.open("p.mask-2.png").size == (36, 30)
+    assert not Path("p.mask.png").exists()
+    made.unlink()
+    assert call(monkeypatch, "simulate", "inpaint", picture, "--force") == 0  # which asks for nothing else
+    assert Image.open(made).size == (36, 30)
+    assert not list(Path().glob("*.part"))
