@@ -210,7 +210,7 @@ def train(
         check_writable(written, force=resuming or fresh)
         return Run(output, where, limit, fresh, resuming, about, Execution(processes, accumulate, compiling))
 
-    processes, there = from_environment(), output.exists()
+    processes, there = from_environment(), os.path.lexists(output)
     with one_of(processes, device, config.batch) as where:
         run = together(lambda: prepared(where), processes)
         try:
