@@ -299,6 +299,25 @@ def test_a_truth_that_is_a_pipe_is_not_waited_for(tmp_path: Path, monkeypatch: P
     assert "fifo is" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("kind", ["pipe", "link", "dangling", "folder"])
+def test_a_manifest_that_is_no_file_is_refused(kind: str, picture: Path, monkeypatch: Patch, capfd: Capture) -> None:
+    Path("in").mkdir()
+    picture.rename("in/p.png")
+    Path("o").mkdir()
+    Path("mine.jsonl").write_bytes(b"")
+    manifest, targets = Path("o/manifest.jsonl"), {"link": "../mine.jsonl", "dangling": "../new.jsonl"}
+    if kind in targets:
+        manifest.symlink_to(targets[kind])
+    elif kind == "folder":
+        manifest.mkdir()
+    else:
+        os.mkfifo(manifest)
+    assert call(monkeypatch, "inpaint", "in", "--scratches", "-o", "o") == ExitCode.BAD_INPUT
+    assert "manifest.jsonl is a link, a folder or a pipe" in capfd.readouterr().err
+    assert Path("mine.jsonl").read_bytes() == b""
+    assert not Path("new.jsonl").exists()
+
+
 def test_a_size_without_end_is_refused() -> None:
     for text in ("9" * 400, "0", "0.0GB", "1e9"):
         with pytest.raises(typer.BadParameter, match="is not a size"):
