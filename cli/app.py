@@ -51,7 +51,7 @@ from invsolve.errors import ExitCode
 
 EXIT_CODES = (
     "Exit codes: 0 ok; 1 the solve failed; 2 usage; 3 bad input; 4 model or device; 5 output exists or cannot be "
-    "written; 6 some of several pictures failed; 130 interrupted."
+    "written; 6 some of several pictures failed; 130 interrupted (143 or 129 by a request to end)."
 )
 
 
@@ -133,7 +133,7 @@ app.command(epilog=EXIT_CODES)(doctor)
 app.command(epilog=EXIT_CODES)(man)
 app.command(epilog=EXIT_CODES)(demo)
 app.command(epilog=EXIT_CODES)(ui)
-for one in app.registered_commands:
+for one in (*app.registered_commands, *simulate.registered_commands):
     if one.callback is not None:
         one.callback = configurable(one.callback, defaults_in_force if one.callback is colorize else None)
 

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from invsolve.errors import UsageError, first_line
-from invsolve.files import regular_file
+from invsolve.files import BOTH, regular_file
 from invsolve.named import nearest
 from invsolve.typed import brief
 
@@ -92,7 +92,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         if file.stat().st_size > LARGEST:
             raise ValueError(f"larger than {LARGEST >> 20} MiB")
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding=BOTH))
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is no TOML: {first_line(error)}", hint="wanted lines such as steps = 40") from None
 
@@ -119,6 +119,8 @@ def checked(context: Any, option: Any, value: Any, where: str) -> Any:
         isinstance(one, str | int | float) for one in values
     ):
         raise UsageError(f"{where} is {brief(value)}", hint=f"wanted {'a list' if option.multiple else 'one value'}")
+    if any("\0" in str(one) for one in values):  # no command line can have it, and no name of a file
+        raise UsageError(f"{where} is {brief(value)}", hint="wanted a text without null characters")
     if bool(option.is_flag) != isinstance(value, bool):
         raise UsageError(
             f"{where} is {brief(value)}", hint=f"wanted {'true or false' if option.is_flag else 'no switch'}"

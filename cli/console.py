@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
@@ -22,7 +24,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from invsolve.errors import ExitCode, InvsolveError
+from invsolve.errors import ExitCode, InvsolveError, Terminated, of_the_machine
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -213,14 +215,17 @@ def hide_warnings() -> None:
 
 def open_standard_streams() -> None:
     """Where stdin, stdout or stderr was closed, open nothing in its place: else the next file opened would be taken
-    for it."""
+    for it. What is written to a closed stdout is an error, of which :func:`exit_code_of` tells. What the encoding of stdout
+    lacks, or a name that is no text, is written as an escape."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+            os.open(os.devnull, os.O_RDONLY if number == 1 else os.O_RDWR)  # the lowest free number: this one
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def forget_stdout() -> None:
@@ -254,7 +259,7 @@ def exit_code_of(error: BaseException) -> int:
         return int(error.exit_code)
     if isinstance(error, KeyboardInterrupt):
         err.print("interrupted")
-        return int(ExitCode.INTERRUPTED)
+        return 128 + error.number if isinstance(error, Terminated) else int(ExitCode.INTERRUPTED)
     if out_of_memory(error):
         report("out of memory", "use fewer --samples, or a smaller picture")
         return int(ExitCode.FAILED)
@@ -270,18 +275,43 @@ def exit_code_of(error: BaseException) -> int:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether Python or torch ran out of memory, on the CPU or on a GPU."""
-    signs = ("out of memory", "can't allocate memory", "not enough memory", "Unable to allocate")
+    signs = (
+        "out of memory",
+        "can't allocate memory",
+        "not enough memory",
+        "Unable to allocate",
+        "failed to map segment",
+    )
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
 
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 
 
+def _has_folder() -> bool:
+    """Whether the folder that the command runs in is still there."""
+    try:
+        Path.cwd()
+    except OSError:
+        return False
+    return True
+
+
 def _exit_code_of_system(error: OSError) -> int:
-    """What the operating system refuses: a disk that is full, or a path it cannot follow."""
+    """What the operating system refuses: a disk that is full, a stream that is closed, or a path it cannot follow."""
     where = f"{str(error.filename)[:200]}: " if error.filename is not None else ""
     if error.errno in FULL:
-        report(f"cannot write {where}{error.strerror}", "free some space or choose another place with -o")
+        report(f"cannot write: {where}{error.strerror}", "free some space or choose another place with -o")
         return int(ExitCode.OUTPUT)
+    if error.errno == errno.EBADF and not where:
+        forget_stdout()
+        report("stdout is closed, and the result goes there", "give it a reader, or name a file with -o")
+        return int(ExitCode.OUTPUT)
+    if of_the_machine(error):
+        report(f"{where}{error.strerror}", "raise the limit with ulimit -n 1024, or end other programs")
+        return int(ExitCode.FAILED)
+    if error.errno == errno.ENOENT and not where and not _has_folder():
+        report("the folder that this runs in is no more", "change to one that is there, such as with cd")
+        return int(ExitCode.BAD_INPUT)
     report(f"{where}{error.strerror}", "check the path and its permissions")
     return int(ExitCode.BAD_INPUT)

@@ -18,7 +18,8 @@ import tifffile
 from PIL import Image, ImageDraw
 
 from invsolve.cli.deep import check_held
-from invsolve.errors import InputError, first_line
+from invsolve.cli.free_memory import available_memory, size_in_words
+from invsolve.errors import InputError, first_line, of_the_machine
 from invsolve.files import regular_file
 from invsolve.pictures import to_pixels
 
@@ -27,6 +28,9 @@ ENDINGS = (".npy", ".npz", ".tif", ".tiff")
 
 LARGEST = 1e12
 """Beyond this no line integral, no photon count and no Hounsfield unit lies."""
+
+COPIES = 3
+"""Of an array while it is read, checked and converted."""
 
 MOST_VALUES = 2**31
 """In one file."""
@@ -47,7 +51,9 @@ def read_array(path: Path, what: str) -> Array:
             array = _read(path, what)
     except InputError:
         raise
-    except Exception as error:  # noqa: BLE001 - a damaged file fails in the reader's many ways, which all mean the same
+    except Exception as error:
+        if of_the_machine(error):
+            raise
         reason = first_line(error)
         if "allow_pickle" in reason:  # which says how to run code that a file brings along
             raise InputError(
@@ -104,6 +110,7 @@ def quiet_libraries() -> Iterator[None]:
 
 def _read(path: Path, what: str) -> Array:
     if path.suffix.lower() == ".npy":
+        check_fits(path, path.stat().st_size)
         with path.open("rb") as file:
             return np.asarray(np.load(file, allow_pickle=False))
     if path.suffix.lower() == ".npz":
@@ -114,13 +121,32 @@ def _read(path: Path, what: str) -> Array:
             names = [what] if what in archive else list(archive.keys())
             if len(names) != 1:
                 raise InputError(f"{path} holds {len(names)} arrays: {', '.join(names)}", hint=f"name one {what!r}")
+            check_fits(
+                path, sum(info.file_size for info in archive.zip.infolist() if info.filename.startswith(names[0]))
+            )
             return np.asarray(archive[names[0]])
     with tifffile.TiffFile(path) as tiff:
         shape = tiff.series[0].shape
         if math.prod(shape) > MOST_VALUES:  # before memory is asked for: a damaged header may say anything
             raise InputError(f"{path} says it has shape {shape}", hint=f"wanted at most {MOST_VALUES} values")
         check_held(path, tiff.series[0])
+        check_fits(path, math.prod(shape) * tiff.series[0].dtype.itemsize)
         return np.asarray(tiff.asarray())
+
+
+def check_fits(path: Path, size: float) -> None:
+    """Before they are read: the ``size`` bytes of a file's numbers, unpacked, fit into the memory there is.
+
+    Raises
+    ------
+    InputError : they do not. A compressed file of some megabytes can hold any number of zeros.
+    """
+    wanted, available = COPIES * size, available_memory()
+    if wanted > available:
+        raise InputError(
+            f"{path} holds {size_in_words(size)} of numbers: about {size_in_words(wanted)} of memory, {size_in_words(available)} are free",
+            hint="cut out the slices that matter; `invsolve ct` takes a volume slice by slice with --workers",
+        )
 
 
 def npy_bytes(array: Array) -> bytes:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from invsolve.cli.console import say
 from invsolve.cli.ct_files import labelled_row, npy_bytes, residual_picture, tif_bytes, windowed
 from invsolve.cli.files import encode_picture, output_path
+from invsolve.cli.free_memory import available_memory
 from invsolve.errors import UsageError
 from invsolve.pictures import to_pixels
 
@@ -104,6 +105,11 @@ def check_kind(kind: str, *, pixel_known: bool) -> None:
         )
 
 
+MATRIX_BYTES = 36
+"""For each value that a projector's matrix is expected to have, while it is made: measured 34, of ASTRA's own, a copy, and both ways
+for torch."""
+
+
 class Rays(NamedTuple):
     """Line integrals with their noise, where the projector is."""
 
@@ -113,10 +119,13 @@ class Rays(NamedTuple):
 
     @classmethod
     def of(cls, scan: Scan, where: torch.device, *, cache: bool = True) -> Rays:
-        """Of a scan; from photon counts, rays without a photon have no weight. ``cache`` : as for the projector."""
+        """Of a scan; from photon counts, rays without a photon have no weight. ``cache`` : as for the projector, whose matrix is
+        not stored where it does not fit into the memory there is: ASTRA, which would build it, ends the program then."""
         from invsolve.forward_models import projector
+        from invsolve.forward_models.projector import MATRIX_LIMIT
 
-        return cls.through(projector(scan.geometry, where, cache=cache), scan)
+        limit = int(min(MATRIX_LIMIT, available_memory() / MATRIX_BYTES))
+        return cls.through(projector(scan.geometry, where, cache=cache, limit=limit), scan)
 
     @classmethod
     def through(cls, operator: LinearOperator, scan: Scan) -> Rays:

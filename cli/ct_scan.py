@@ -13,7 +13,7 @@ import numpy.typing as npt
 from invsolve.cli.console import say
 from invsolve.cli.ct_files import read_array
 from invsolve.errors import InputError, UsageError, first_line
-from invsolve.files import regular_file
+from invsolve.files import BOTH, regular_file
 
 if TYPE_CHECKING:
     from invsolve.ct.scan import AngleRange, Scan
@@ -176,7 +176,7 @@ def _text_numbers(path: Path) -> Array:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a file with comments only; it has no angles
-            return np.loadtxt(path, ndmin=1)
+            return np.loadtxt(path, ndmin=1, encoding=BOTH)
     except (OSError, ValueError) as error:
         raise InputError(
             f"cannot read the angles in {path}: {first_line(error)}", hint="wanted one number per line"

@@ -24,6 +24,12 @@ def demo(
     """Repair a damaged photograph and colour a grey one, and say where the pictures are.
 
     Writes the damaged picture, its mask, the result and the undamaged original into FOLDER.
+
+    Examples:
+
+      invsolve demo
+
+      invsolve demo try-it/
     """
     from invsolve.cli.colorize import colorize
     from invsolve.cli.inpaint import inpaint

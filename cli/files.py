@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-import math
 import os
 import shlex
 import sys
@@ -21,14 +20,15 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from invsolve._version import __version__
-from invsolve.atomic import make_folder
+from invsolve.atomic import expect_absent, make_folder
 from invsolve.cli.codecs import check_content, decoders, notes
 from invsolve.cli.console import quiet_stderr, say
 from invsolve.cli.ct_files import quiet_libraries
 from invsolve.cli.deep import WANTED, Deep, bits, is_tiff, read_deep, read_tiff
 from invsolve.cli.formats import ENDINGS, Encoding, encode
+from invsolve.cli.free_memory import available_memory, size_in_words
 from invsolve.cli.metadata import from_cmyk, read_exif
-from invsolve.errors import InputError, InvsolveError, OutputError, first_line
+from invsolve.errors import InputError, InvsolveError, OutputError, first_line, of_the_machine
 from invsolve.files import regular_file
 from invsolve.pictures import Pixels, full_range, to_pixels, to_unit
 
@@ -94,7 +94,13 @@ def _read(path: Path, what: str) -> Image.Image | Deep:
         raise
     except UnidentifiedImageError:
         raise InputError(f"{path} is not a picture this program can read", hint="give a PNG or JPEG file") from None
-    except Exception as error:  # noqa: BLE001 - decoders of damaged files raise whatever they stumble over
+    except MemoryError:
+        raise InputError(
+            f"{path} does not fit into the memory there is", hint="make it smaller, or cut out the part that matters"
+        ) from None
+    except Exception as error:
+        if of_the_machine(error):
+            raise
         raise InputError(
             f"{path} is damaged or truncated: {first_line(error)}", hint="copy it again from the original"
         ) from None
@@ -110,21 +116,9 @@ def check_memory(path: Path, width: int, height: int) -> None:
     wanted, available = width * height * BYTES_PER_PIXEL, available_memory()
     if wanted > available:
         raise InputError(
-            f"{path} is {width} x {height} pixels: about {wanted / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB are free",
+            f"{path} is {width} x {height} pixels: about {size_in_words(wanted)} of memory, {size_in_words(available)} are free",
             hint="make it smaller, or cut out the part that matters",
         )
-
-
-def available_memory() -> float:
-    """Bytes that can be had without swapping, as far as the system says; infinite where it does not."""
-    try:
-        facts = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
-        return float(facts["MemAvailable"].split()[0]) * 1024
-    except (OSError, ValueError, KeyError):
-        try:
-            return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-        except (AttributeError, OSError, ValueError):
-            return math.inf
 
 
 class Photo(NamedTuple):
@@ -246,6 +240,7 @@ def check_writable(paths: list[Path], *, force: bool, make: bool = True) -> None
             raise OutputError(f"{path} exists", hint="use --force to overwrite it, or -o for another name")
         if path.exists() and not path.is_file():
             raise OutputError(f"{path} is a pipe or a device", hint="choose another name with -o, or - for stdout")
+    expect_absent(paths, anyway=force)
     for folder in {path.parent for path in paths}:
         if not make:
             check_folder(folder)

@@ -235,6 +235,8 @@ def run_many(
         raise UsageError(
             f"several pictures, and {output} is the name of one", hint=f"name a folder with -o, such as {output.stem}/"
         )
+    if Path("-") in given:
+        raise UsageError("- among several pictures", hint="stdin is one picture: give it alone, or name files")
     alone = len(given) == 1 and given[0].is_file()  # such as each task of an array gets its own
     share = chosen_shard(shard, {} if alone else os.environ)
     pictures = find_pictures([str(path) for path in given], many.endings, without=output)

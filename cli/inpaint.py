@@ -17,7 +17,7 @@ from invsolve.cli.formats import eight_bits
 from invsolve.cli.masks import Boxes, Grow, InvertMask, MaskColour, MaskFile, MaskSources, MaskThreshold, grown
 from invsolve.cli.options import Fit
 from invsolve.cli.pipeline import Common, PictureJob, read_truth, run_pictures, with_common
-from invsolve.errors import SolveError, UsageError
+from invsolve.errors import UsageError
 from invsolve.options import INPAINTING
 from invsolve.pictures import Pixels, to_pixels
 
@@ -103,11 +103,7 @@ def inpaint(
 
 def propose_scratches(path: Path, photo: Photo, common: Common, grow: int | None) -> list[Path]:
     """Write the mask of the scratches that are found, and a picture of them to look at, and return both; nothing is filled.
-
-    Raises
-    ------
-    SolveError : none is found.
-    """
+    Where none is found nothing is written, which is said: a picture without scratches is no failure."""
     mask = output_path(common.output, path, "scratches", (".png",))
     shown = mask.with_name(f"{mask.stem}.shown.png")
     check_writable([mask, shown], force=common.force)
@@ -116,11 +112,11 @@ def propose_scratches(path: Path, photo: Photo, common: Common, grow: int | None
 
         found = grown(find_scratches(photo.unit), grow or 0)
     if not found.any():
-        raise SolveError(
-            f"no scratch was found in {path}",
-            hint="found are lines up to 5 pixels wide and from 60 long on; paint a mask (`invsolve ui` has a brush), or mark the "
-            "damage with --mask-color or --box",
-        )
+        old = f"; {mask} is of another run" if mask.exists() else ""
+        say(f"warning: no scratch was found in {path}, so no mask is written{old}")
+        say("found are lines up to 5 pixels wide and from 60 long on; paint a mask for others (`invsolve ui` has a brush), or mark "
+            "the damage with --mask-color or --box")  # fmt: skip
+        return []
     levels = eight_bits(photo.pixels)
     colours = levels if levels.ndim == 3 else np.repeat(levels[..., None], 3, axis=2)
     pale = (128 + colours // 2).astype(np.uint8)

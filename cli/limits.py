@@ -6,7 +6,7 @@ import math
 
 import typer
 
-from invsolve.cli.files import available_memory
+from invsolve.cli.free_memory import available_memory
 from invsolve.errors import UsageError
 from invsolve.options import LARGEST_SEED as LARGEST_SEED_OF_ALL
 

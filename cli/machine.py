@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from invsolve._version import __version__
 from invsolve.cache import cache_folder, models_folder
-from invsolve.cli.files import available_memory
+from invsolve.cli.free_memory import available_memory
 from invsolve.errors import InvsolveError, first_line
 
 if TYPE_CHECKING:

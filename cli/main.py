@@ -5,9 +5,13 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import signal
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from invsolve.errors import terminate
 
 if TYPE_CHECKING:
     import typer
@@ -28,11 +32,22 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def end_in_order() -> None:
+    """Let a request to terminate, and a terminal that is closed, end a command as Ctrl-C does: by default the system ends it on
+    the spot, and temporary files stay. What is ignored, as under nohup, or handled otherwise stays so."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            with suppress(ValueError):  # not the main thread
+                signal.signal(number, terminate)
+
+
 def main() -> None:
     """Run the command line and end the process with an exit code of :class:`invsolve.errors.ExitCode`."""
     for name, value in SHARING.items():
         os.environ.setdefault(name, value)
     atexit.register(gc.freeze)  # the process ends, and with it all memory: looking for cycles in it takes half a second
+    end_in_order()
     began = time.perf_counter()
     try:
         from invsolve.cli.app import run
@@ -40,9 +55,9 @@ def main() -> None:
 
         BEGAN.set(began)
         code = run()
-    except KeyboardInterrupt:  # while modules were loaded, or while another error was reported
+    except KeyboardInterrupt as stop:  # while modules were loaded, or while another error was reported
         sys.stderr.write("interrupted\n")
-        code = 130
+        code = 128 + getattr(stop, "number", signal.SIGINT)
     # Under `python -m`, CPython ends by SIGINT instead of with a code if Ctrl-C came while text was executed, as dataclasses do
     # when modules are loaded, even where it was caught; it forgets that when it executes more text.
     exec("")  # noqa: S102

@@ -20,11 +20,14 @@ MEANINGS = {
     ExitCode.MODEL: "weights, a device or a package that is missing or damaged",
     ExitCode.OUTPUT: "the output exists or cannot be written",
     ExitCode.SOME_FAILED: "of several pictures some failed; the others have their results",
+    ExitCode.HUNG_UP: "ended because the terminal was closed (SIGHUP)",
     ExitCode.INTERRUPTED: "interrupted with Ctrl-C",
+    ExitCode.TERMINATED: "ended by a request to terminate (SIGTERM)",
 }
 
 ENVIRONMENT = {
     "INVSOLVE_DEVICE": "The device, as --device names it.",
+    "INVSOLVE_HOME": "Folder of both that follow, where they have no variable of their own.",
     "INVSOLVE_CACHE": "Folder of what can be made or fetched again.",
     "INVSOLVE_MODELS": "Folder of imported models.",
     "NO_COLOR": "Where it is set, neither colours nor progress bars are shown.",

@@ -31,6 +31,9 @@ COLOUR_TOLERANCE = 32
 MOST_BETWEEN = 0.5
 """Share of a mask's pixels that are grey; the soft edges of one are few."""
 
+NEARLY_BLACK = 0.05
+"""Share of white: a mask no brighter than that was meant to count 0 and 1."""
+
 _PROBLEM = "Problem"
 
 MaskFile = Annotated[
@@ -149,6 +152,11 @@ def read_mask(path: Path, *, invert: bool = False, threshold: float = 0.5) -> Mi
         say(f"warning: {between:.0%} of {path} is neither black nor white, as in a photograph: is it the mask?")
     least = max(1, math.ceil(white * threshold)) if white > 1 else max(1 / 255, threshold)
     bright = grey >= least
+    if not bright.any() and 0 < grey.max() <= NEARLY_BLACK * white:
+        raise InputError(
+            f"{path} marks nothing: its brightest pixel is {grey.max():g} of {white}",
+            hint=f"--mask-threshold 0 takes all that is not black; or multiply it by {round(white / float(grey.max()))}",
+        )
     return ~bright if invert else bright
 
 

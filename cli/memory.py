@@ -12,7 +12,7 @@ import numpy as np
 import typer
 
 from invsolve.cli.console import say
-from invsolve.cli.files import available_memory
+from invsolve.cli.free_memory import available_memory
 from invsolve.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from invsolve.tasks.task import Task
 
 UNITS = {"": 1, "B": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+MOST = 1e12
+"""No size is a larger number, whatever its unit."""
 
 WRITING = {1: 12.0, 2: 32.0, 4: 24.0, 8: 48.0}
 """Bytes per pixel that making and encoding a result takes, by the bytes of a channel; measured, see benchmarks/large.py, but of
@@ -45,7 +48,7 @@ def memory_size(text: str) -> float:
     BadParameter : it is no such size.
     """
     found = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([kmgt]?)(i?)b?", text.strip(), re.IGNORECASE)
-    if not found or (found[3] and not found[2]) or not float(found[1]):
+    if not found or (found[3] and not found[2]) or not 0 < float(found[1]) < MOST:
         raise typer.BadParameter(f"{text!r} is not a size such as 2GB, 1.5GiB or 800MB.")
     unit = found[2].upper()
     return float(found[1]) * (1024.0 ** "BKMGT".index(unit) if found[3] else UNITS[unit])

@@ -88,7 +88,12 @@ def all_models(context: typer.Context) -> None:
 
 @models.command("list")
 def list_models() -> None:
-    """List the shipped and the imported models."""
+    """List the shipped and the imported models.
+
+    Examples:
+
+      invsolve models list
+    """
     from invsolve.pretrained.card import Card
     from invsolve.pretrained.loading import CARD, find_any, installed_models, shipped_classifiers, shipped_priors
 
@@ -109,7 +114,14 @@ def info(
         bool, typer.Option("--all", help="With the spectrum of its errors, some thousand numbers.")
     ] = False,
 ) -> None:
-    """Show a model's card."""
+    """Show a model's card.
+
+    Examples:
+
+      invsolve models info photos
+
+      invsolve models photos
+    """
     from invsolve.pretrained.card import Card
     from invsolve.pretrained.loading import CARD, find_any
 
@@ -246,7 +258,12 @@ def verify_model(name: Annotated[str | None, typer.Argument(help="One model; def
 
 @models.command("remove")
 def remove_model(name: Annotated[str, typer.Argument(help="An imported model.")]) -> None:
-    """Delete an imported model."""
+    """Delete an imported model.
+
+    Examples:
+
+      invsolve models remove faces
+    """
     from invsolve.pretrained.importing import remove
 
     say(f"removed {remove(name)}")

@@ -11,7 +11,7 @@ from typing import Any
 
 from invsolve.cli.limits import LARGEST_SEED, MOST_SAMPLES, MOST_STEPS
 from invsolve.errors import InputError, InvsolveError, UsageError, first_line
-from invsolve.files import LARGEST_JSON, regular_file
+from invsolve.files import BOTH, LARGEST_JSON, regular_file
 from invsolve.named import nearest
 from invsolve.options import AUTO, SolveOptions
 from invsolve.typed import brief, describe, fits
@@ -96,7 +96,7 @@ def read_problem(path: Path) -> ProblemFile:
     try:
         if file.stat().st_size > LARGEST_JSON:
             raise ValueError(f"larger than {LARGEST_JSON >> 20} MiB")
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding=BOTH)
         tables = tomllib.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(

@@ -6,7 +6,9 @@ result reaches stdout.
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import sys
 import tempfile
 import warnings
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from invsolve.cli.formats import FORMATS
-from invsolve.errors import InputError, InvsolveError, UsageError
+from invsolve.errors import InputError, InvsolveError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from invsolve.cli.pipeline import Common
@@ -43,6 +45,7 @@ def over_streams(command: Callable[..., Any], picture: Path, common: Common, **o
     ------
     UsageError : a terminal where a picture should go, or more results than one for stdout.
     InputError : stdin is empty.
+    OutputError : stdout is closed.
     """
     reads = picture == STREAM
     writes = common.output == STREAM or (reads and common.output is None)
@@ -50,6 +53,7 @@ def over_streams(command: Callable[..., Any], picture: Path, common: Common, **o
         return command(picture, **options, common=common)
     if writes and not common.dry_run:
         check_single(common, options)
+        check_open()
         check_terminal(
             sys.stdout, "stdout", "send it to a file or a program, such as ... > result.png, or name one with -o"
         )
@@ -88,6 +92,18 @@ def check_single(common: Common, options: dict[str, Any]) -> None:
             raise UsageError(f"{name} with the result on stdout", hint="name a file or a folder with -o")
 
 
+def check_open() -> None:
+    """Raise an OutputError where stdout was closed, before the work: see :func:`invsolve.cli.console.open_standard_streams`."""
+    try:
+        os.write(1, b"")
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            raise  # such as of a disk that is full
+        raise OutputError(
+            "stdout is closed, and the result goes there", hint="give it a reader, or name a file with -o"
+        ) from None
+
+
 def check_terminal(stream: Any, what: str, hint: str) -> None:
     """Raise a UsageError where a stream of bytes is a terminal."""
     if stream.isatty():
@@ -97,7 +113,12 @@ def check_terminal(stream: Any, what: str, hint: str) -> None:
 def read_stdin() -> bytes:
     """All of it."""
     check_terminal(sys.stdin, "stdin", "pipe a picture into it, such as ... < photo.png, or name a file")
-    content = sys.stdin.buffer.read()
+    try:
+        content = sys.stdin.buffer.read()
+    except OSError as error:
+        raise InputError(
+            f"cannot read stdin: {error.strerror}", hint="pipe a picture into it, or name a file"
+        ) from None
     if not content:
         raise InputError("stdin is empty (0 bytes)", hint="pipe a picture into it, or name a file")
     return content

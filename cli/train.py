@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -210,7 +210,7 @@ def train(
         check_writable(written, force=resuming or fresh)
         return Run(output, where, limit, fresh, resuming, about, Execution(processes, accumulate, compiling))
 
-    processes = from_environment()
+    processes, there = from_environment(), os.path.lexists(output)
     with one_of(processes, device, config.batch) as where:
         run = together(lambda: prepared(where), processes)
         try:
@@ -220,6 +220,11 @@ def train(
                 given = None if run.resuming else initial
                 weights = together(lambda: initial_weights(given, config) if given is not None else None, processes)
                 train_prior(data, validation, config, run, weights, ema)
+        except InvsolveError:
+            if not there:
+                with suppress(OSError):  # there is something in it
+                    output.rmdir()
+            raise
         except KeyboardInterrupt:
             checkpoint, same = output / CHECKPOINT, "the same command without --fresh" if fresh else "the same command"
             saved = f"; {same} resumes from {checkpoint}" if checkpoint.is_file() else " before the first step was done"

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from invsolve.errors import InputError, first_line
-from invsolve.files import regular_file
+from invsolve.files import BOTH, regular_file
 from invsolve.typed import brief
 
 MOST_VALUES = 2**28
@@ -262,7 +262,7 @@ class Geometry:
 def _read_toml(path: Path) -> dict[str, Any]:
     regular_file(path, "geometry")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding=BOTH))
     except RecursionError:
         raise InputError(
             f"cannot read the geometry {path}: nested too deeply", hint="see docs/ct.md for its keys"

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import platform
 import secrets
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -29,6 +30,21 @@ _HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:6]
 _STAGED = f".invsolve-{_HOST}-"
 
 
+_absent: set[Path] = set()
+"""Files that were not there when a run was allowed to make them."""
+
+
+def expect_absent(paths: Iterable[Path], *, anyway: bool = False) -> None:
+    """Remember which files are not there yet: :func:`write_files` will not put its own in the place of one that somebody else
+    makes meanwhile, unless ``anyway``."""
+    for path in paths:
+        target = Path(os.path.realpath(path))
+        if anyway or target.exists():
+            _absent.discard(target)
+        else:
+            _absent.add(target)
+
+
 def write_files(files: Mapping[Path, Content], *, last: Path | None = None) -> None:
     """Write all of ``files``, or leave everything as it was.
 
@@ -39,7 +55,8 @@ def write_files(files: Mapping[Path, Content], *, last: Path | None = None) -> N
 
     Raises
     ------
-    OutputError : a file cannot be written, the disk is full; what was there before is there still.
+    OutputError : a file cannot be written, the disk is full; what was there before is there still. Or one that was expected to
+        be absent is not: all of ``files`` then have names beside it.
     """
     for folder in {path.parent for path in files}:
         sweep(folder)
@@ -54,7 +71,15 @@ def write_files(files: Mapping[Path, Content], *, last: Path | None = None) -> N
                 os.fsync(file.fileno())
         mark = None if last is None else Path(os.path.realpath(last))
         with uninterrupted():
-            _take_names(staged, mark)
+            theirs = sorted(target for target in staged if target in _absent and target.exists())
+            names = _free_names(staged) if theirs else {target: target for target in staged}
+            _take_names({names[target]: file for target, file in staged.items()}, names.get(mark) if mark else None)
+        _absent.difference_update(staged)
+        if theirs:
+            raise OutputError(
+                f"{theirs[0]} was made by another program meanwhile, and is left as it is",
+                hint=f"the results of this run are there as well: {', '.join(path.name for path in names.values())}",
+            )
     except OSError as error:
         reason = error.strerror or str(error)
         where = next(iter(files)) if len(files) == 1 else next(iter(files)).parent
@@ -86,7 +111,10 @@ def uninterrupted() -> Iterator[None]:
     def note(number: int, frame: FrameType | None) -> None:
         waiting.append(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {
+        number: signal.signal(number, note) for number in numbers if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield
     finally:
@@ -123,6 +151,15 @@ def _take_names(staged: Mapping[Path, Path], mark: Path | None) -> None:
     finally:
         for backup in kept.values():
             backup.unlink(missing_ok=True)
+
+
+def _free_names(targets: Iterable[Path]) -> dict[Path, Path]:
+    """For each of a set of files a name beside it that is free, with one number for all: ``a-2.png``."""
+    for number in itertools.count(2):
+        names = {target: target.with_name(f"{target.stem}-{number}{target.suffix}") for target in targets}
+        if not any(name.exists() or name.is_symlink() for name in names.values()):
+            return names
+    raise AssertionError("numbers have no end")
 
 
 def _keep(target: Path, backup: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
 
 
@@ -15,11 +16,39 @@ class ExitCode(IntEnum):
     MODEL = 4  # weights or a dependency missing, damaged or unknown
     OUTPUT = 5  # output exists, or cannot be written
     SOME_FAILED = 6  # of several pictures some have no result; the others do
+    HUNG_UP = 129  # SIGHUP: the terminal was closed
     INTERRUPTED = 130  # Ctrl-C
+    TERMINATED = 143  # SIGTERM: kill, a scheduler, a machine that shuts down
+
+
+class Terminated(KeyboardInterrupt):
+    """A request to end, taken like Ctrl-C: what is half-written goes, what is done stays."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def terminate(number: int, _: object) -> None:
+    """Handler of SIGTERM and SIGHUP.
+
+    Raises
+    ------
+    Terminated : always.
+    """
+    raise Terminated(number)
 
 
 LONGEST_LINE = 300
 """Characters: some libraries put what they could not read into their message."""
+
+
+MACHINE = frozenset({errno.EMFILE, errno.ENFILE})
+
+
+def of_the_machine(error: BaseException) -> bool:
+    """Whether it is the machine, and not the file, that keeps it from being read: no more files can be opened."""
+    return isinstance(error, OSError) and error.errno in MACHINE
 
 
 def first_line(error: BaseException) -> str:

@@ -10,6 +10,9 @@ from typing import Any
 
 from invsolve.errors import InputError, InvsolveError
 
+BOTH = "utf-8-sig"
+"""Text as UTF-8, with the mark at its beginning that some editors set, or without."""
+
 LARGEST_JSON = 2**24
 """Bytes of a JSON file beyond which it is none of ours: cards and calibrations have some thousand."""
 
@@ -56,6 +59,6 @@ def read_json(path: str | Path, what: str, error: type[InvsolveError] = InputErr
     try:
         if file.stat().st_size > LARGEST_JSON:
             raise ValueError(f"larger than {LARGEST_JSON >> 20} MiB")
-        return json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding=BOTH))
     except (OSError, ValueError, RecursionError) as problem:
         raise error(f"cannot read {file} as a {what}: {problem}", hint="copy it again from the original") from None

@@ -201,6 +201,8 @@ class _Run:
             (str(picture.path), sha256_of(picture.path) == before.sha256),
             (f"what goes with {picture.path}", now_beside == then_beside),
         ):
+            if not same and not before.outputs:
+                return False  # nothing was made of it, as of a picture without scratches
             if not same:
                 raise InputError(
                     f"{what} has changed since {', '.join(before.outputs)} was made of it",

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from invsolve.errors import InputError, UsageError, first_line
+from invsolve.errors import InputError, UsageError, first_line, of_the_machine
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -35,7 +35,9 @@ def opened(file: Path, install: str) -> Iterator[Any]:
             yield h5
     except (InputError, UsageError):
         raise
-    except Exception as error:  # noqa: BLE001 - a damaged file fails in the library's many ways, which all mean the same
+    except Exception as error:
+        if of_the_machine(error):
+            raise
         raise InputError(f"{file} is damaged: {first_line(error)}", hint="copy it again from the original") from None
 
 

@@ -118,9 +118,11 @@ class Manifest:
         """
         Raises
         ------
-        InputError : a line, other than a torn last one, is none of a manifest.
+        InputError : a line, other than a torn last one, is none of a manifest; or it is a link, a folder or a pipe.
         """
         found = cls(path)
+        if path.is_symlink() or not path.is_file():  # what a run appends would go elsewhere, and a pipe never ends
+            raise InputError(f"{path} is a link, a folder or a pipe", hint="remove it, or choose another folder")
         try:
             *lines, _torn = path.read_bytes().split(b"\n")
         except OSError as error:

@@ -33,7 +33,7 @@ from invsolve.training.presets import PRESETS
 from invsolve.uncertainty.conformal import Calibration
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
-SHARED = {"harness", "cases", "charts", "ffdnet", "fuzz_files", "small_priors", "second_moments"}
+SHARED = {"harness", "cases", "charts", "ffdnet", "fuzz_files", "hostile_more", "small_priors", "second_moments"}
 WITHOUT_OPTIONS = {"exactness"}
 PEERS = dict.fromkeys(("ct_peers", "peers", "restoration_peers", "verify_peers"), "deepinv")
 SCRIPTS = sorted({path.stem for path in FOLDER.glob("*.py")} - SHARED - WITHOUT_OPTIONS)
@@ -826,6 +826,20 @@ def test_fit(fit: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> No
     if fit == "tile":
         assert 0 < float(said.split("borders of patches: ")[1].split(" times")[0]) < 1.5
     assert Image.open(tmp_path / "both.png").size == (256, 80)
+
+
+def test_scratches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is drawn is the truth, and strong lines are found."""
+    module, show = script("scratches"), tmp_path / "both.png"
+    small = ["--cases", "1", "--size", "200", "--widths", "3", "--strengths", "0.4", "--alone", "--show", str(show)]
+    module.main(small)
+    recall, precision = (float(part) for part in capsys.readouterr().out.splitlines()[-1].strip("| ").split(" | ")[2:])
+    assert recall > 0.3 and precision > 0.3
+    assert Image.open(show).size == (400, 200)
+    picture, truth = module.scratched(np.full((120, 150, 3), 0.5), 3, 0.2, np.random.default_rng(0))
+    assert (np.abs(picture[~truth] - 0.5) < 0.14).all() and np.abs(picture[truth] - 0.5).mean() > 0.1
+    counts = module.counted(lambda _: truth, [(picture, truth)])
+    assert (counts.recall, counts.precision, counts.mean) == (1, 1, 1)
 
 
 def test_a_seam_is_seen() -> None:

@@ -77,6 +77,32 @@ def test_the_command_writes_them_and_fills_nothing(
     printed = said.split("then: invsolve inpaint ")[1].split()
     assert run(monkeypatch, *printed, "--model", small_prior, "--steps", 2) == 0
     assert run(monkeypatch, tmp_path / "print.png", "--scratches") == ExitCode.OUTPUT
-    assert run(monkeypatch, tmp_path / "flat.png", "--scratches") == ExitCode.FAILED
-    assert "no scratch was found" in capsys.readouterr().err
     assert run(monkeypatch, tmp_path / "print.png", "--scratches", "--box", "1,1,2,2") == ExitCode.USAGE
+
+
+def test_a_picture_without_scratches_is_done_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    Image.fromarray((255 * scratched()[0]).astype(np.uint8)).save("in/print.png")
+    Image.fromarray(np.full((64, 64), 99, np.uint8)).save("in/flat.png")
+    assert run(monkeypatch, "in/flat.png", "--scratches") == 0
+    assert "no scratch was found in in/flat.png, so no mask is written\n" in capsys.readouterr().err
+    Path("in/flat.scratches.png").write_bytes(b"an older one")
+    assert run(monkeypatch, "in/flat.png", "--scratches", "--force") == 0
+    assert "in/flat.scratches.png is of another run" in capsys.readouterr().err
+    assert Path("in/flat.scratches.png").read_bytes() == b"an older one"
+    Path("in/flat.scratches.png").unlink()
+
+    many = ("in", "--scratches", "-o", "masks")
+    assert run(monkeypatch, *many) == 0
+    assert "no scratch was found in in/flat.png" in capsys.readouterr().err
+    assert sorted(path.name for path in Path("masks").glob("*.png")) == [
+        "print.scratches.png", "print.scratches.shown.png",
+    ]  # fmt: skip
+    assert run(monkeypatch, *many) == 0
+    assert "nothing to do: 2 pictures" in capsys.readouterr().err
+    Image.fromarray((255 * scratched()[0]).astype(np.uint8)).save("in/flat.png")  # nothing was made of it: no loss
+    assert run(monkeypatch, *many) == 0
+    assert Path("masks/flat.scratches.png").is_file()

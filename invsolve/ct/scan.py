@@ -339,6 +339,10 @@ def axis_bin(stack: Array, geometry: Geometry, known: Description) -> tuple[floa
 
 
 # -- which units, which noise ---------------------------------------------------------------------------------------
+FINEST = 1e-6
+"""A noise that is less than this share of the largest value is lost in single precision, and its square divides by zero."""
+
+
 def _pixel_size(known: Description) -> float | None:
     return known.geometry.pixel_size if known.geometry else None
 
@@ -365,7 +369,10 @@ def line_integrals(
         noise = np.where(seen, noise, np.inf).astype(np.float32)
         return integrals, noise, [told, f"noise: photon counts, I0 = {normal.i0:g}"]
     if known.noise != "auto":
-        return normal.sinogram, per_ray(known.noise / normal.scale, normal.sinogram, seen), [told]
+        given, notes = known.noise / normal.scale, [told]
+        if 0 < given < FINEST * largest:
+            given, notes = 0.0, [told, f"noise: {known.noise:g} is below single precision, and counts as none"]
+        return normal.sinogram, per_ray(given, normal.sinogram, seen), notes
     level = estimate_noise(normal.sinogram, angles, seen)
     found = f"{level * normal.scale:.3g} (in the file's units), estimated where the scan is quietest"
     notes = [told, f"noise: {found if level else 'none found'}; --noise to set it"]

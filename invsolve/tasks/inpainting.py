@@ -27,6 +27,9 @@ from invsolve.tasks.restoration import planes
 from invsolve.tasks.squares import squares
 from invsolve.tasks.task import Estimate, Progress, Task, check_colour_prior, tell
 
+LEAST_NOISE = 1e-6
+"""Below it the square of the noise, and all that is divided by it, is lost in single precision."""
+
 BIHARMONIC_LIMIT = 200_000
 """Missing pixels up to which the baseline's sparse solve stays in seconds."""
 
@@ -129,7 +132,8 @@ def inpainting_task(picture: Any, missing: Any, *, noise: float = 0.0, fit: Fit 
     ----------
     picture : (H, W, 3) RGB or (H, W) grey floats in [0, 1].
     missing : (H, W), True where a pixel is missing; what ``picture`` holds there is ignored.
-    noise : standard deviation of the noise on the known pixels; 0 returns them exactly.
+    noise : standard deviation of the noise on the known pixels; 0, and what single precision cannot tell from it, returns
+        them exactly.
     fit : how a prior of one size takes a picture of another, see :func:`inpaint`; None refuses it.
 
     Raises
@@ -138,6 +142,7 @@ def inpainting_task(picture: Any, missing: Any, *, noise: float = 0.0, fit: Fit 
     UsageError : a ``fit`` that is no such thing, or with noise.
     """
     GaussianNoise(noise)  # checks the number
+    noise = noise if noise >= LEAST_NOISE else 0.0
     _check_fit(fit, noise)
     holes = check_missing(missing, np.shape(picture))
     unit = check_picture(picture, where=~holes)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from invsolve.errors import InputError, UsageError, first_line
+from invsolve.errors import InputError, UsageError, first_line, of_the_machine
 from invsolve.files import regular_file
 from invsolve.hdf5 import SIGNATURE as HDF5_SIGNATURE
 from invsolve.hdf5 import opened, own_data
@@ -97,7 +97,9 @@ def read_numbers(path: str | Path, what: str) -> Array:
     try:
         with file.open("rb") as stream:
             array = np.load(stream, allow_pickle=False)
-    except Exception as error:  # noqa: BLE001 - a damaged file fails in numpy's many ways, which all mean the same
+    except Exception as error:
+        if of_the_machine(error):
+            raise
         reason = first_line(error)
         if "allow_pickle" in reason:  # numpy says how to run code that a file brings along
             reason = "it holds Python objects"

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from invsolve.errors import terminate
+
 USUAL: dict[int, object] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 """What Python does with a signal unless it is told otherwise."""
 
@@ -26,7 +28,7 @@ def deferred_interrupt(on_first: Callable[[], None] | None = None) -> Iterator[C
     asked = threading.Event()
     usual: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     here = threading.current_thread() is threading.main_thread()
-    handled = [number for number, handler in usual.items() if here and handler is USUAL[number]]
+    handled = [number for number, handler in usual.items() if here and handler in (USUAL[number], terminate)]
 
     def first(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:
