@@ -336,6 +336,15 @@ def test_budget_too_short_says_what_the_least_takes() -> None:
     assert clock.now == 20.0  # two levels, not more, were spent on finding out
 
 
+def test_the_least_is_begun_where_it_nearly_fits_and_hurried() -> None:
+    clock = FakeClock()
+    task = small_task(clock, 4.0)
+    wanted = within_budget(task, gaussian(), SolveOptions(steps=24, budget=30.0), clock=clock)
+    assert (wanted.steps, wanted.samples, clock.now) == (6, 1, 8.0)
+    posterior = task.solve(gaussian(), wanted)
+    assert 20.0 < clock.now <= 30.0 and posterior.settings["walked"] < 1
+
+
 def test_python_functions_take_a_budget() -> None:
     task = small_task(FakeClock(), 0.0)
     posterior = task.solve(gaussian(), budget=1e6, samples=3)

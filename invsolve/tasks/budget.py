@@ -29,6 +29,10 @@ from invsolve.tasks.task import Task
 MARGIN = 0.97
 """Share of the time that is planned for."""
 
+NEARLY = 1.3
+"""The least is begun where it would take so many times the seconds that are left: the measurement, whose first call of the
+network takes longer than others, says too much rather than too little, and the pace keeps to the time."""
+
 LEAST_LEVELS, LEAST_SHARE = 4, 0.25
 """Of one run: so many noise levels, or so large a share of the task's own number, whichever is more."""
 
@@ -234,6 +238,8 @@ def within_budget(
     costs = replace(costs, finish=costs.finish + writing)
     left = begun + seconds - clock()
     size = plan(costs, MARGIN * left, course)
+    if size is None and costs.seconds(course[0]) <= NEARLY * left:
+        size = course[0]
     if size is None:
         needed = options.budget - left + costs.seconds(course[0]) / MARGIN
         raise UsageError(
