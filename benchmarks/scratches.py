@@ -33,7 +33,7 @@ from invsolve.training.sources import load_pictures
 
 Unit = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
-WIDTHS, STRENGTHS = (1, 3, 5), (0.1, 0.2, 0.4)
+WIDTHS, STRENGTHS = (3,), (0.1, 0.2, 0.4)
 NEAR = 3
 SCRATCHES = 6
 THRESHOLDS = tuple(0.005 * 1.3**step for step in range(16))

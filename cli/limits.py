@@ -12,6 +12,11 @@ from invsolve.options import LARGEST_SEED as LARGEST_SEED_OF_ALL
 
 MOST_SAMPLES = 10**5
 MOST_STEPS = 10**6
+MOST_VIEWS = 10**4
+"""Of a simulated scan: clinical ones have some thousand."""
+
+MOST_PHOTONS = 1e15
+"""Beyond, their numbers do not fit into 64 bits with the noise that they have, and no scan counts so many."""
 
 LARGEST_SEED = LARGEST_SEED_OF_ALL - 10**6
 """The last sample's seed still has 63 bits."""

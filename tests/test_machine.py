@@ -357,3 +357,12 @@ def test_a_file_that_appears_during_the_work_is_not_overwritten_and_the_work_is_
     assert call(monkeypatch, "simulate", "inpaint", picture, "--force") == 0  # which asks for nothing else
     assert Image.open(made).size == (36, 30)
     assert not list(Path().glob("*.part"))
+
+
+@pytest.mark.parametrize("option", [("--views", 10**12), ("--views", 10**5), ("--i0", 1e300)])
+def test_a_scan_that_no_scanner_makes_is_refused_at_once(
+    option: tuple[str, float], tmp_path: Path, monkeypatch: Patch, capfd: Capture
+) -> None:
+    np.save(tmp_path / "n.npy", np.full((40, 40), 0.5, np.float32))
+    assert call(monkeypatch, "simulate", "ct", tmp_path / "n.npy", *option) == ExitCode.USAGE
+    assert option[0] in capfd.readouterr().err
