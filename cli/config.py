@@ -140,8 +140,15 @@ def without_arguments(context: typer.Context, wanted: bool) -> Any:
     """The context itself where the options are only to be shown: what the command needs may be missing then."""
     if not wanted:
         return None
-    for parameter in context.command.params:
+    needed = [parameter for parameter in context.command.params if parameter.required]
+    for parameter in needed:
         parameter.required = False
+
+    def restore() -> None:  # a process may run the command again
+        for parameter in needed:
+            parameter.required = True
+
+    context.call_on_close(restore)
     return context
 
 

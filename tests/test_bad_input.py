@@ -96,9 +96,9 @@ SIMULATIONS: dict[str, Kinds] = {
         "slice.npy --pattern spiral": (USAGE, "spiral"), "kept.npy --centre 4": (OUTPUT, "exists"),
     },
     "ct": NO_SLICES | {
-        "slice.npy --views 0": (USAGE, "views"), "slice.npy --views 100000000": (INPUT, "100000000 angles"),
+        "slice.npy --views 0": (USAGE, "views"), "slice.npy --views 100000000": (USAGE, "--views"),
         "slice.npy --i0 1e5 --noise 1": (USAGE, "--i0"), "slice.npy --i0 nan": (USAGE, "--i0"),
-        "slice.npy --i0 0": (USAGE, "--i0"), "slice.npy --i0 1e300": (USAGE, "--i0 1e+300"),
+        "slice.npy --i0 0": (USAGE, "--i0"), "slice.npy --i0 1e300": (USAGE, "--i0"),
         "slice.npy --noise inf": (USAGE, "--noise inf"), "slice.npy --pixel-size -1": (USAGE, "--pixel-size"),
         "slice.npy --mu-water inf": (USAGE, "--mu-water"), "slice.npy --geometry text.png": (INPUT, "geometry"),
         "kept.npy": (OUTPUT, "exists"),

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import typer
+from calling import Run
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -62,6 +63,11 @@ def test_what_is_in_force_can_be_read_back(command: str, tmp_path: Path) -> None
     text = good(command, "--show-config").stdout
     (tmp_path / "all.toml").write_text(text)
     assert in_force(command, "--config", tmp_path / "all.toml") == tomllib.loads(text)
+
+
+def test_showing_the_options_leaves_the_command_as_it_was(run: Run) -> None:
+    assert run("generate", "--show-config").returncode == 0
+    assert run("generate").returncode == ExitCode.USAGE
 
 
 def test_the_command_line_goes_before_the_environment_before_the_file(tmp_path: Path) -> None:

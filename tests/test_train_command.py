@@ -180,7 +180,7 @@ def test_unfit_validation_pictures_stop_before_the_first_step(
 ) -> None:
     np.savez(tmp_path / "val.npz", images=np.zeros(shape, np.uint8))
     refused(InputError, *command(data, tmp_path / "new"), "--val", tmp_path / "val.npz")
-    assert not list((tmp_path / "new").iterdir())
+    assert not (tmp_path / "new").exists()
 
 
 def test_objective_weighting_and_energy_are_on_the_card_and_bind_a_resumed_run(data: Path, tmp_path: Path) -> None:
