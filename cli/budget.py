@@ -38,7 +38,7 @@ class Moment(NamedTuple):
 STARTED: ContextVar[Moment | None] = ContextVar("STARTED", default=None)
 """When the work on the picture began."""
 
-ENDING = 0.7
+ENDING = 1.2
 """Seconds of the processor from the last file to the end of the process, and of small things in between."""
 
 LIKELY_SAMPLES = 8

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import gc
 import os
 import signal
 import sys
@@ -46,7 +44,6 @@ def main() -> None:
     """Run the command line and end the process with an exit code of :class:`invsolve.errors.ExitCode`."""
     for name, value in SHARING.items():
         os.environ.setdefault(name, value)
-    atexit.register(gc.freeze)  # the process ends, and with it all memory: looking for cycles in it takes half a second
     end_in_order()
     began = time.perf_counter()
     try:
