@@ -17,10 +17,8 @@ from invsolve.cli.sample import Drawing, check_room, make_grid, parse_size, with
 from invsolve.errors import UsageError
 from invsolve.pictures import Pixels
 
-DRAWING = Drawing()
 
-
-@with_drawing(DRAWING)
+@with_drawing(Drawing())
 def describe(
     sentence: Annotated[
         str, typer.Argument(metavar="SENTENCE", help='What to show, such as "a red bird".', show_default=False)
@@ -44,7 +42,8 @@ def describe(
             rich_help_panel="Problem",
         ),
     ] = 1.0,
-    drawing: Drawing = DRAWING,
+    *,
+    drawing: Drawing,
 ) -> None:
     """Draw new pictures that fit a sentence, led by a network of pictures and texts; neither it nor the prior is trained for that.
 

@@ -20,13 +20,11 @@ from invsolve.typed import brief
 GUIDANCE = 3.0
 """Unless told otherwise."""
 
-DRAWING = Drawing()
-
 LONGEST_NAME = 80
 """Characters of the class that the file's name repeats: file systems allow 255 bytes."""
 
 
-@with_drawing(DRAWING)
+@with_drawing(Drawing())
 def generate(
     label: Annotated[
         str,
@@ -49,7 +47,8 @@ def generate(
         str | None,
         typer.Option(help="A classifier's name or folder; default <model>-classifier.", rich_help_panel="Sampler"),
     ] = None,
-    drawing: Drawing = DRAWING,
+    *,
+    drawing: Drawing,
 ) -> None:
     """Draw new pictures of one class: from a prior that never saw a label, led by a noise-conditional classifier, or from one
     that was trained with classes, by classifier-free guidance.

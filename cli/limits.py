@@ -12,7 +12,7 @@ from invsolve.options import LARGEST_SEED as LARGEST_SEED_OF_ALL
 
 MOST_SAMPLES = 10**5
 MOST_STEPS = 10**6
-MOST_VIEWS = 10**4
+MOST_SIMULATED_VIEWS = 10**4
 """Of a simulated scan: clinical ones have some thousand."""
 
 MOST_PHOTONS = 1e15

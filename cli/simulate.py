@@ -25,7 +25,7 @@ from invsolve.cli.files import (
     read_picture,
 )
 from invsolve.cli.formats import Encoding, check_format, eight_bits
-from invsolve.cli.limits import MOST_PHOTONS, MOST_VIEWS
+from invsolve.cli.limits import MOST_PHOTONS, MOST_SIMULATED_VIEWS
 from invsolve.cli.psf import PSF, Motion, Sigma, read_spread
 from invsolve.cli.superres import Factor, Kernel, Reduction
 from invsolve.errors import InputError, UsageError
@@ -46,7 +46,7 @@ def simulate_ct(
     picture: Annotated[
         Path, typer.Argument(metavar="SLICE", help="Slice in HU (.npy, .npz, .tif, .dcm), or a grey picture.")
     ],
-    views: Annotated[int, typer.Option(min=1, max=MOST_VIEWS, help="Parallel views over 180 degrees.")] = 23,
+    views: Annotated[int, typer.Option(min=1, max=MOST_SIMULATED_VIEWS, help="Parallel views over 180 degrees.")] = 23,
     geometry: Annotated[Path | None, typer.Option(metavar="FILE", help="geometry.toml of another scan.")] = None,
     pixel_size: Annotated[
         float | None, typer.Option(metavar="MM", help="Side of a pixel.", show_default="what DICOM says, else 1.5")

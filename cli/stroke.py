@@ -21,10 +21,8 @@ from invsolve.cli.masks import read_mask
 from invsolve.cli.sample import Drawing, check_room, make_grid, with_drawing
 from invsolve.pictures import Pixels, to_unit
 
-DRAWING = Drawing(model="photos", samples=4)
 
-
-@with_drawing(DRAWING, without=("size",))
+@with_drawing(Drawing(model="photos", samples=4), without=("size",))
 def stroke(
     painting: Annotated[
         Path, typer.Argument(metavar="PAINTING", help="PNG or JPEG, a rough painting or a photo.", show_default=False)
@@ -45,7 +43,8 @@ def stroke(
         bool, typer.Option("--invert-mask", help="Black = may change.", rich_help_panel="Problem")
     ] = False,
     patches: options.Patches = False,
-    drawing: Drawing = DRAWING,
+    *,
+    drawing: Drawing,
 ) -> None:
     """Draw pictures after a painting: a grid, and each by itself.
 
