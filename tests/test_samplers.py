@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from functools import partial
 
@@ -11,12 +12,21 @@ from torch import Tensor
 
 from invsolve import solve
 from invsolve.errors import UsageError
-from invsolve.forward_models import DenseMatrix, ForwardModel, GaussianNoise, Grayscale, LinearOperator, Mask
+from invsolve.forward_models import (
+    DenseMatrix,
+    ForwardModel,
+    GaussianNoise,
+    Grayscale,
+    Identity,
+    LinearOperator,
+    Mask,
+)
 from invsolve.models.gaussian import GaussianPrior, dense_matrix
-from invsolve.models.score_model import Noise, ScoreModel
+from invsolve.models.score_model import FunctionPrior, Noise, ScoreModel
 from invsolve.rules import MomentMatching, Proximal, condition
 from invsolve.samplers import (
     SAMPLERS,
+    StepInfo,
     ancestral,
     ancestral_corrected,
     daps,
@@ -25,6 +35,7 @@ from invsolve.samplers import (
     renoising,
     sampler_name,
 )
+from invsolve.samplers.noise import SeededNoise
 from invsolve.samplers.sigmas import geometric, karras
 from invsolve.samplers.split_gibbs import exact_likelihood_step, likelihood_step
 from invsolve.samplers.twisted import effective_sample_size, resample
@@ -163,6 +174,19 @@ def test_daps_is_exact_for_white_priors() -> None:
     expected = weight**2 * 0.25**2 + r2 * s2 / (r2 + s2)
     torch.testing.assert_close(law.covariance, expected * eye, rtol=0.01, atol=1e-6)
     assert bias(law, posterior).mean < 0.2
+
+
+def test_daps_tells_the_network_all_the_noise_there_is() -> None:
+    """Where nothing is measured, x is a clean picture under noise of the level that the next call is told."""
+    prior = FunctionPrior(lambda x, sigma: 0.0 * x, channels=1)  # knows the picture: black
+    forward_model, y = ForwardModel(Identity((1, 64, 64)), GaussianNoise(1e6)), torch.zeros(1, 1, 64, 64)
+    model = condition(prior, forward_model, y, "proximal")
+    seen: list[StepInfo] = []
+    x = 0.5 * torch.randn(4, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    daps(model, x, karras(8, 0.01, 0.5), SeededNoise(range(4)), callback=seen.append)
+    for before, after in itertools.pairwise(seen):
+        assert float(before.x.std()) == pytest.approx(after.sigma, rel=0.02)
+        assert after.sigma >= prior.mse(before.sigma) ** 0.5
 
 
 def test_daps_takes_nonlinear_maps(gaussian: GaussianPrior) -> None:

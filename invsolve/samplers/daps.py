@@ -6,11 +6,13 @@ annealing", Algorithm 1. At every level: a clean picture by a few steps of the p
 
 The paper draws x0 by Langevin steps with r = sigma; for a linear operator the draw is exact here (perturb and solve),
 and r^2 is the prior's validated mse(sigma). Other differentiable maps take the Langevin steps, unadjusted.
+
+Where the measurement says nothing the draw is the clean picture with white noise of r. The paper puts the next level's noise
+on top, and the network, told that level alone, leaves what there is too much. Here the draw's own noise counts as part of the next
+level's, which is never below it.
 """
 
 from __future__ import annotations
-
-import itertools
 
 from torch import Tensor
 
@@ -23,7 +25,7 @@ from invsolve.samplers.sigmas import karras
 from invsolve.samplers.split_gibbs import likelihood_step
 
 
-@needs(calls=lambda *, ode_steps, **_: ode_steps)
+@needs(calls=lambda *, ode_steps, **_: ode_steps, forgets=True)
 def daps(
     model: ScoreModel,
     x: Tensor,
@@ -54,16 +56,18 @@ def daps(
     parts = separable(model, "daps")
     levels = [float(s) for s in sigmas]
     lowest = 0.5 * min(s for s in levels if s > 0)
-    for i, (sigma, sigma_next) in enumerate(itertools.pairwise(levels)):
+    sigma = levels[0]
+    for i, sigma_next in enumerate(levels[1:]):
         clean = multistep(parts.prior, x, karras(ode_steps, lowest, sigma), noise, tau=0.0)
         spread = parts.prior.mse(sigma) ** 0.5
         if isinstance(parts.forward_model.operator, LinearOperator):
             x0 = likelihood_step(parts, clean, spread, noise)
         else:
             x0 = _langevin(parts, clean, spread, langevin_steps, step_size, noise)
-        x = x0 + sigma_next * noise(x0) if sigma_next > 0 else x0
+        level, sigma = sigma, max(sigma_next, spread)
+        x = x0 + (sigma**2 - spread**2) ** 0.5 * noise(x0) if sigma_next > 0 else x0
         if callback is not None:
-            callback(StepInfo(i + 1, len(levels) - 1, sigma, x, clean))
+            callback(StepInfo(i + 1, len(levels) - 1, level, x, clean))
     return x
 
 

@@ -24,7 +24,7 @@ from invsolve.models.score_model import Noise, ScoreModel
 from invsolve.samplers.info import Callback, StepInfo, needs
 
 
-@needs(resumes=True)
+@needs(resumes=True, forgets=True)
 def redrawing(
     model: ScoreModel,
     x: Tensor,

@@ -19,7 +19,7 @@ from invsolve.models.score_model import Noise, ScoreModel
 from invsolve.samplers.info import Callback, StepInfo, needs
 
 
-@needs(resumes=True)
+@needs(resumes=True, forgets=True)
 def renoising(
     model: ScoreModel,
     x: Tensor,

@@ -52,7 +52,7 @@ def exact_likelihood_step(model: ConditionedModel, z: Tensor, rho: float, noise:
     return mean + rho * root
 
 
-@needs(calls=lambda *, prior_steps, **_: prior_steps)
+@needs(calls=lambda *, prior_steps, **_: prior_steps, forgets=True)
 def split_gibbs(
     model: ScoreModel,
     x: Tensor,
