@@ -17,7 +17,7 @@ from invsolve.ct.fbp import FILTERS, angular_weights, fbp, rebin_to_parallel
 from invsolve.ct.iterative import cgls, sirt
 from invsolve.ct.misfit import chi_squared, scan_warning
 from invsolve.ct.noise import estimate_noise
-from invsolve.ct.reconstruction import reconstruct_ct
+from invsolve.ct.reconstruction import DROWNS, START_RANGE, first_level, reconstruct_ct
 from invsolve.ct.scan import Description, interpret
 from invsolve.ct.simulation import finer, photon_counts, project_slice
 from invsolve.ct.sinogram import check_range, find_axes, find_center, from_counts, normalize, slice_size
@@ -36,6 +36,7 @@ from invsolve.forward_models import (
 )
 from invsolve.models.gaussian import GaussianPrior, smooth_gaussian_prior
 from invsolve.models.score_model import FunctionPrior
+from invsolve.options import SolveOptions
 
 
 @pytest.fixture(autouse=True)
@@ -403,7 +404,10 @@ def test_hounsfield_units_are_a_scaling() -> None:
     assert from_hounsfield(to_hounsfield(torch.tensor(0.3))) == pytest.approx(0.3)
 
 
-def test_reconstruction_is_near_the_closed_form_posterior(smooth: GaussianPrior, generator: torch.Generator) -> None:
+@pytest.mark.parametrize("first", [None, 5.0], ids=["its own first level", "5"])
+def test_reconstruction_is_near_the_closed_form_posterior(
+    smooth: GaussianPrior, generator: torch.Generator, first: float | None
+) -> None:
     geometry = scan(5, 12)
     operator = projector(geometry, tolerance=1e-6)
     draw = torch.randn(144, generator=generator, dtype=torch.float64)
@@ -420,7 +424,7 @@ def test_reconstruction_is_near_the_closed_form_posterior(smooth: GaussianPrior,
         rule="exact",
         sampler="ancestral",
         steps=100,
-        sigma_start=5.0,
+        sigma_start=first,
     )
     error = (posterior.mean[0] - exact.mean).flatten()
     spread = float(exact.covariance.diagonal().mean().sqrt())
@@ -428,6 +432,21 @@ def test_reconstruction_is_near_the_closed_form_posterior(smooth: GaussianPrior,
     assert 0.85 < float(posterior.std.square().mean().sqrt()) / spread < 1.15
     assert posterior.samples.shape == (24, 1, 1, 12, 12)
     assert float(posterior.chi2.mean()) == pytest.approx(1, abs=0.5)
+
+
+def test_samplers_that_never_forget_begin_where_noise_drowns_the_guess(smooth: GaussianPrior) -> None:
+    guess, low, high = torch.zeros(1, 1, 12, 12), *START_RANGE
+
+    def first(sampler: str, **changes: float) -> tuple[float, int]:
+        return first_level(smooth, guess, SolveOptions(sampler=sampler, **changes))  # type: ignore[arg-type]
+
+    for forgetful in ("renoising", "renoising(eta=0.8)", "redrawing", "daps", "split_gibbs"):
+        level, calls = first(forgetful)
+        assert low <= level <= high and calls == 1, forgetful
+    for sampler in ("ancestral", "heun_sde", "multistep", "ode", "reverse_sde", "langevin", "ancestral_corrected"):
+        assert first(sampler) == (DROWNS, 0), sampler
+        assert first(sampler, sigma_start=0.3) == (0.3, 0), sampler
+    assert first_level(FunctionPrior(smooth.denoise, channels=1, sigma_max=1.5), guess, SolveOptions(sampler="ode")) == (1.5, 0)
 
 
 def test_a_stack_is_its_slices_and_seeds_count(smooth: GaussianPrior) -> None:

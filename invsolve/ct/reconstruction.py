@@ -29,7 +29,7 @@ from invsolve.options import AUTO, RECONSTRUCTION, Changes, SolveOptions
 from invsolve.posterior import Posterior
 from invsolve.rules import find_rule, rule_name
 from invsolve.samplers import Callback, StepInfo
-from invsolve.solver import solve, task_ladder
+from invsolve.solver import options_needs, solve, task_ladder
 from invsolve.tasks.task import Progress, Task, check_prior, tell
 
 Array = npt.NDArray[Any]
@@ -43,6 +43,9 @@ START_FACTOR = 1.6
 
 START_RANGE = (0.05, 0.35)
 """First noise levels in use: below, nothing is renewed; above, what the guess knows is thrown away."""
+
+DROWNS = 1.0
+"""First noise level of samplers that never forget their start: it hides all that a guess has wrong (docs/lab/ct.md)."""
 
 SIGMA_END = 0.005
 
@@ -76,6 +79,19 @@ def starting_level(prior: ScoreModel, guess: Tensor) -> float:
     """
     visible = float((guess - prior.denoise(guess, PROBE)).square().mean().sqrt())
     return min(max(START_FACTOR * visible, START_RANGE[0]), START_RANGE[1])
+
+
+def first_level(prior: ScoreModel, guess: Tensor, options: SolveOptions) -> tuple[float, int]:
+    """The first noise level for a guess (1, 1, H, W) and a way of solving, and the network calls made to find it.
+
+    A guess of few views is wrong in ways that no noise level below its own size hides: streaks that look like structure. A
+    sampler that forgets its start mends them level by level; any other hands them on to all of its samples alike.
+    """
+    if options.sigma_start is not None:
+        return options.sigma_start, 0
+    if not options_needs(options).forgets:
+        return min(DROWNS, prior.sigma_max), 0
+    return starting_level(prior, guess), 1
 
 
 def reconstruction_task(
@@ -142,7 +158,7 @@ def reconstruct_ct(
         photon counts.
     geometry : the scan.
     prior : a prior of CT slices in the units of n.
-    options : how to sample; ``sigma_start`` None chooses by :func:`starting_level`.
+    options : how to sample; ``sigma_start`` None chooses by :func:`first_level`.
     noise : standard deviation of Gaussian noise on the line integrals, in their units: a number, or one for each ray
         in the sinogram's shape, infinite where nothing was measured.
     i0 : photons per ray without an object: ``sinogram`` then holds counts, and each ray is weighted by what it let
@@ -257,8 +273,7 @@ def _one_slice(
     callback: Callback,
 ) -> Posterior:
     """Sample one slice from its first guess on; ``y`` (1, ...)."""
-    chosen = options.sigma_start is None
-    first = options.sigma_start or starting_level(prior, guess)
+    first, calls = first_level(prior, guess, options)
     rule = options.rule
     if isinstance(rule, str) and rule in PRIOR_WEIGHT:
         rule = partial(find_rule(rule), lam=PRIOR_WEIGHT[rule])  # type: ignore[call-arg]
@@ -273,7 +288,7 @@ def _one_slice(
         stream=stream,
         callback=callback,
     )
-    return replace(solved, network_calls=solved.network_calls + chosen)
+    return replace(solved, network_calls=solved.network_calls + calls)
 
 
 def _stacked(parts: list[Posterior], options: SolveOptions) -> Posterior:

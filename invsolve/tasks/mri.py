@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from invsolve.ct.iterative import cgls
-from invsolve.ct.reconstruction import SIGMA_END, starting_level
+from invsolve.ct.reconstruction import SIGMA_END, first_level
 from invsolve.ct.total_variation import total_variation
 from invsolve.errors import InputError
 from invsolve.forward_models import (
@@ -291,8 +291,7 @@ def reconstruct(scan: Scan, prior: ScoreModel, options: SolveOptions, progress: 
     check_mri_prior(prior)
     y = scan.y.to(prior.device)
     guess = cgls(scan.operator, y, START_ITERATIONS)
-    chosen = options.sigma_start is None
-    first = options.sigma_start or starting_level(prior, guess)
+    first, calls = first_level(prior, guess, options)
     solved = solve(
         prior,
         scan.model,
@@ -303,7 +302,7 @@ def reconstruct(scan: Scan, prior: ScoreModel, options: SolveOptions, progress: 
         turn=True,
         callback=lambda info: progress(info.step / info.steps),
     )
-    return replace(solved, samples=scan.scale * solved.samples, network_calls=solved.network_calls + chosen)
+    return replace(solved, samples=scan.scale * solved.samples, network_calls=solved.network_calls + calls)
 
 
 def tuned_tv(scan: Scan) -> Tensor:
