@@ -34,8 +34,9 @@ class SolveOptions:
     rule : how the measurement enters the score: a name, with arguments where any follow, or a function; see
         :mod:`invsolve.rules`.
     sampler : likewise; see :mod:`invsolve.samplers`. In a task's options also "auto": ``single`` for one sample and
-        ``redrawing`` for several, which are draws of the posterior.
-    single : the sampler that "auto" stands for with one sample: the one with the best single estimate.
+        ``several`` for several.
+    single, several : the samplers that "auto" stands for: the one with the best single estimate, and the one whose samples are
+        most like draws of the posterior at no loss of their mean.
     budget : seconds in which a task is to be done; it then chooses its levels and samples, see :mod:`invsolve.tasks.budget`.
     pace : what keeps a run in time once they are chosen.
     sigma_start : first noise level, in the units of x; None lets the task choose.
@@ -57,6 +58,7 @@ class SolveOptions:
     batch: int = 8
     antithetic: bool = True
     single: str = "renoising"
+    several: str = "redrawing"
     budget: float | None = None
     pace: Pace | None = None
 
@@ -77,12 +79,12 @@ class SolveOptions:
         """With the sampler that "auto" stands for."""
         if self.sampler != AUTO:
             return self
-        return replace(self, sampler=self.single if self.samples == 1 else "redrawing")
+        return replace(self, sampler=self.single if self.samples == 1 else self.several)
 
     @property
     def keywords(self) -> dict[str, Any]:
         """What :func:`invsolve.solve` is told, all but the ladder: that a task makes from ``steps``, ``schedule`` and ``sigma_start``."""
-        other = ("steps", "schedule", "sigma_start", "single", "budget")
+        other = ("steps", "schedule", "sigma_start", "single", "several", "budget")
         return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in other}
 
 
@@ -99,6 +101,7 @@ class Changes(TypedDict, total=False):
     batch: int
     antithetic: bool
     single: str
+    several: str
     budget: float | None
     pace: Pace | None
 
@@ -123,7 +126,7 @@ HINTED_COLORIZATION = SolveOptions(steps=30, rule="moment_matching(steps=1)", sa
 """What a stroke says of the rest of the picture passes through the network's Jacobian; the rule proximal changes the
 strokes alone at every level (docs/lab/colorization.md). One step: more of them measured worse."""
 
-RECONSTRUCTION = SolveOptions(samples=8)
+RECONSTRUCTION = SolveOptions(samples=8, sampler=AUTO, several="renoising(order=2)")
 """Of a scan the rule ``wiener`` with ``redrawing`` has livelier samples and a mean 0.5 dB farther off (docs/lab/ct.md)."""
 
 SAMPLING = SolveOptions(samples=16, sampler="heun_sde", batch=16, antithetic=False)

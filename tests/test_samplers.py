@@ -159,6 +159,22 @@ def test_split_gibbs_has_no_bias_but_its_prior_steps() -> None:
     assert figures.std_ratio == pytest.approx(1, abs=0.04)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.25, 0.5, 0.7])
+def test_momentum_gives_renoising_the_spread_that_theory_says(momentum: float) -> None:
+    """A Langevin chain with half of the noise it should have; momentum 1/2 is in balance."""
+    problem = gaussian_problem(OPERATORS["grayscale"], seed=2, sigma_y=0.05)
+    figures = verify(problem, rule="proximal", sampler=partial(renoising, momentum=momentum), steps=150, samples=600)
+    assert figures.bias < 0.05 + 2 * figures.bias_error
+    assert figures.std_ratio == pytest.approx(1 / math.sqrt(2 * (1 - momentum)), rel=0.05)
+
+
+@pytest.mark.parametrize("momentum", [-0.1, 1.0])
+def test_momentum_that_makes_no_sense_is_refused(momentum: float, gaussian: GaussianPrior) -> None:
+    x = torch.zeros((1, *SHAPE), dtype=torch.float64)
+    with pytest.raises(UsageError, match="wanted 0 to 1"):
+        renoising(gaussian, x, karras(3), torch.randn_like, momentum=momentum)
+
+
 def test_daps_is_exact_for_white_priors() -> None:
     """With a white prior and A = 1 its Gaussian approximation is the truth, and every level draws the posterior."""
     eye = torch.eye(12, dtype=torch.float64)
