@@ -330,6 +330,7 @@ def plan_slices(
         check_ct_prior(prior)
         operator = Rays.of(scan, where, cache=False).operator
         task = reconstruction_task(scan.sinogram, scan.geometry, noise=scan.noise, operator=operator)
+        common = common.with_levels_of(task)
         common, task = keep_to_budget(common, task, prior, least=2)
     return plan_text(f"ct {reads[0].name}", about, reads, writes, common, task, prior)
 
@@ -399,6 +400,7 @@ def reconstruct(
             metal=metal,
         )
         task = replace(task, problem={**task.problem, "photons": scan.i0 or 0.0})
+        common = common.with_levels_of(task)
         # The pseudo-inverse takes some hundred projections: all samples only where their map is asked for.
         most = None if common.wants_interval else 2
         common, task = keep_to_budget(common, task, prior, least=2, most=most)

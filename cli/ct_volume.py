@@ -161,7 +161,7 @@ def solving(
 
     scan = volume.scan
     task = reconstruction_task(scan.sinogram, scan.geometry, noise=volume.noise, operator=rays.operator)
-    options = common.solve_options(task)
+    options = common.with_levels_of(task).solve_options(task)
     if method != "score":
         return options, None, None
     prior = load_prior(common.model, "cpu")

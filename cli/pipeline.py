@@ -110,6 +110,10 @@ class Common:
             wanted = enough_levels(wanted)
         return wanted.settled if settle else wanted
 
+    def with_levels_of(self, task: Task) -> Common:
+        """With as many noise levels as this very task wants, where nobody asked for a number."""
+        return self if "steps" in ASKED.get() else replace(self, steps=task.options.steps)
+
     @property
     def wants_interval(self) -> bool:
         return self.interval or self.calibration is not None

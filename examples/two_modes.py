@@ -11,7 +11,7 @@ import torch
 from invsolve import condition
 from invsolve.forward_models import ForwardModel, GaussianNoise, Mask
 from invsolve.models.gaussian import GaussianMixturePrior, GaussianPrior
-from invsolve.samplers import SAMPLERS
+from invsolve.samplers import find_sampler
 from invsolve.samplers.sigmas import geometric
 
 covariance = 0.3**2 * torch.tensor([[1.0, 0.3], [0.3, 1.0]], dtype=torch.float64)
@@ -35,9 +35,9 @@ with torch.no_grad():
     for rule in ("proximal", "wiener", "annealed", "moment_matching", "exact"):
         model = condition(prior, forward_model, y, rule)
         drawing = ("redrawing",) if rule in ("wiener", "exact") else ()
-        for sampler in ("renoising", *drawing, "ancestral", "multistep", "heun_sde"):
+        for sampler in ("renoising", "renoising(momentum=0.5)", *drawing, "ancestral", "multistep", "heun_sde"):
             x = 20.0 * noise(torch.zeros(10_000, 1, 1, 2, dtype=torch.float64))
-            second = SAMPLERS[sampler](model, x, sigmas, noise)[..., 1].flatten()
+            second = find_sampler(sampler)(model, x, sigmas, noise)[..., 1].flatten()
             bright = second[second > 0]
             share, spread = len(bright) / len(second), float(bright.std())
-            print(f"{rule:>15} {sampler:>9}: {share:.3f} bright, standard deviation {spread:.3f}")
+            print(f"{rule:>15} {sampler:>23}: {share:.3f} bright, standard deviation {spread:.3f}")

@@ -200,7 +200,8 @@ def test_a_calibration_scales_the_interval_of_a_slice(
 ) -> None:
     sha = Card.read(ct_prior / "card.json").sha256
     learned = Calibration(
-        task="ct", prior_sha256=sha, rule="proximal", sampler="renoising", steps=2, samples=3, level=0.9, factor=3.0,
+        task="ct", prior_sha256=sha, rule="proximal", sampler="renoising(momentum=0.6)", steps=2, samples=3, level=0.9,
+        factor=3.0,
         groups=[LeftOut("patient", 0.4, 0.9, 3.0)], problem={"views": 20, "noise": 0.0, "photons": 0.0},
         where="the body",
     )  # fmt: skip

@@ -446,7 +446,9 @@ def test_samplers_that_never_forget_begin_where_noise_drowns_the_guess(smooth: G
     for sampler in ("ancestral", "heun_sde", "multistep", "ode", "reverse_sde", "langevin", "ancestral_corrected"):
         assert first(sampler) == (DROWNS, 0), sampler
         assert first(sampler, sigma_start=0.3) == (0.3, 0), sampler
-    assert first_level(FunctionPrior(smooth.denoise, channels=1, sigma_max=0.8), guess, SolveOptions(sampler="ode")) == (0.8, 0)
+    assert first_level(
+        FunctionPrior(smooth.denoise, channels=1, sigma_max=0.8), guess, SolveOptions(sampler="ode")
+    ) == (0.8, 0)
 
 
 def test_a_stack_is_its_slices_and_seeds_count(smooth: GaussianPrior) -> None:

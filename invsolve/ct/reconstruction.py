@@ -25,7 +25,7 @@ from invsolve.errors import InputError, ModelError, UsageError
 from invsolve.forward_models import Diagonal, ForwardModel, GaussianNoise, Geometry, LinearOperator
 from invsolve.forward_models.projector import check_sinogram, projector
 from invsolve.models.score_model import ScoreModel
-from invsolve.options import AUTO, RECONSTRUCTION, Changes, SolveOptions
+from invsolve.options import AUTO, EXACT_RECONSTRUCTION, RECONSTRUCTION, Changes, SolveOptions
 from invsolve.posterior import Posterior
 from invsolve.rules import find_rule, rule_name
 from invsolve.samplers import Callback, StepInfo
@@ -123,7 +123,7 @@ def reconstruction_task(
     return Task(
         name="ct",
         run=partial(reconstruct, stack, geometry, level, matrix, operator is None, streams, metal),
-        options=RECONSTRUCTION,
+        options=usual_options(level),
         operator=matrix,
         determined=partial(determined_share, matrix),
         problem={
@@ -139,7 +139,7 @@ def reconstruct_ct(
     sinogram: Array,
     geometry: Geometry,
     prior: ScoreModel,
-    options: SolveOptions = RECONSTRUCTION,
+    options: SolveOptions | None = None,
     *,
     noise: float | Array = 0.0,
     i0: float | None = None,
@@ -158,7 +158,7 @@ def reconstruct_ct(
         photon counts.
     geometry : the scan.
     prior : a prior of CT slices in the units of n.
-    options : how to sample; ``sigma_start`` None chooses by :func:`first_level`.
+    options : how to sample, default :func:`usual_options`; ``sigma_start`` None chooses by :func:`first_level`.
     noise : standard deviation of Gaussian noise on the line integrals, in their units: a number, or one for each ray
         in the sinogram's shape, infinite where nothing was measured.
     i0 : photons per ray without an object: ``sinogram`` then holds counts, and each ray is weighted by what it let
@@ -185,6 +185,11 @@ def reconstruct_ct(
         sinogram, geometry, noise=noise, i0=i0, scale=scale, operator=operator, through_plane=through_plane, first=first
     )
     return task.solve(prior, options, progress=progress, **changes)
+
+
+def usual_options(noise: float | Array) -> SolveOptions:
+    """How a scan is solved where nobody says otherwise, by the noise of its line integrals."""
+    return EXACT_RECONSTRUCTION if isinstance(noise, float) and noise == 0 else RECONSTRUCTION
 
 
 def reconstruct(

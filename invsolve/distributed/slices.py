@@ -15,7 +15,7 @@ import torch
 from invsolve._version import __version__
 from invsolve.ct.classical import classical
 from invsolve.ct.misfit import chi_squared
-from invsolve.ct.reconstruction import check_ct_prior, noise_streams, reconstruct_ct
+from invsolve.ct.reconstruction import check_ct_prior, noise_streams, reconstruct_ct, usual_options
 from invsolve.ct.sinogram import from_counts
 from invsolve.ct.units import attenuation_per_unit, to_hounsfield
 from invsolve.distributed.bounded import Note, bounded
@@ -25,7 +25,7 @@ from invsolve.distributed.store import begin, finish, write_slice
 from invsolve.errors import InputError, InvsolveError
 from invsolve.forward_models import Geometry
 from invsolve.models.score_model import ScoreModel
-from invsolve.options import AUTO, RECONSTRUCTION, Changes, SolveOptions
+from invsolve.options import AUTO, Changes, SolveOptions
 from invsolve.posterior import Posterior
 from invsolve.pretrained.loading import load_prior
 from invsolve.rules import rule_name
@@ -103,7 +103,7 @@ def map_slices(
     geometry: Geometry,
     output: str | Path,
     prior: Prior = "ct",
-    options: SolveOptions = RECONSTRUCTION,
+    options: SolveOptions | None = None,
     *,
     noise: float = 0.0,
     i0: float | None = None,
@@ -159,7 +159,8 @@ def map_slices(
             hint="wanted (slices, views, detectors)",
         )
     output = Path(output).absolute()
-    solving = replace(options, **changes).settled
+    usual = usual_options(1.0 if i0 is not None else noise)
+    solving = replace(options or usual, **changes).settled
     noise_streams(through_plane, 0, 0)  # before anything is begun, a wrong word is refused
     if method == "score":
         check_ct_prior(load_prior(prior, "cpu") if isinstance(prior, str | Path) else prior)
