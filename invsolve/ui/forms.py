@@ -98,9 +98,8 @@ class Form:
 NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 
 
-def sampling(solve: SolveOptions, painted: SolveOptions | None = None) -> tuple[Field, ...]:
-    """The fields that every task has, with the command's own defaults, and with those where strokes are ``painted``."""
-    strokes = f" With strokes {painted.steps} are usual." if painted else ""
+def sampling(solve: SolveOptions, usual: str = "") -> tuple[Field, ...]:
+    """The fields that every task has, with the command's own defaults; ``usual`` says when its noise levels are others."""
     return (
         Field(
             "samples", "Samples", "whole", str(solve.samples), low=1, high=64,
@@ -111,7 +110,7 @@ def sampling(solve: SolveOptions, painted: SolveOptions | None = None) -> tuple[
         ),
         Field(
             "steps", "Noise levels", "whole", str(solve.steps), low=1, high=1000, more=True,
-            help=f"Fewer are quicker and worse.{strokes}",
+            help=f"Fewer are quicker and worse. {usual}".strip(),
         ),
     )  # fmt: skip
 
@@ -131,7 +130,7 @@ FORMS: Mapping[str, Form] = {
     "colorize": Form(
         "Colour",
         "Gives a grey picture colours. Strokes of the colours you want are optional.",
-        "picture", "hints", "thumbnails", sampling(options.COLORIZATION, options.HINTED_COLORIZATION),
+        "picture", "hints", "thumbnails", sampling(options.COLORIZATION, f"With strokes {options.HINTED_COLORIZATION.steps} are usual."),
     ),
     "superres": Form(
         "Enlarge",
@@ -170,7 +169,7 @@ FORMS: Mapping[str, Form] = {
         "sinogram", "", "ct",
         (
             Field("views", "Views to use", "whole", "all", low=1, high=100_000),
-            *sampling(options.RECONSTRUCTION),
+            *sampling(options.RECONSTRUCTION, f"Of a scan without noise {options.EXACT_RECONSTRUCTION.steps} are usual."),
             Field("units", "Units of the file", "choice", "pixel", choices=("pixel", "attenuation", "counts"), more=True,
                   help="pixel: line integrals in pixel lengths; attenuation: -ln(I/I0); counts: I."),
             Field("i0", "Photons per ray without an object", "number", "", low=1e-9, high=1e12, more=True,
