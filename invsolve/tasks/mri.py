@@ -236,6 +236,7 @@ def mri_task(
         },
         baselines=baselines,
         work=float(scan.measured.numel()),
+        white=scan.scale,
     )
 
 
