@@ -195,6 +195,7 @@ class Judgement(NamedTuple):
     groups: dict[str, Honesty]
     table: Table
     problem: dict[str, float]
+    ranges: dict[str, tuple[float, float]]
     antithetic: bool
 
 
@@ -218,8 +219,10 @@ def judge_all(cases: Iterable[Case], prior: NetworkPrior, options: SolveOptions,
         )
         if folder:
             keep(folder, number, result)
-    problem = {number: float(np.mean([one[number] for one in problems])) for number in problems[0]}
-    return Judgement(groups, table, problem, antithetic)
+    columns = {name: [float(one[name]) for one in problems] for name in problems[0]}
+    problem = {name: float(np.mean(column)) for name, column in columns.items()}
+    ranges = {name: (min(column), max(column)) for name, column in columns.items() if min(column) < max(column)}
+    return Judgement(groups, table, problem, ranges, antithetic)
 
 
 def tried(learned: Calibration, found: Judgement) -> Figures:
@@ -232,8 +235,9 @@ def tried(learned: Calibration, found: Judgement) -> Figures:
         f"judged on {len(after)} other groups: {figures['before']:.3f} before ({min(before):.3f} to {max(before):.3f}), "
         f"{figures['after']:.3f} after ({min(after):.3f} to {max(after):.3f})"
     )
-    if warning := learned.warning(found.problem):
-        print(f"warning: {warning}")
+    for ends in zip(*found.ranges.values(), strict=True):
+        if warning := learned.warning(dict(zip(found.ranges, ends, strict=True))):
+            print(f"warning: {warning}")
     if learned.psnr is not None:
         above = [one.judged.psnr - learned.psnr.at_least(one.judged.expected) for one in found.groups.values()]
         figures |= {"held": float(np.mean([gap >= 0 for gap in above])), "margin": float(np.mean(above))}
@@ -297,6 +301,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         factor=learn_factor(list(interval_scores.values()), chosen.level, guaranteed=chosen.guaranteed),
         groups=leave_one_out(interval_scores, chosen.level, guaranteed=chosen.guaranteed),
         problem=found.problem,
+        ranges=found.ranges,
         where=kind.where,
         guaranteed=chosen.guaranteed,
         psnr=bound,
