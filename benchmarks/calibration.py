@@ -11,10 +11,11 @@ the posterior's: the fair CRPS, the ratio of spread to error, and the truth's ra
     python benchmarks/calibration.py mri --data mri-val.npz --groups 9 --learned mri.json
 
 ``inpaint``: half of the pixels missing, centre crops, counted over the missing pixels. ``superres``, ``deblur``, ``denoise``,
-``dejpeg``: a case of benchmarks/restoration.py, centre crops, counted over all values. ``ct``: a scan of benchmarks/ct.py, a
-slice per patient, counted inside the body. ``mri``: a scan of benchmarks/mri.py, slices spread over the file, counted in the
-head. The file of ``--save`` is what the commands' ``--calibration`` takes; ``--judge`` tries it on pictures that it was not
-learned from, and ``--learned`` one of an earlier run on those of ``--data``.
+``dejpeg``: a case of benchmarks/restoration.py, centre crops, counted over all values. ``colorize``: photographs without their
+colours, centre crops, counted over all values. ``ct``: a scan of benchmarks/ct.py, a slice per patient, counted inside the body.
+``mri``: a scan of benchmarks/mri.py, slices spread over the file, counted in the head. The file of ``--save`` is what the
+commands' ``--calibration`` takes; ``--judge`` tries it on pictures that it was not learned from, and ``--learned`` one of an
+earlier run on those of ``--data``.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from cases import centre, centre_crops, every_kth, inpainting_case, random_pixels
+from cases import SIZE, centre, centre_crops, colorization_case, every_kth, inpainting_case, random_pixels
 from ct import SCANS, ct_case, one_slice_per_patient, scan_of
 from harness import SAMPLES, Case, Figures, Report, Result, Table, arguments, judged, mean_of, options_of, solved
 from mri import SCANS as MRI_SCANS
@@ -41,6 +42,7 @@ from invsolve.evaluation.crps import crps, spread_skill
 from invsolve.evaluation.ranks import ideal_ranks, rank_error, rank_histogram, rank_picture
 from invsolve.forward_models import projector
 from invsolve.options import (
+    COLORIZATION,
     DEBLURRING,
     DEJPEG,
     DENOISING,
@@ -82,6 +84,12 @@ def restorations(chosen: argparse.Namespace, prior: NetworkPrior, path: str) -> 
         yield make(f"picture {index}", picture, index)
 
 
+def colourless(chosen: argparse.Namespace, prior: NetworkPrior, path: str) -> Iterator[Case]:
+    """Photographs without their colours."""
+    for index, picture in enumerate(crops(chosen, path, SIZE)):
+        yield colorization_case(f"picture {index}", picture)
+
+
 def slices(chosen: argparse.Namespace, prior: NetworkPrior, path: str) -> Iterator[Case]:
     """A slice of each patient."""
     how = scan_of(chosen.case, chosen.size)
@@ -112,6 +120,7 @@ TASKS = {
     "deblur": Kind(restorations, DEBLURRING, "photos", "all values", ("motion", "gaussian")),
     "denoise": Kind(restorations, DENOISING, "photos", "all values", ("noise 0.1", "noise 0.2")),
     "dejpeg": Kind(restorations, DEJPEG, "photos", "all values", ("jpeg 20", "jpeg 10", "jpeg 40")),
+    "colorize": Kind(colourless, COLORIZATION, "thumbnails", "all values", ("grey",)),
     "ct": Kind(slices, RECONSTRUCTION, "ct", "the body's pixels", tuple(SCANS)),
     "mri": Kind(scans, MRI, "mri", "the head's pixels", ("1 coil, R 3", *(name for name in MRI_SCANS if name != "1 coil, R 3"))),
 }  # fmt: skip
@@ -235,8 +244,8 @@ def tried(learned: Calibration, found: Judgement) -> Figures:
         f"judged on {len(after)} other groups: {figures['before']:.3f} before ({min(before):.3f} to {max(before):.3f}), "
         f"{figures['after']:.3f} after ({min(after):.3f} to {max(after):.3f})"
     )
-    for ends in zip(*found.ranges.values(), strict=True):
-        if warning := learned.warning(dict(zip(found.ranges, ends, strict=True))):
+    for end in (min, max):
+        if warning := learned.warning({**found.problem, **{name: end(ends) for name, ends in found.ranges.items()}}):
             print(f"warning: {warning}")
     if learned.psnr is not None:
         above = [one.judged.psnr - learned.psnr.at_least(one.judged.expected) for one in found.groups.values()]
@@ -252,7 +261,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"{name}: {', '.join(kind.cases)}" for name, kind in TASKS.items()
     ))  # fmt: skip
     parser.add_argument("--size", type=int, help=f"side of the centre crops; default {CROP} of inpaint, {SMALL_CROP} of "
-                        "other photographs, and whole slices")  # fmt: skip
+                        f"other photographs ({SIZE} of colorize), and whole slices")  # fmt: skip
     parser.add_argument("--spread", action="store_true", help="photographs spread over the file, not its first")
     parser.add_argument("--judge", metavar="FILE", help="try what was learned on as many groups of this file")
     parser.add_argument("--learned", type=Path, metavar="FILE.json", help="learn nothing, try this calibration on --data")

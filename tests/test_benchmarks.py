@@ -218,15 +218,22 @@ def test_neighbouring_slices(ct_prior: Path, tmp_path: Path) -> None:
     assert module.there_and_back(3, 7) == [0, 1, 2, 1, 0, 1, 2]
 
 
-def test_mri(ct_prior: Path, tmp_path: Path) -> None:
-    """Even a network that was never trained keeps to the measurement."""
+@pytest.fixture(scope="session")
+def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two even ellipses of 64 x 64."""
     y, x = (np.mgrid[:64, :64] - 31.5) / 32
-    heads = np.stack([160 * ((x / 0.7) ** 2 + (y / radius) ** 2 < 1) for radius in (0.6, 0.8)]).astype(np.uint8)
-    np.savez(tmp_path / "heads.npz", images=heads)
+    images = np.stack([160 * ((x / 0.7) ** 2 + (y / radius) ** 2 < 1) for radius in (0.6, 0.8)]).astype(np.uint8)
+    path = tmp_path_factory.mktemp("heads") / "heads.npz"
+    np.savez(path, images=images)
+    return path
+
+
+def test_mri(ct_prior: Path, heads: Path, tmp_path: Path) -> None:
+    """Even a network that was never trained keeps to the measurement."""
     show, only = tmp_path / "strips.png", "1 coil, Poisson disc, R 2"
     module = script("mri")
     module.SCANS[only] = module.Scan(1, lambda shape, g: module.poisson_disc_mask(shape, 2, 16, g))
-    given = solving(ct_prior, tmp_path, data=tmp_path / "heads.npz", show=show, steps=4)
+    given = solving(ct_prior, tmp_path, data=heads, show=show, steps=4)
     module.main([*given, "--only", only])
     means = record(tmp_path / "figures.json")[only]
     classical = {"zero-filled", "TV", *(["wavelets"] if find_spec("pywt") else [])}
@@ -284,6 +291,23 @@ def test_calibration_of_a_restoration_is_judged_on_other_pictures(
     with pytest.raises(SystemExit):
         script("calibration").main(["superres", *given, "--case", "motion"])
     assert "wanted x4, x2" in capsys.readouterr().err
+
+
+def test_calibration_of_colours(small_prior: Path, photos: Path, tmp_path: Path) -> None:
+    files = ["--save", str(tmp_path / "learned.json")]
+    script("calibration").main(["colorize", *solving(small_prior, tmp_path, data=photos, groups=2), *files])
+    learned = Calibration.load(tmp_path / "learned.json")
+    assert (learned.task, learned.where, learned.problem) == ("colorize", "all values", {})
+    assert learned.sampler == "heun_sde" and learned.factor > 1  # two samples hold too little
+
+
+def test_calibration_of_mri_says_over_what_noise_it_was_learned(ct_prior: Path, heads: Path, tmp_path: Path) -> None:
+    files = ["--save", str(tmp_path / "learned.json")]
+    script("calibration").main(["mri", *solving(ct_prior, tmp_path, data=heads, groups=2), *files])
+    learned = Calibration.load(tmp_path / "learned.json")
+    low, high = learned.ranges["noise"]
+    assert low <= learned.problem["noise"] <= high and learned.problem["coils"] == 1
+    assert "coils" not in learned.ranges and learned.where == "the head's pixels"
 
 
 def test_calibration_says_how_honest_the_samples_are(
