@@ -39,12 +39,19 @@ from invsolve.models.score_model import ScoreModel
 from invsolve.named import LARGEST_NUMBER
 from invsolve.options import MRI, Changes, SolveOptions
 from invsolve.posterior import Posterior
+from invsolve.samplers import sampler_name
 from invsolve.solver import solve, task_ladder
 from invsolve.tasks.task import Progress, Task, check_prior
 from invsolve.uncertainty.intervals import determined
 
 START_ITERATIONS = 10
 """Of conjugate gradients for the first guess."""
+
+KEEPS_ITS_START = ("ancestral", "ancestral_corrected", "heun_sde", "multistep", "ode")
+"""Samplers that carry the noise they began with along: what they begin beside they never forget."""
+
+START_OF_THOSE = 2.0
+"""First noise level of them, where it drowns the first guess."""
 
 BRIGHT = 0.997
 """The quantile, of what is brighter than the mean, that the prior calls 1."""
@@ -258,7 +265,8 @@ def reconstruct_mri(
     ----------
     kspace : complex (H, W), or (coils, H, W): unitary DFT, frequency 0 at (H // 2, W // 2), the picture's origin there too.
     prior : a prior of magnitudes, 0 for air and 1 for the brightest tissue.
-    options : how to sample; ``sigma_start`` None chooses by the first guess, as for CT.
+    options : how to sample; ``sigma_start`` None chooses by the first guess, as for CT, or where the sampler keeps its start a
+        level that drowns the guess.
     measured : (H, W), not 0 where k-space was measured, or (W,) for whole columns; None: where any coil has a value.
     sensitivities : complex (coils, H, W); None estimates them from the low-resolution pictures of the fully measured centre
         (:func:`invsolve.forward_models.sensitivities_from_centre`), "espirit" from what its kernels leave unchanged
@@ -292,8 +300,9 @@ def reconstruct(scan: Scan, prior: ScoreModel, options: SolveOptions, progress: 
     check_mri_prior(prior)
     y = scan.y.to(prior.device)
     guess = cgls(scan.operator, y, START_ITERATIONS)
-    chosen = options.sigma_start is None
-    first = options.sigma_start or starting_level(prior, guess)
+    keeping = sampler_name(options.sampler).split("(")[0] in KEEPS_ITS_START
+    chosen = options.sigma_start is None and not keeping
+    first = starting_level(prior, guess) if chosen else options.sigma_start or START_OF_THOSE
     solved = solve(
         prior,
         scan.model,
