@@ -264,7 +264,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                         f"other photographs ({SIZE} of colorize), and whole slices")  # fmt: skip
     parser.add_argument("--spread", action="store_true", help="photographs spread over the file, not its first")
     parser.add_argument("--judge", metavar="FILE", help="try what was learned on as many groups of this file")
-    parser.add_argument("--learned", type=Path, metavar="FILE.json", help="learn nothing, try this calibration on --data")
+    parser.add_argument(
+        "--learned", type=Path, metavar="FILE.json", help="learn nothing, try this calibration on --data"
+    )
     parser.add_argument("--level", type=float, default=LEVEL)
     parser.add_argument("--guaranteed", action="store_true", help="with the correction for few groups; 9 at least")
     parser.add_argument("--save", type=Path, metavar="FILE.json", help="the calibration")
