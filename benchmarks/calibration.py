@@ -8,12 +8,14 @@ the posterior's: the fair CRPS, the ratio of spread to error, and the truth's ra
         --sampler multistep --steps 12 --save ct.json --keep ct-samples/ --ranks ct-ranks.png
     python benchmarks/calibration.py superres --case x4 --data photos-train.npz --spread --groups 20 --judge photos-val.npz \\
         --save superres-4.json
+    python benchmarks/calibration.py mri --data mri-val.npz --groups 9 --learned mri.json
 
 ``inpaint``: half of the pixels missing, centre crops, counted over the missing pixels. ``superres``, ``deblur``, ``denoise``,
-``dejpeg``: a case of benchmarks/restoration.py, centre crops, counted over all values. ``ct``: a scan of benchmarks/ct.py, a
-slice per patient, counted inside the body. ``mri``: a scan of benchmarks/mri.py, slices spread over the file, counted in the
-head. The file of ``--save`` is what the commands' ``--calibration`` takes; ``--judge`` tries it on pictures that it was not
-learned from.
+``dejpeg``: a case of benchmarks/restoration.py, centre crops, counted over all values. ``colorize``: photographs without their
+colours, centre crops, counted over all values. ``ct``: a scan of benchmarks/ct.py, a slice per patient, counted inside the body.
+``mri``: a scan of benchmarks/mri.py, slices spread over the file, counted in the head. The file of ``--save`` is what the
+commands' ``--calibration`` takes; ``--judge`` tries it on pictures that it was not learned from, and ``--learned`` one of an
+earlier run on those of ``--data``.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from cases import centre, centre_crops, every_kth, inpainting_case, random_pixels
+from cases import SIZE, centre, centre_crops, colorization_case, every_kth, inpainting_case, random_pixels
 from ct import SCANS, ct_case, one_slice_per_patient, scan_of
 from harness import SAMPLES, Case, Figures, Report, Result, Table, arguments, judged, mean_of, options_of, solved
 from mri import SCANS as MRI_SCANS
@@ -40,6 +42,7 @@ from invsolve.evaluation.crps import crps, spread_skill
 from invsolve.evaluation.ranks import ideal_ranks, rank_error, rank_histogram, rank_picture
 from invsolve.forward_models import projector
 from invsolve.options import (
+    COLORIZATION,
     DEBLURRING,
     DEJPEG,
     DENOISING,
@@ -81,6 +84,12 @@ def restorations(chosen: argparse.Namespace, prior: NetworkPrior, path: str) -> 
         yield make(f"picture {index}", picture, index)
 
 
+def colourless(chosen: argparse.Namespace, prior: NetworkPrior, path: str) -> Iterator[Case]:
+    """Photographs without their colours."""
+    for index, picture in enumerate(crops(chosen, path, SIZE)):
+        yield colorization_case(f"picture {index}", picture)
+
+
 def slices(chosen: argparse.Namespace, prior: NetworkPrior, path: str) -> Iterator[Case]:
     """A slice of each patient."""
     how = scan_of(chosen.case, chosen.size)
@@ -111,6 +120,7 @@ TASKS = {
     "deblur": Kind(restorations, DEBLURRING, "photos", "all values", ("motion", "gaussian")),
     "denoise": Kind(restorations, DENOISING, "photos", "all values", ("noise 0.1", "noise 0.2")),
     "dejpeg": Kind(restorations, DEJPEG, "photos", "all values", ("jpeg 20", "jpeg 10", "jpeg 40")),
+    "colorize": Kind(colourless, COLORIZATION, "thumbnails", "all values", ("grey",)),
     "ct": Kind(slices, RECONSTRUCTION, "ct", "the body's pixels", tuple(SCANS)),
     "mri": Kind(scans, MRI, "mri", "the head's pixels", ("1 coil, R 3", *(name for name in MRI_SCANS if name != "1 coil, R 3"))),
 }  # fmt: skip
@@ -194,6 +204,7 @@ class Judgement(NamedTuple):
     groups: dict[str, Honesty]
     table: Table
     problem: dict[str, float]
+    ranges: dict[str, tuple[float, float]]
     antithetic: bool
 
 
@@ -217,29 +228,29 @@ def judge_all(cases: Iterable[Case], prior: NetworkPrior, options: SolveOptions,
         )
         if folder:
             keep(folder, number, result)
-    problem = {number: float(np.mean([one[number] for one in problems])) for number in problems[0]}
-    return Judgement(groups, table, problem, antithetic)
+    columns = {name: [float(one[name]) for one in problems] for name in problems[0]}
+    problem = {name: float(np.mean(column)) for name, column in columns.items()}
+    ranges = {name: (min(column), max(column)) for name, column in columns.items() if min(column) < max(column)}
+    return Judgement(groups, table, problem, ranges, antithetic)
 
 
 def tried(learned: Calibration, found: Judgement) -> Figures:
     """What the learned factor and bound do for groups that they were not learned from."""
     before = [covered(one.scores) for one in found.groups.values()]
     after = [covered(one.scores, learned.factor) for one in found.groups.values()]
-    assert learned.psnr is not None
-    above = [one.judged.psnr - learned.psnr.at_least(one.judged.expected) for one in found.groups.values()]
-    figures = {
-        "before": float(np.mean(before)),
-        "after": float(np.mean(after)),
-        "least_after": min(after),
-        "most_after": max(after),
-        "held": float(np.mean([gap >= 0 for gap in above])),
-        "margin": float(np.mean(above)),
-    }
+    figures = {"before": float(np.mean(before)), "least_before": min(before), "most_before": max(before)}
+    figures |= {"after": float(np.mean(after)), "least_after": min(after), "most_after": max(after)}
     print(
-        f"judged on {len(after)} other groups: {figures['before']:.3f} before, {figures['after']:.3f} after "
-        f"({figures['least_after']:.3f} to {figures['most_after']:.3f}); PSNR of the mean above its bound in "
-        f"{figures['held']:.3f}, on average by {figures['margin']:.2f} dB"
+        f"judged on {len(after)} other groups: {figures['before']:.3f} before ({min(before):.3f} to {max(before):.3f}), "
+        f"{figures['after']:.3f} after ({min(after):.3f} to {max(after):.3f})"
     )
+    for end in (min, max):
+        if warning := learned.warning({**found.problem, **{name: end(ends) for name, ends in found.ranges.items()}}):
+            print(f"warning: {warning}")
+    if learned.psnr is not None:
+        above = [one.judged.psnr - learned.psnr.at_least(one.judged.expected) for one in found.groups.values()]
+        figures |= {"held": float(np.mean([gap >= 0 for gap in above])), "margin": float(np.mean(above))}
+        print(f"PSNR of the mean above its bound in {figures['held']:.3f}, on average by {figures['margin']:.2f} dB")
     return figures
 
 
@@ -250,9 +261,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"{name}: {', '.join(kind.cases)}" for name, kind in TASKS.items()
     ))  # fmt: skip
     parser.add_argument("--size", type=int, help=f"side of the centre crops; default {CROP} of inpaint, {SMALL_CROP} of "
-                        "other photographs, and whole slices")  # fmt: skip
+                        f"other photographs ({SIZE} of colorize), and whole slices")  # fmt: skip
     parser.add_argument("--spread", action="store_true", help="photographs spread over the file, not its first")
     parser.add_argument("--judge", metavar="FILE", help="try what was learned on as many groups of this file")
+    parser.add_argument(
+        "--learned", type=Path, metavar="FILE.json", help="learn nothing, try this calibration on --data"
+    )
     parser.add_argument("--level", type=float, default=LEVEL)
     parser.add_argument("--guaranteed", action="store_true", help="with the correction for few groups; 9 at least")
     parser.add_argument("--save", type=Path, metavar="FILE.json", help="the calibration")
@@ -264,14 +278,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(argv)
     if min(chosen.samples, chosen.cases) < 2:
         parser.error(f"{chosen.samples} samples, {chosen.cases} groups: wanted 2 of each at least")
+    if chosen.learned and (chosen.save or chosen.judge):
+        parser.error("--learned with --save or --judge: it learns nothing, and tries the file on --data")
     if chosen.case not in kind.cases:
         parser.error(f"--case {chosen.case!r} of {chosen.task}: wanted {', '.join(kind.cases)}")
     if chosen.ranks and chosen.ranks.suffix.lower() != ".png":
         parser.error(f"--ranks {chosen.ranks} does not end in .png")
     prior, options = load_prior(chosen.model or kind.model, chosen.device), options_of(chosen, kind.defaults)
+    known = None if chosen.learned is None else Calibration.load(chosen.learned)
+    if known is not None:
+        known.check(
+            task=chosen.task, prior_sha256=prior.card.sha256, rule=rule_name(options.rule),
+            sampler=sampler_name(options.sampler), steps=options.steps, samples=options.samples,
+        )  # fmt: skip
     report, make = Report(chosen, prior), partial(kind.make, chosen, prior)
     found = judge_all(make(chosen.data), prior, options, chosen.keep)
     report.add(chosen.task, found.table)
+    if known is not None:
+        figures, *_ = ensemble(found.groups, antithetic=found.antithetic)
+        report.finish(ensemble=figures, judged=tried(known, found))
+        return
 
     interval_scores = {name: one.scores for name, one in found.groups.items()}
     bound = learn_psnr_bound({name: one.judged for name, one in found.groups.items()})
@@ -286,6 +312,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         factor=learn_factor(list(interval_scores.values()), chosen.level, guaranteed=chosen.guaranteed),
         groups=leave_one_out(interval_scores, chosen.level, guaranteed=chosen.guaranteed),
         problem=found.problem,
+        ranges=found.ranges,
         where=kind.where,
         guaranteed=chosen.guaranteed,
         psnr=bound,

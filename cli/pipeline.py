@@ -227,7 +227,7 @@ def solve_task(
     say_pace(wanted.pace)
     summary = summarize(
         posterior, task.operator, task.determined(), scaling=scaling, most=most, open_values=task.open_values,
-        share=task.share,
+        share=task.share, white=task.white,
     )  # fmt: skip
     made = provenance(
         task=task.name, **facts, model=prior.card.name, model_sha256=prior.card.sha256, seed=wanted.seed,

@@ -134,5 +134,5 @@ EXACT_RECONSTRUCTION = replace(RECONSTRUCTION, steps=100)
 
 SAMPLING = SolveOptions(samples=16, sampler="heun_sde", batch=16, antithetic=False)
 
-MRI = SolveOptions(samples=8)
+MRI = RECONSTRUCTION
 """As for a CT slice."""

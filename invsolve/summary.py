@@ -50,6 +50,7 @@ def summarize(
     most: int | None = None,
     open_values: Tensor | None = None,
     share: float = 1.0,
+    white: float = 1.0,
 ) -> Summary:
     """Read a posterior.
 
@@ -61,6 +62,7 @@ def summarize(
     most : samples to split into what was measured and what was not, where that is work; default all.
     open_values : where the interval's mean width is taken, broadcast to a sample; default everywhere.
     share : of a picture, what the samples hold; in the rest they agree.
+    white : what the PSNR that is bounded takes for the brightest value, in the units of x.
     """
     of_prior, prior_std, interval, width = math.nan, None, None, math.nan
     if len(posterior.samples) > 1:
@@ -82,11 +84,11 @@ def summarize(
         warning=posterior.warning,
         chi2=float(posterior.chi2.mean()) if posterior.chi2.numel() else None,
         diagnostics=posterior.diagnostics,
-        psnr=least_psnr(posterior, scaling, share),
+        psnr=least_psnr(posterior, scaling, share, white),
     )
 
 
-def least_psnr(posterior: Posterior, scaling: Scaling, share: float = 1.0) -> float | None:
+def least_psnr(posterior: Posterior, scaling: Scaling, share: float = 1.0, white: float = 1.0) -> float | None:
     """The PSNR in dB of the posterior mean, as commands judge it, bounded from below by the applied calibration.
 
     None without one, for measurements unlike those it was learned on, which a probability of its own would be false for,
@@ -95,4 +97,5 @@ def least_psnr(posterior: Posterior, scaling: Scaling, share: float = 1.0) -> fl
     bound = scaling.applied.psnr if scaling.applied else None
     if bound is None or scaling.warning or posterior.samples.shape[1] != 1:
         return None
-    return bound.at_least(share * expected_error(posterior.samples, antithetic=posterior.antithetic))
+    samples = posterior.samples if white == 1 else posterior.samples / white
+    return bound.at_least(share * expected_error(samples, antithetic=posterior.antithetic))

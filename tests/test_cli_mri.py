@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from invsolve.cli.main import main
 from invsolve.errors import ExitCode
-from invsolve.forward_models import equispaced_mask
+from invsolve.forward_models import equispaced_mask, random_mask
 from invsolve.tasks.mri_simulation import simulate_mri
 
 
@@ -70,6 +71,33 @@ def test_a_slice_with_all_that_belongs_to_it(
         "kspace.mri.compare.png", "kspace.mri.npy", "kspace.mri.png",
     ]  # fmt: skip
     assert (folder / "trace.png").exists()
+
+
+def test_the_shipped_calibration_is_applied(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = np.load(folder / "truth.npy")
+    mask = random_mask((48, 48), 3, 12, torch.Generator().manual_seed(0))
+    np.save(folder / "one.npy", simulate_mri(head, mask, noise=0.01 * float(head.max())).kspace)
+    asked = ("--samples", 19, "--device", "cpu", "--json", "--calibration", "shipped")
+    given = (folder / "one.npy", "--noise", 0.01 * float(head.max()), "--truth", folder / "truth.npy", *asked)
+    assert run(monkeypatch, *given) == 0
+    captured = capsys.readouterr()
+    report = json.loads(captured.out)
+    assert report["uncertainty"]["interval"]["calibration"]["factor"] > 1
+    assert report["uncertainty"]["interval"]["level"] == 0.9
+    assert "learned on other measurements" not in captured.err
+    bound = report["uncertainty"]["psnr_of_mean"]["at_least"]  # in these units it would be below 0 if white were 1
+    assert 5 < bound < report["scores"]["mean of 19"]["psnr"] + 20
+    low, high = (np.load(folder / f"one.mri.{end}.npy") for end in ("low", "high"))
+    samples = np.load(folder / "one.mri.samples.npy")
+    assert np.median((high - low) / np.ptp(samples, axis=0)) > 1  # wider than the samples' range
+    # several coils are no measurement like those it was learned on, which is said
+    assert run(monkeypatch, folder / "kspace.npy", *asked) == 0
+    captured = capsys.readouterr()
+    assert "learned on other measurements: acceleration 2" in captured.err
+    assert "coils 3 (learned with 1)" in captured.err
+    assert json.loads(captured.out)["uncertainty"]["psnr_of_mean"] is None
 
 
 def test_bad_input(

@@ -134,6 +134,24 @@ def test_a_calibration_is_kept_and_knows_what_it_is_for(tmp_path: Path) -> None:
         found.apply(torch.zeros(4, 1, 1, 1, 1))
 
 
+def test_what_differed_among_the_groups_may_differ_as_much(tmp_path: Path) -> None:
+    found = replace(CALIBRATION, problem={"noise": 0.01, "coils": 1.0}, ranges={"noise": (0.005, 0.018)})
+    found.save(tmp_path / "c.json")
+    assert Calibration.load(tmp_path / "c.json") == found
+    for noise in (0.0046, 0.005, 0.007, 0.018, 0.0199):  # the ends with the tenth that is granted
+        assert found.warning({"noise": noise, "coils": 1.0}) is None
+    for noise in (0.0044, 0.0201):
+        assert f"noise {noise:.3g} (learned with 0.005 to 0.018)" in str(found.warning({"noise": noise}))
+    assert "coils 8 (learned with 1)" in str(found.warning({"noise": 0.01, "coils": 8.0}))
+    replace(found, ranges={"noise": (2.0, 1.0)}).save(tmp_path / "c.json")
+    with pytest.raises(InputError, match=r"noise from 2.0 to 1.0"):
+        Calibration.load(tmp_path / "c.json")
+    fields = json.loads((tmp_path / "c.json").read_text())
+    (tmp_path / "c.json").write_text(json.dumps({**fields, "ranges": {"noise": [1.0]}}))
+    with pytest.raises(InputError, match="ranges"):
+        Calibration.load(tmp_path / "c.json")
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 1}', '{"format": 9}', "\x00"])
 def test_a_file_that_is_no_calibration_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text(content)

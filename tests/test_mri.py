@@ -11,6 +11,7 @@ from skimage.data import shepp_logan_phantom
 from skimage.filters import gaussian
 from skimage.transform import resize
 
+from invsolve.ct.reconstruction import DROWNS
 from invsolve.errors import InputError, ModelError
 from invsolve.evaluation.metrics import psnr
 from invsolve.forward_models import equispaced_mask, espirit
@@ -55,6 +56,21 @@ def test_a_phantom_comes_back(coils: int, given: bool) -> None:
     assert db(baselines["TV"]) > db(baselines["zero-filled"])
     again = reconstruct_mri(scan.kspace, prior(), noise=0.5, samples=2, steps=10, measured=measured[0], **known)  # type: ignore[arg-type]
     assert torch.equal(again.samples, found.samples)
+
+
+def test_samplers_that_keep_their_start_begin_where_noise_drowns_the_guess() -> None:
+    scan = simulate_mri(phantom(), equispaced_mask((SIZE, SIZE), 2, 14), noise=0.5)
+
+    def first_level(sampler: str, sigma_start: float | None = None) -> float:
+        found = reconstruct_mri(
+            scan.kspace, prior(), noise=0.5, sampler=sampler, steps=4, sigma_start=sigma_start, samples=1
+        )
+        assert found.network_calls == 4 + (sampler == "renoising")  # one looks at the guess
+        return found.diagnostics["sigma"][0]
+
+    assert [first_level("ancestral"), first_level("multistep(tau=0.2)")] == pytest.approx([DROWNS, DROWNS])
+    assert first_level("renoising") < 0.4
+    assert first_level("ancestral", 0.5) == pytest.approx(0.5)
 
 
 def test_units_are_those_of_kspace() -> None:

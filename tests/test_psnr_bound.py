@@ -164,6 +164,9 @@ def test_no_bound_is_given_where_it_would_be_false(generator: torch.Generator) -
     assert least_psnr(one, Scaling(applied=calibration(None))) is None
     assert least_psnr(one, Scaling(applied=calibration(BOUND), warning="other noise")) is None
     assert least_psnr(Posterior(samples.expand(3, 2, 3, 8, 8)), Scaling(applied=calibration(BOUND))) is None
+    # In other units it is the same bound, from the white that they have.
+    other = least_psnr(Posterior(50 * samples), Scaling(applied=calibration(BOUND)), white=50.0)
+    assert other == pytest.approx(found, abs=1e-4)
     # In pairs the spread is another.
     paired = Posterior(samples, settings={"antithetic": True})
     assert least_psnr(paired, Scaling(applied=calibration(BOUND))) == pytest.approx(

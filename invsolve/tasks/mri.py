@@ -236,6 +236,7 @@ def mri_task(
         },
         baselines=baselines,
         work=float(scan.measured.numel()),
+        white=scan.scale,
     )
 
 
@@ -257,7 +258,7 @@ def reconstruct_mri(
     ----------
     kspace : complex (H, W), or (coils, H, W): unitary DFT, frequency 0 at (H // 2, W // 2), the picture's origin there too.
     prior : a prior of magnitudes, 0 for air and 1 for the brightest tissue.
-    options : how to sample; ``sigma_start`` None chooses by the first guess, as for CT.
+    options : how to sample; ``sigma_start`` None chooses by :func:`invsolve.ct.reconstruction.first_level`, as for CT.
     measured : (H, W), not 0 where k-space was measured, or (W,) for whole columns; None: where any coil has a value.
     sensitivities : complex (coils, H, W); None estimates them from the low-resolution pictures of the fully measured centre
         (:func:`invsolve.forward_models.sensitivities_from_centre`), "espirit" from what its kernels leave unchanged

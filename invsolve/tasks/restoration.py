@@ -17,6 +17,7 @@ from invsolve.options import SolveOptions
 from invsolve.pictures import UnitPicture
 from invsolve.posterior import Posterior
 from invsolve.samplers import StepInfo
+from invsolve.samplers.noise import SeededNoise
 from invsolve.solver import solve, task_ladder
 from invsolve.tasks.task import Progress, check_colour_prior, in_memory, tell
 
@@ -24,6 +25,10 @@ SIGMA_END = 0.005
 
 ROUNDING = 1 / 255 / 12**0.5
 """Standard deviation of what rounding to 8 bits does to a value in [0, 1]: the least noise that is assumed."""
+
+
+OFF_GREY = 0x67726579
+"""Of the stream of the noise that a grey picture gets in the directions of colour."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,8 @@ class Measurement:
     start : (1, C, H, W), a first guess of x.
     sigma_start : noise level above what the guess gets wrong.
     kept : rows and columns of x that are the result.
-    repeated : of a grey picture every channel counts as measured instead, each under sqrt(3) times the noise: three times
-        the same value, so the luma is as uncertain as it is. For an operator without channels of its own, the identity.
+    repeated : of a grey picture every channel counts as measured instead, each under sqrt(3) times the noise, see
+        :func:`in_three_channels`. For an operator without channels of its own, the identity.
     finish : what is done to the samples (n, C, H, W), a grey picture's of one channel, before the rest is cut off.
     """
 
@@ -65,7 +70,8 @@ class Measurement:
         noise = GaussianNoise(self.noise) if isinstance(self.noise, int | float) else self.noise
         model, y = ForwardModel(self.operator, noise), self.y
         if grey and self.repeated and level is not None:
-            model, y = ForwardModel(Identity(tuple(start.shape[1:])), GaussianNoise(3**0.5 * level)), start
+            y = in_three_channels(self.y, level, SeededNoise([(options.seed, OFF_GREY)]))
+            model = ForwardModel(Identity(tuple(start.shape[1:])), GaussianNoise(3**0.5 * level))
         elif grey:
             model = replace(model, operator=self.operator @ Grayscale(tuple(start.shape[1:])))
         pixels = start.shape[-2] * start.shape[-1]
@@ -91,8 +97,18 @@ class Measurement:
         # Rounding is no Gaussian noise: where there is no other, chi-squared has nothing to judge. And a mean is nearer to
         # the measurement than the truth is.
         judged = level is not None and level > ROUNDING and solved.settings["sampler"] != "posterior_mean"
-        chi2 = solved.chi2 * (3 if grey and self.repeated else 1) if judged else torch.empty(0)
-        return replace(solved, samples=samples, chi2=chi2)
+        return replace(solved, samples=samples, chi2=solved.chi2 if judged else torch.empty(0))
+
+
+def in_three_channels(grey: Tensor, noise: float, random: SeededNoise) -> Tensor:
+    """A grey picture (1, 1, H, W) under noise as one of three equal channels (1, 3, H, W) under sqrt(3) times the noise, each
+    independent of the others, which is what the prior knows.
+
+    Of such noise the mean of the channels has what the picture has, and what is orthogonal to it is drawn. Without that the noise
+    would be the same in all channels: at 0.2 the shipped prior left most of it in the picture (docs/lab/restoration.md).
+    """
+    drawn = random(grey.expand(-1, 3, -1, -1))
+    return grey + 3**0.5 * noise * (drawn - drawn.mean(dim=1, keepdim=True))
 
 
 def planes(picture: UnitPicture) -> Tensor:

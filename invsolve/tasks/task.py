@@ -109,6 +109,7 @@ class Task:
     ends : of one that is done part by part, the share of the work that is done as each of them is.
     share : of the picture, what the samples hold.
     values : numbers that a sample holds; 0 where that is not known.
+    white : the brightest value that a PSNR counts from, in the units of a sample.
     """
 
     name: str
@@ -125,6 +126,7 @@ class Task:
     ends: tuple[float, ...] = ()
     share: float = 1.0
     values: int = 0
+    white: float = 1.0
 
     def work_of(self, options: SolveOptions) -> float:
         """``work`` in a way of solving."""

@@ -156,7 +156,7 @@ class Calibration:
 
     Parameters
     ----------
-    task : "inpaint", "colorize" or "ct".
+    task : of the kind of problem, such as "inpaint", "ct" or "mri".
     prior_sha256 : hash of the prior's weights.
     rule, sampler, steps, samples : the settings of the runs; ``samples`` fixes the interval that is scaled.
     level : the share that the scaled intervals cover.
@@ -166,6 +166,7 @@ class Calibration:
     where : the pixels that were counted, in words.
     guaranteed : see :func:`learn_factor`.
     psnr : what bounds the PSNR of the samples' mean; None in files from before there was one.
+    ranges : of the numbers in ``problem`` that differed among the groups, from where to where; ``problem`` has their means.
     """
 
     task: str
@@ -181,6 +182,7 @@ class Calibration:
     where: str = "all pixels"
     guaranteed: bool = False
     psnr: PsnrBound | None = None
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def before(self) -> float:
@@ -211,11 +213,13 @@ class Calibration:
 
     def warning(self, problem: dict[str, float]) -> str | None:
         """A sentence when the measurement is unlike those it was learned on."""
-        unlike = [
-            f"{name} {problem[name]:.3g} (learned with {self.problem[name]:.3g})"
-            for name in sorted(problem.keys() & self.problem.keys())
-            if not math.isclose(problem[name], self.problem[name], rel_tol=TOLERANCE)
-        ]
+        unlike = []
+        for name in sorted(problem.keys() & self.problem.keys()):
+            low, high = self.ranges.get(name, (self.problem[name],) * 2)
+            near = any(math.isclose(problem[name], end, rel_tol=TOLERANCE) for end in (low, high))
+            if not (low <= problem[name] <= high or near):
+                learned = f"{low:.3g}" if high == low else f"{low:.3g} to {high:.3g}"
+                unlike.append(f"{name} {problem[name]:.3g} (learned with {learned})")
         return f"the calibration was learned on other measurements: {', '.join(unlike)}" if unlike else None
 
     def save(self, path: str | Path) -> None:
@@ -249,6 +253,7 @@ class Calibration:
         if wrong:
             raise InputError(f"cannot read {path} as a calibration: {wrong}", hint=hint)
         values["groups"] = [LeftOut(**group) for group in values["groups"]]
+        values["ranges"] = {name: tuple(ends) for name, ends in values.get("ranges", {}).items()}
         try:
             values["psnr"] = PsnrBound.of_json(values["psnr"]) if values.get("psnr") is not None else None
         except InputError as error:
@@ -266,6 +271,9 @@ class Calibration:
             return f"{self.steps} steps, {self.samples} samples"
         if not self.groups:
             return "no groups"
+        for name, (low, high) in self.ranges.items():
+            if low > high:
+                return f"{name} from {low} to {high}"
         for group in self.groups:
             if not (0 <= group.before <= 1 and 0 <= group.after <= 1 and 0 <= group.factor <= LARGEST_FACTOR):
                 return f"group {group.group!r} with coverage {group.before}, {group.after}, factor {group.factor}"
