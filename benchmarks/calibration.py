@@ -244,8 +244,8 @@ def tried(learned: Calibration, found: Judgement) -> Figures:
         f"judged on {len(after)} other groups: {figures['before']:.3f} before ({min(before):.3f} to {max(before):.3f}), "
         f"{figures['after']:.3f} after ({min(after):.3f} to {max(after):.3f})"
     )
-    for end in (min, max):
-        if warning := learned.warning({**found.problem, **{name: end(ends) for name, ends in found.ranges.items()}}):
+    for end in (0, 1):
+        if warning := learned.warning({**found.problem, **{name: ends[end] for name, ends in found.ranges.items()}}):
             print(f"warning: {warning}")
     if learned.psnr is not None:
         above = [one.judged.psnr - learned.psnr.at_least(one.judged.expected) for one in found.groups.values()]

@@ -72,7 +72,7 @@ def unit(pixels: Pixels) -> Array:
 
 @torch.no_grad()
 def by_ffdnet(network: GreyFFDNet, grey: Array, noise: float) -> Array:
-    return network(torch.from_numpy(grey)[None, None], noise)[0, 0].numpy()
+    return np.asarray(network(torch.from_numpy(grey)[None, None], noise)[0, 0])
 
 
 def bm3d_of_grey(grey: Array, noise: float) -> dict[str, Array]:
@@ -114,7 +114,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     prior, network = load_prior(chosen.model, chosen.device), grey_network()
     pictures, report = centre_crops(chosen.data, chosen.cases, chosen.size), Report(chosen, prior)
     for kind in chosen.only:
-        make = half if kind == "half" else partial(noisy, noise=float(kind.split()[1]), ffdnet=network)
+        make: Callable[[Pixels, int], Measured] = (
+            half if kind == "half" else partial(noisy, noise=float(kind.split()[1]), ffdnet=network)
+        )
         options = (INPAINTING if kind == "half" else DENOISING).settled
         cases = (case(f"picture {i}", one, make(one, i), prior, options) for i, one in enumerate(pictures))
         report.add(kind, measure(cases, prior, options))
