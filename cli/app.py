@@ -173,5 +173,7 @@ def _exit_code_of_usage(error: Any) -> int:
         error.show()
         return int(ExitCode.USAGE)
     command = error.ctx.command_path if getattr(error, "ctx", None) else "invsolve"
-    report(error.format_message(), f"see {command} --help")
+    message = error.format_message()
+    hash_lost = "--mask-colo" in message and "requires an argument" in message  # a shell takes # for a comment
+    report(message, "quote the colour, '#ff00ff', or leave the # out" if hash_lost else f"see {command} --help")
     return int(ExitCode.USAGE)

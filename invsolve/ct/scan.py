@@ -12,14 +12,15 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from invsolve.ct.bad_bins import bad_bins, parse_bins
+from invsolve.ct.bad_bins import LEAST_VIEWS, bad_bins, parse_bins
 from invsolve.ct.flat_field import filled
 from invsolve.ct.noise import LEAST_NOISE, estimate_noise
 from invsolve.ct.rings import RINGS, find_rings
-from invsolve.ct.rotation_axis import disagreement, find_axis
+from invsolve.ct.rotation_axis import AGREE, WHOLE, disagreement, find_axis
 from invsolve.ct.sinogram import (
     UNITS,
     Units,
+    constant_mass,
     find_axes,
     from_counts,
     normalize,
@@ -136,6 +137,8 @@ def interpret(measured: Array, known: Description) -> Scan:
         at, more = axis_bin(stack, geometry, known)
         geometry = replace(geometry, center=at)
         notes += more
+    elif not known.geometry:
+        notes += axis_doubt(stack, geometry, known)
     stack, more = without_rings(stack, seen, known, geometry.axis_bin)
     notes += more
     chosen = list(range(geometry.views))
@@ -336,6 +339,22 @@ def axis_bin(stack: Array, geometry: Geometry, known: Description) -> tuple[floa
             f"--center {at:g} is off the detector", hint=f"wanted a bin from 0 to {geometry.detectors - 1}"
         )
     return at, notes
+
+
+def axis_doubt(stack: Array, geometry: Geometry, known: Description) -> list[str]:
+    """A warning where nobody said where the axis is, and two ways to find it agree that it is not in the middle."""
+    shadows = attenuating(stack, known)
+    if geometry.views < LEAST_VIEWS or not constant_mass(shadows) < WHOLE:
+        return []
+    try:
+        found, others = find_axis(shadows, geometry)
+    except InputError:
+        return []
+    at = geometry.axis_bin
+    if not others or disagreement(found, others) or abs(found.bin - at) <= AGREE + 2 * found.spread:
+        return []
+    told = f"taken at bin {at:.2f}, the middle of the detector, but the views put it at bin {found.bin:.2f}"
+    return [f"warning: the rotation axis is {told} (--center auto)"]
 
 
 # -- which units, which noise ---------------------------------------------------------------------------------------
