@@ -115,7 +115,7 @@ def propose_scratches(path: Path, photo: Photo, common: Common, grow: int | None
     if not found.any():
         old = f"; {mask} is of another run" if mask.exists() else ""
         say(f"warning: no scratch was found in {path}, so no mask is written{old}")
-        say("found are lines up to 5 pixels wide and from 60 long on; paint a mask for others (`invsolve ui` has a brush), or mark "
+        say("found are lines up to 5 pixels wide and from 75 long on; paint a mask for others (`invsolve ui` has a brush), or mark "
             "the damage with --mask-color or --box")  # fmt: skip
         return []
     levels = eight_bits(photo.pixels)
