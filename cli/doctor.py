@@ -147,9 +147,7 @@ def _notes(facts: dict[str, Any]) -> list[Finding]:
     for extra, members in facts["packages"].items():
         missing = [name for name, version in members.items() if version is None]
         if extra != "needed" and missing:
-            found.append(
-                Finding("note", f"{extra}: {', '.join(missing)} not installed", f"{EXTRA}{extra}]'")
-            )
+            found.append(Finding("note", f"{extra}: {', '.join(missing)} not installed", f"{EXTRA}{extra}]'"))
     return found
 
 
