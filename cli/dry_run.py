@@ -47,9 +47,8 @@ def estimate(task: Task, prior: NetworkPrior, wanted: SolveOptions) -> Estimate:
     levels = len(task_ladder(wanted, prior.sigma_min, wanted.sigma_start or 1.0, prior.channels * round(task.work))) - 1
     sampler = find_sampler(wanted.sampler) if isinstance(wanted.sampler, str) else wanted.sampler
     calls = expected_calls(sampler, levels) * wanted.samples
-    walks = (
-        task.walks_of(wanted) if prior.size is None else 1
-    )  # of one size: all in one picture, or in squares not yet found
+    # A prior of one size sees all in one picture, or in squares that are not found yet.
+    walks = task.walks_of(wanted) if prior.size is None else 1
     return Estimate(levels, round(calls * walks), per_pixel * task.work_of(wanted) * calls)
 
 

@@ -31,7 +31,7 @@ def is_toned(picture: npt.NDArray[np.floating]) -> bool:
     for one whose things differ in colour.
     """
     y, chroma = luma(picture), _chroma(picture)
-    if not is_coloured(picture):
+    if not _beyond_grey(chroma):
         return False
     # The spread about a line through each bin's colours: a tone changes with the luma within a bin as well.
     place = np.clip(y.ravel(), 0, 1) * (BINS - 1)
@@ -46,7 +46,11 @@ def is_toned(picture: npt.NDArray[np.floating]) -> bool:
 
 def is_coloured(picture: npt.NDArray[np.floating]) -> bool:
     """Whether a picture (H, W, 3) is more than grey: toned, or of things that differ in colour."""
-    return float(np.linalg.norm(_chroma(picture), axis=1).mean()) >= LEAST_CHROMA
+    return _beyond_grey(_chroma(picture))
+
+
+def _beyond_grey(chroma: npt.NDArray[np.floating]) -> bool:
+    return float(np.hypot(chroma[:, 0], chroma[:, 1]).mean()) >= LEAST_CHROMA
 
 
 def _chroma(picture: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
