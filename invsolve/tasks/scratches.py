@@ -50,7 +50,9 @@ AROUND = 13
 """Side of the square whose median is what lies around a pixel: the widest scratch, of 5 pixels, fills less than half of it."""
 
 SHORTEST = 75
-"""Pixels of the longest extent of a scratch."""
+"""Pixels of the longest extent of a scratch; in a small picture :data:`ACROSS` of its shorter side."""
+
+ACROSS = 0.8
 
 GROWN = 1
 """Pixels around a line that it shades."""
@@ -71,11 +73,11 @@ def find_scratches(picture: UnitPicture) -> Missing:
     bright, dark = line_strength(channels if colours else [grey])
     usual = ndimage.uniform_filter(np.maximum(bright, dark).clip(0), NEIGHBOURHOOD) * (USUAL if colours else USUAL_GREY)
     differs = grey - ndimage.median_filter(grey, AROUND)
-    found = np.zeros(grey.shape, dtype=bool)
+    found, shortest = np.zeros(grey.shape, dtype=bool), min(SHORTEST, ACROSS * min(grey.shape))
     for sign, strength in ((1, bright), (-1, dark)):
         numbered = label(apply_hysteresis_threshold(strength - usual, LOW, HIGH), connectivity=2)
         numbered[sign * differs <= OUTSTANDING] = 0  # the gaps that this leaves in a line do not end it
-        long = [region.label for region in regionprops(numbered) if region.axis_major_length > SHORTEST]
+        long = [region.label for region in regionprops(numbered) if region.axis_major_length > shortest]
         found |= np.isin(numbered, long)
     return ndimage.binary_dilation(found, iterations=GROWN) if found.any() else found
 
