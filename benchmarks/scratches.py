@@ -1,7 +1,8 @@
 """How much of drawn scratches ``invsolve inpaint --scratches`` finds, and how much of what it finds is one.
 
     python benchmarks/scratches.py --data skimage
-    python benchmarks/scratches.py --data photos-val.npz --show scratches.png
+    python benchmarks/scratches.py --data photos-val.npz --alone --show scratches.png
+    python benchmarks/scratches.py --data photos-val.npz --alone --grey
 
 Six scratches on each photograph: curves of 80 to 300 pixels at random places, bright or dark, with soft edges and a strength that
 wanders along them. Recall is the share of their pixels that is marked, precision the share of marked pixels that lie within 3
@@ -134,12 +135,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=512, help="of the pictures' middles")
     parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
     parser.add_argument("--strengths", type=float, nargs="+", default=STRENGTHS, help="shares of the full range")
+    parser.add_argument("--grey", action="store_true", help="the photographs without their colours")
     parser.add_argument("--alone", action="store_true", help="without the ridge filter, which takes most of the time")
     parser.add_argument(
         "--show", type=Path, metavar="FILE.png", help="the first photograph: scratched, and what is marked in red"
     )
     chosen = parser.parse_args(arguments)
     pictures = photographs(chosen.data, chosen.size)[: chosen.cases]
+    if chosen.grey:
+        pictures = [np.repeat(picture.mean(axis=2, keepdims=True), 3, axis=2) for picture in pictures]
     clean = counted(find_scratches, [(picture, np.zeros(picture.shape[:2], bool)) for picture in pictures])
     pixels = sum(picture.shape[0] * picture.shape[1] for picture in pictures)
     print(f"{len(pictures)} photographs; marked without any: {clean.found / pixels:.2%}", flush=True)

@@ -73,6 +73,12 @@ class Program(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         return super().get_command(ctx, cmd_name) or plugin_command(cmd_name, EXIT_CODES)
 
+    def make_context(self, *given: Any, **named: Any) -> Any:
+        try:
+            return super().make_context(*given, **named)
+        except KeyboardInterrupt as error:
+            raise Stopped(error) from error
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
@@ -173,5 +179,7 @@ def _exit_code_of_usage(error: Any) -> int:
         error.show()
         return int(ExitCode.USAGE)
     command = error.ctx.command_path if getattr(error, "ctx", None) else "invsolve"
-    report(error.format_message(), f"see {command} --help")
+    message = error.format_message()
+    hash_lost = "--mask-colo" in message and "requires an argument" in message  # a shell takes # for a comment
+    report(message, "quote the colour, '#ff00ff', or leave the # out" if hash_lost else f"see {command} --help")
     return int(ExitCode.USAGE)

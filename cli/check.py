@@ -149,7 +149,8 @@ def make(target: str, shape: Shape, arguments: dict[str, Any]) -> Any:
 
 
 def called(target: str, found: Any, shape: Shape, arguments: dict[str, Any]) -> Any:
-    """``found`` called with what it takes: the shape once, or twice as :class:`LinearOperator` itself, or not at all."""
+    """``found`` called with what it takes: the shape once; or that and the shape of what it measures, as
+    :class:`LinearOperator` itself; or nothing."""
     signature = inspect.signature(found)
     noise = inspect.isclass(found) and is_noise(found)
     twice = [(shape, shape)] if "output_shape" in signature.parameters else []
@@ -158,9 +159,25 @@ def called(target: str, found: Any, shape: Shape, arguments: dict[str, Any]) -> 
             signature.bind(*given, **arguments)
         except TypeError:
             continue
-        return found(*given, **arguments)
+        made = found(*given, **arguments)
+        if given != (shape, shape):
+            return made
+        measured = measured_shape(made)
+        return made if measured in (None, shape) else found(shape, measured, **arguments)
     takes = "its keywords" if noise else "the shape (C, H, W) and its keywords"
     raise UsageError(f"{target}{signature} cannot be called with {takes}", hint="give the missing ones with --args")
+
+
+def measured_shape(operator: Any) -> Shape | None:
+    """What an operator makes of a picture, whatever it was told; None where it raises, which is a finding for later."""
+    import torch
+
+    try:
+        return tuple(operator._apply(torch.zeros(1, *operator.input_shape)).shape[1:])
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - somebody's own code may raise anything
+        return None
 
 
 def is_noise(made: Any) -> bool:

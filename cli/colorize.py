@@ -83,11 +83,15 @@ def colorize(
 
 
 def say_tone(path: Path, photo: Photo) -> None:
-    """A line where a picture is not grey, but toned."""
-    from invsolve.tasks.tints import is_toned
+    """A line where a picture is not grey, but toned, or has colours."""
+    from invsolve.tasks.tints import is_coloured, is_toned
 
-    if photo.pixels.ndim == 3 and is_toned(photo.unit):
+    if photo.pixels.ndim < 3:
+        return
+    if is_toned(photo.unit):
         say(f"{path.name} is toned, as sepia is: taken as its grey, and coloured anew")
+    elif is_coloured(photo.unit):
+        say(f"{path.name} has colours: taken as its grey, and coloured anew")
 
 
 class Steering(NamedTuple):

@@ -54,6 +54,14 @@ QUIET_SECONDS = 3.0
 LONGEST_MESSAGE = 600
 
 
+def percent(share: float) -> str:
+    """``0.081`` -> ``8.1%``, and never 0 or 100 % of what is not none or all: ``0.0003`` -> ``0.03%``."""
+    text = f"{share:.1%}"
+    if 0 < share < 1 and text in ("0.0%", "100.0%"):
+        return f"{100 * share:.1g}%" if share < 0.5 else "more than 99.9%"
+    return text
+
+
 class Verbosity:
     """How much is said: -1 errors only, 0 one line per result, 1 steps and levels, 2 tracebacks."""
 

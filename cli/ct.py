@@ -39,6 +39,7 @@ from invsolve.cli.report_pages import slice_page
 from invsolve.cli.results import check_diagnostics, encode_trace, json_text, report_json, say_scores
 from invsolve.cli.uncertainty import check_interval, say_uncertainty, uncertainty_json
 from invsolve.errors import UsageError
+from invsolve.files import regular_file
 from invsolve.options import RECONSTRUCTION
 
 if TYPE_CHECKING:
@@ -224,6 +225,8 @@ def ct(
       invsolve ct volume.zarr --workers 2
     """
     common.set_verbosity()
+    if not sinogram.is_dir():  # as a Zarr array is
+        regular_file(sinogram, "sinogram")  # before PyTorch is loaded, which takes seconds
     grey_range, found_by = parse_window(window), parse_metal(metal)
     check_method(method, common, baselines=baselines)
     if workers is not None or scheduler is not None:

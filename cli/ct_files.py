@@ -45,7 +45,8 @@ def read_array(path: Path, what: str) -> Array:
     """
     regular_file(path, what)
     if path.suffix.lower() not in ENDINGS:
-        raise InputError(f"{path} is not a {what} this program can read", hint=f"give {', '.join(ENDINGS)}")
+        more = ", or an HDF5 file or a Zarr folder" if what == "sinogram" else ""
+        raise InputError(f"{path} is not a {what} this program can read", hint=f"give {', '.join(ENDINGS)}{more}")
     try:
         with quiet_libraries():
             array = _read(path, what)

@@ -301,7 +301,10 @@ def say_slices(paths: Mapping[str, Path], result: Result, samples: int, asked: s
     what = f"the mean of {samples} samples" if method == "score" else method.upper()
     chi2 = "unknown (no noise)" if result.chi2 is None else f"{result.chi2:.2f}"
     say(f"wrote {paths[asked]} in HU, {what} ({result.seconds:.1f} s, {result.calls} network calls)")
-    say(f"look at {paths['compare']}; misfit {paths['residual'].name}, chi-squared per ray {chi2}")
+    unfitted = (
+        " (of FBP, which fits no data, mostly far above 1)" if method == "fbp" and result.chi2 is not None else ""
+    )
+    say(f"look at {paths['compare']}; misfit {paths['residual'].name}, chi-squared per ray {chi2}{unfitted}")
     if result.warning:
         say(f"warning: {result.warning}")
     if "std" in paths:

@@ -22,6 +22,7 @@ SLOW_SHARE = 0.1
 
 MB = 1e6
 
+EXTRA = "pip install 'invsolve["
 NOT_INSTALLED = "unknown: invsolve is run from its source"
 
 
@@ -146,9 +147,7 @@ def _notes(facts: dict[str, Any]) -> list[Finding]:
     for extra, members in facts["packages"].items():
         missing = [name for name, version in members.items() if version is None]
         if extra != "needed" and missing:
-            found.append(
-                Finding("note", f"{extra}: {', '.join(missing)} not installed", f"pip install 'invsolve[{extra}]'")
-            )
+            found.append(Finding("note", f"{extra}: {', '.join(missing)} not installed", f"{EXTRA}{extra}]'"))
     return found
 
 
@@ -200,7 +199,13 @@ def sized(where: dict[str, Any]) -> str:
 
 
 def advice(findings: list[Finding]) -> list[str]:
-    """What was found, and whether a run would work."""
-    lines = [f"{one.kind}: {one.what}\n    {one.way_out}" for one in findings]
+    """What was found, and whether a run would work; extras, which no run needs unless it says so, in one line together."""
+    extras = [one.what.split(":")[0] for one in findings if one.way_out.startswith(EXTRA)]
+    lines = [f"{one.kind}: {one.what}\n    {one.way_out}" for one in findings if not one.way_out.startswith(EXTRA)]
+    if extras:
+        lines.append(
+            f"note: not installed, and not needed by most commands; those that do say so: {', '.join(extras)}\n"
+            f"    {EXTRA}{extras[0]}]', and so on"
+        )
     wrong = sum(one.kind == "wrong" for one in findings)
     return [*lines, f"{wrong} thing{'s' * (wrong > 1)} to mend before a run works" if wrong else "a run would work"]

@@ -27,7 +27,7 @@ class Estimate(NamedTuple):
     """What a run would take."""
 
     levels: int
-    calls: int  # of the network
+    calls: int  # of the network, on all parts of a picture and at all resolutions
     seconds: float
 
 
@@ -46,8 +46,10 @@ def estimate(task: Task, prior: NetworkPrior, wanted: SolveOptions) -> Estimate:
     per_pixel = (time.perf_counter() - started) / side**2
     levels = len(task_ladder(wanted, prior.sigma_min, wanted.sigma_start or 1.0, prior.channels * round(task.work))) - 1
     sampler = find_sampler(wanted.sampler) if isinstance(wanted.sampler, str) else wanted.sampler
-    calls = round(expected_calls(sampler, levels) * wanted.samples)
-    return Estimate(levels, calls, per_pixel * task.work_of(wanted) * calls)
+    calls = expected_calls(sampler, levels) * wanted.samples
+    # A prior of one size sees all in one picture, or in squares that are not found yet.
+    walks = task.walks_of(wanted) if prior.size is None else 1
+    return Estimate(levels, round(calls * walks), per_pixel * task.work_of(wanted) * calls)
 
 
 LONG = 60.0
@@ -117,5 +119,6 @@ def lines_of(plan: Mapping[str, Any]) -> list[str]:
             f"would solve with {plan['model']} on {plan['device']}: rule {plan['rule']}, sampler {plan['sampler']}, "
             f"{plan['steps']} noise levels, {many}"
         )
-        lines.append(f"about {plan['network_calls']} network calls, {plan['seconds']:g} s on this machine as it is now")
+        took = f"{seconds:g} s" if (seconds := plan["seconds"]) < LONG else duration(seconds)
+        lines.append(f"about {plan['network_calls']} network calls, {took} on this machine as it is now")
     return [*lines, f"would write {', '.join(plan['writes'])}", "nothing was written"]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import typer
 
 from invsolve.atomic import write_files
-from invsolve.cli.console import clean_stdout, say
+from invsolve.cli.console import clean_stdout, percent, say
 from invsolve.cli.files import Photo, check_writable, encode_picture, output_path, provenance, read_photo
 from invsolve.cli.folders import over_pictures
 from invsolve.cli.formats import eight_bits
@@ -98,6 +98,7 @@ def inpaint(
         reference,
         lambda: inpainting_job(photo, missing, noise, common.fit, mask=sources.about),
         squares=True,
+        also=[mask],
     )
 
 
@@ -114,7 +115,7 @@ def propose_scratches(path: Path, photo: Photo, common: Common, grow: int | None
     if not found.any():
         old = f"; {mask} is of another run" if mask.exists() else ""
         say(f"warning: no scratch was found in {path}, so no mask is written{old}")
-        say("found are lines up to 5 pixels wide and from 60 long on; paint a mask for others (`invsolve ui` has a brush), or mark "
+        say("found are lines up to 5 pixels wide and from 75 long on; paint a mask for others (`invsolve ui` has a brush), or mark "
             "the damage with --mask-color or --box")  # fmt: skip
         return []
     levels = eight_bits(photo.pixels)
@@ -138,7 +139,7 @@ def inpainting_job(
 
     pixels = photo.pixels
     squares: Literal["crop", "resize"] | None = "crop" if fit is Fit.crop else "resize" if fit is Fit.resize else None
-    about = f"{missing.mean():.1%} of {pixels.shape[1]} x {pixels.shape[0]} pixels missing"
+    about = f"{percent(float(missing.mean()))} of {pixels.shape[1]} x {pixels.shape[0]} pixels missing"
     facts = facts if fit is None else {**facts, "fit": str(fit)}
     if noise:
         task = inpainting_task(photo.unit, missing, noise=noise, fit=squares)

@@ -25,6 +25,15 @@ MOST_GROWN = 100
 PAINTED_GROWS = 2
 """Pixels around a painted colour that a soft brush has mixed with the picture."""
 
+MOST_RUN = 8
+"""Pixels that a colour runs at most: as wide as the blocks in which a JPEG keeps colours."""
+
+BEYOND = 4
+"""Pixels from there on with which its surroundings are compared."""
+
+TINTED = 0.02
+"""Share of the painted colour, in the mean of all pixels at one distance from it, from which on they are mixed with it."""
+
 COLOUR_TOLERANCE = 32
 """Levels, in the channel that differs most, by which a JPEG moves a painted colour."""
 
@@ -86,7 +95,8 @@ Grow = Annotated[
         metavar="N",
         rich_help_panel=_PROBLEM,
         show_default=False,
-        help="Take N more pixels around what is missing; default 2 with --mask-color, otherwise 0.",
+        help="Take N more pixels around what is missing; default with --mask-color as many as the paint has run into, 2 to 9, "
+        "otherwise 0.",
     ),
 ]
 
@@ -136,11 +146,11 @@ class MaskSources:
                 )
             missing |= given
         if self.colour is not None:
-            missing |= painted(photo, self.colour)
+            paint = painted(photo, self.colour)
+            missing |= grown(paint, run_out(photo, paint) if self.grow is None else 0)
         for box in self.boxes:
             missing |= inside(box, shape)
-        grow = (PAINTED_GROWS if self.colour is not None else 0) if self.grow is None else self.grow
-        return grown(missing, grow)
+        return grown(missing, self.grow or 0)
 
 
 def read_mask(path: Path, *, invert: bool = False, threshold: float = 0.5) -> Missing:
@@ -172,8 +182,9 @@ def transparent(photo: Photo, threshold: float) -> Missing:
 
 def painted(photo: Photo, colour: str) -> Missing:
     """Where a picture has this colour, to ``COLOUR_TOLERANCE``."""
+    bare = len(colour) in (3, 6) and set(colour.lower()) <= set("0123456789abcdef")  # as copied out of a paint program
     try:
-        wanted = np.array(ImageColor.getrgb(colour)[:3], dtype=np.int16)
+        wanted = np.array(ImageColor.getrgb(f"#{colour}" if bare else colour)[:3], dtype=np.int16)
     except ValueError:
         raise UsageError(f"--mask-color {colour!r}", hint="wanted a colour such as '#ff00ff' or magenta") from None
     levels = eight_bits(photo.pixels)
@@ -182,6 +193,35 @@ def painted(photo: Photo, colour: str) -> Missing:
     if not found.any():
         raise InputError(f"no pixel of the picture is {colour}", hint="paint the damage in exactly that colour")
     return found
+
+
+def run_out(photo: Photo, paint: Missing) -> int:
+    """How many pixels around ``paint`` are mixed with its colour: by a soft brush, or because a JPEG keeps colours at half the
+    resolution. More than :data:`PAINTED_GROWS` are said."""
+    from scipy import ndimage
+
+    levels = eight_bits(photo.pixels)
+    if levels.ndim == 2:
+        levels = levels[..., None]
+    away = ndimage.distance_transform_edt(~paint)
+
+    def mean(least: float, most: float) -> npt.NDArray[np.float64] | None:
+        ring = levels[(away > least) & (away <= most)]
+        return ring.mean(axis=0) if len(ring) else None
+
+    beyond = mean(MOST_RUN, MOST_RUN + BEYOND)
+    if beyond is None:
+        return PAINTED_GROWS
+    towards = levels[paint].mean(axis=0) - beyond
+    pixels = 1
+    while pixels <= MOST_RUN and (ring := mean(pixels - 1, pixels)) is not None:
+        if (ring - beyond) @ towards <= TINTED * (towards @ towards):
+            break
+        pixels += 1
+    if pixels <= PAINTED_GROWS:
+        return PAINTED_GROWS
+    say(f"the paint has run into what is around it: {pixels} pixels of it are taken as well (--grow)")
+    return pixels
 
 
 def inside(box: str, shape: tuple[int, ...]) -> Missing:

@@ -36,7 +36,7 @@ def merge(
     wanting = len(merged.missing) + len(merged.failed)
     if wanting:
         raise PicturesError(
-            f"{wanting} of {len(merged.pictures)} pictures are missing",
+            f"{wanting} of {len(merged.pictures)} pictures are not done",
             hint="run the shards again that they belong to: they do only what is not done; then merge",
         )
     shards = f" of {merged.shards} shards" if merged.shards else ""

@@ -290,10 +290,12 @@ def run_pictures(
     make: Callable[[], PictureJob],
     *,
     squares: bool = False,
+    also: Sequence[str | None] = (),
 ) -> list[Path]:
     """From a photograph and what was asked to the files, which are returned, lines and JSON of a picture command.
 
-    ``make`` is called once all that can be checked without torch is checked; ``squares`` as for :meth:`Common.in_patches`.
+    ``make`` is called once all that can be checked without torch is checked; ``squares`` as for :meth:`Common.in_patches`;
+    ``also`` are values of options that may be files that are read.
     """
     patches = common.in_patches(name, squares)
     result = output_path(common.output, source, name, common.endings(photo.pixels.dtype))
@@ -311,7 +313,7 @@ def run_pictures(
         from invsolve.tasks.task import check_colour_prior
 
         job = make()
-        reads = files_among([source, common.truth, common.calibration, *job.facts.values()])
+        reads = files_among([source, common.truth, common.calibration, *dict.fromkeys([*job.facts.values(), *also])])
         check_apart(outputs, reads, common.output)
         prior = prior_of(common.model, common.device, patches)
         check_colour_prior(prior)

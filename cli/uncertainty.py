@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from invsolve.cli.console import say
+from invsolve.cli.console import percent, say
 from invsolve.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def uncertainty_lines(summary: Summary, *, unit: str, factor: float = 1.0, inter
     """What was measured, the interval where it was asked for, and how good the mean is at least, as far as known."""
     lines = []
     if not math.isnan(summary.determined):
-        line = f"the data determine {summary.determined:.1%} of the values, the prior filled in the rest"
+        line = f"the data determine {percent(summary.determined)} of the values, the prior filled in the rest"
         if not math.isnan(summary.prior_share):
             line += f"; {summary.prior_share:.1%} of the samples' variance is the prior's"
         lines.append(line)

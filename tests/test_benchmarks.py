@@ -1044,6 +1044,28 @@ def test_ct_rings(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert Image.open(show).height == 256 + 16
 
 
+def test_ct_rings_prior(ct_prior: Path, tmp_path: Path) -> None:
+    """Rings cost, a correction gets back, and the noise that is assumed holds what the bins are off."""
+    y, x = np.mgrid[:64, :64] - 31.5
+    images = np.where(np.hypot((x - 3) / 1.2, y) < 20, 1000, 0).astype(np.uint16)[None]
+    path, show, module = tmp_path / "ct.npz", tmp_path / "rings.png", script("ct_rings_prior")
+    np.savez(path, images=images, patient=[0], patient_names=np.array(["disc"]), pixel_mm=[2.0])
+    module.main(solving(ct_prior, tmp_path, data=path, size=64, slices=1, views=40, off=0.03, show=show))
+    (means,) = record(tmp_path / "figures.json").values()
+    assert len(means) == 4 * 4 and {
+        "no rings, FBP",
+        "rings, TV",
+        "auto, one sample",
+        "median, invsolve mean of 2",
+    } <= set(means)
+    for method in ("FBP", "TV"):
+        clean, rings, corrected = (means[f"{name}, {method}"]["psnr"] for name in ("no rings", "rings", "auto"))
+        assert clean > corrected + 0.3 > rings + 0.6, method
+    scans = module.measured(module.one_slice_per_patient(str(path))[0], module.scan(40, 64), 0.03, 0)
+    assert float(scans["auto"].noise) > 2 * float(scans["no rings"].noise)
+    assert Image.open(show).size == (9 * 64, 80)
+
+
 def test_budget(small_prior: Path, photos: Path, tmp_path: Path) -> None:
     """One that is too short is a line, not an end; one beyond all measure buys the most there is."""
     given = ["inpainting", "--data", photos, "--model", small_prior, "--size", 16, "--budgets", 1e-3, 1e4]

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from calling import Run
+from calling import Run, call
 from PIL import Image
 from typer.testing import CliRunner
 
 from invsolve.cli.files import provenance
-from invsolve.errors import ExitCode
+from invsolve.errors import ExitCode, Terminated
 
 COMMAND = [sys.executable, "-m", "invsolve.cli.main"]
 
@@ -476,6 +476,20 @@ def test_ctrl_c_while_modules_load(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt(), 130), (Terminated(signal.SIGTERM), 143)])
+def test_ctrl_c_while_options_are_read(
+    stop: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Before any command begins; Typer alone would end without a word."""
+
+    def stopped(*_: object, **__: object) -> None:
+        raise stop
+
+    monkeypatch.setattr("typer.core.TyperGroup.make_context", stopped)
+    assert call(monkeypatch, "doctor") == code
+    assert capfd.readouterr().err == "interrupted\n"
+
+
 def test_ctrl_c_while_text_is_executed(tmp_path: Path) -> None:
     """As dataclasses do when modules are loaded; a shell shows 130 for an end by a signal as well."""
     program = (

@@ -214,6 +214,21 @@ def test_a_dry_run_says_what_the_run_does(folder: Path, small_prior: Path) -> No
     assert "about 6 network calls" in text and text.endswith("nothing was written\n")
 
 
+def test_a_dry_run_counts_parts_and_resolutions_and_lists_every_file(folder: Path, small_prior: Path) -> None:
+    """A wide hole is filled at two resolutions, and one far away in a box of its own; a box beside a mask hides no file."""
+    Image.fromarray(np.full((300, 200, 3), 128, np.uint8)).save(folder / "large.png")
+    for samples in (1, 2):
+        arguments = [
+            "inpaint", folder / "large.png", "--box", "10,10,40,40", "--box", "190,280,3,3", "--model", small_prior,
+            "--steps", 3, "--samples", samples, "-o", folder / f"{samples}.png", "--json",
+        ]  # fmt: skip
+        plan = json.loads(good(*arguments, "--dry-run").stdout)
+        assert plan["network_calls"] == json.loads(good(*arguments).stdout)["network_calls"] > 3 * 3 * samples - 1
+    both = ["inpaint", folder / "photo.png", "--mask", folder / "mask.png", "--box", "1,1,2,2", "--model", small_prior]
+    assert json.loads(good(*both, "--dry-run", "--json").stdout)["reads"][-1] == str(folder / "mask.png")
+    assert "is a file that is read" in str(refused(*both, "-o", folder / "mask.png", "--force"))
+
+
 def test_dry_runs_of_slices(tmp_path: Path, ct_prior: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INVSOLVE_CACHE", str(tmp_path / "cache"))
     body = np.zeros((32, 32), np.float32)

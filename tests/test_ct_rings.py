@@ -120,6 +120,33 @@ def test_a_scan_is_corrected_when_asked_and_warned_of_otherwise(units: str) -> N
         interpret(lines.astype(np.float32), Description(**known, rings="all"))
 
 
+@pytest.mark.parametrize("units", ["pixel", "counts"])
+def test_what_the_bins_are_off_counts_as_noise(units: str) -> None:
+    """A prior takes what a correction leaves for the slice, if the noise says that there is nothing else."""
+    white, share = 0.003, 0.01
+    lines = noisy(project_slice(slices()["discs"], scan(60)), white)
+    every = share * lines.max() * np.random.default_rng(2).standard_normal(BINS)
+    known: dict[str, object] = {"center": AXIS}
+    scale = 1.0
+    if units == "counts":
+        scale = 2 * 0.0192 * 1.5
+        known |= {"units": "counts", "i0": 1e6, "pixel_size": 1.5}
+
+    def level(y: np.ndarray, way: str) -> tuple[float, str]:
+        stored = 1e6 * np.exp(-scale * y) if units == "counts" else y
+        found = interpret(stored.astype(np.float32), Description(**known, rings=way))  # type: ignore[arg-type]
+        return float(np.median(found.noise)), " ".join(found.notes)
+
+    for way in ("off", "auto", "median"):
+        noise, told = level(lines + every, way)
+        assert 0.5 * every.std() < noise < 2 * every.std(), way
+        assert "for what the bins are off" in told
+        # The bins' errors of white noise are what chance leaves of it.
+        alone, told = level(lines, way)
+        assert alone < 1.3 * white * lines.max(), way
+        assert way == "median" or "bins are off" not in told
+
+
 def test_the_command_takes_them_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:

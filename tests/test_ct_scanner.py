@@ -6,6 +6,7 @@ import gzip
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,6 +101,23 @@ def test_a_shifted_axis_is_found_within_half_a_bin(way: str, views: int, shifted
         assert found.spread < 0.5
         assert {axis.way for axis in others} == {"auto", "correlation"} - {way}
         assert f"{found.bin:.2f} +- " in str(found)
+
+
+def test_an_axis_that_nobody_gave_and_is_not_in_the_middle_is_warned_of(shifted: dict[float, np.ndarray]) -> None:
+    def warned(y: np.ndarray, **known: Any) -> list[str]:
+        notes = interpret(y.astype(np.float32), Description(**known)).notes
+        return [note for note in notes if "(--center auto)" in note]
+
+    for shift, full in shifted.items():
+        at = (BINS - 1) / 2 + shift
+        (line,) = warned(noisy(full, 0.005))
+        assert f"taken at bin {(BINS - 1) / 2:.2f}" in line
+        assert float(line.split("put it at bin ")[1].split()[0]) == pytest.approx(at, abs=0.5)
+        assert warned(full, center=at) == warned(full, center="auto") == warned(full, geometry=scan()) == []
+    middle = project_slice(discs(), scan())
+    assert warned(noisy(middle, 0.005)) == warned(middle[:: FULL // 8]) == []
+    cut = np.roll(middle, 12, axis=1)[:, : BINS // 2]  # the detector does not see it whole: the views' sums say nothing
+    assert warned(cut) == []
 
 
 def test_a_full_turn_is_no_trouble(shifted: dict[float, np.ndarray]) -> None:

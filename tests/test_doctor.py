@@ -79,6 +79,13 @@ def test_what_is_wrong_slow_or_missing_has_a_way_out(facts: dict[str, Any]) -> N
     assert "1 thing to mend" in advice(diagnose(healthy(facts) | cases[0][2]))[-1]
 
 
+def test_extras_are_one_line_together(facts: dict[str, Any]) -> None:
+    missing = {"packages": {"needed": {"numpy": "2"}, "quality": {"torchmetrics": None}, "ui": {"fastapi": None}}}
+    lines = advice(diagnose(healthy(facts) | missing))
+    assert len(lines) == 2 and "quality, ui" in lines[0] and "pip install 'invsolve[quality]'" in lines[0]
+    assert lines[-1] == "a run would work"
+
+
 def test_lines_name_versions_and_speed(facts: dict[str, Any]) -> None:
     text = "\n".join(described(facts))
     assert platform.python_version() in text and "GFLOP/s" in text and facts["cache"]["path"] in text

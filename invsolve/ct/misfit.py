@@ -58,6 +58,6 @@ def scan_warning(residual: Tensor, sinogram: Tensor, noise: float | Tensor) -> s
     if fits:
         return None
     return (
-        f"the reconstruction does not explain the sinogram ({figure}): the centre of rotation, the angles or the axes "
-        "are wrong, or there is more noise than given"
+        f"the reconstruction does not explain the sinogram ({figure}): the centre of rotation (--center auto looks for it), "
+        "the angles or the axes are wrong, or there is more noise than given"
     )

@@ -12,14 +12,15 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from invsolve.ct.bad_bins import bad_bins, parse_bins
+from invsolve.ct.bad_bins import LEAST_VIEWS, bad_bins, parse_bins
 from invsolve.ct.flat_field import filled
 from invsolve.ct.noise import LEAST_NOISE, estimate_noise
 from invsolve.ct.rings import RINGS, find_rings
-from invsolve.ct.rotation_axis import disagreement, find_axis
+from invsolve.ct.rotation_axis import AGREE, WHOLE, disagreement, find_axis
 from invsolve.ct.sinogram import (
     UNITS,
     Units,
+    constant_mass,
     find_axes,
     from_counts,
     normalize,
@@ -136,17 +137,21 @@ def interpret(measured: Array, known: Description) -> Scan:
         at, more = axis_bin(stack, geometry, known)
         geometry = replace(geometry, center=at)
         notes += more
-    stack, more = without_rings(stack, seen, known, geometry.axis_bin)
+    elif not known.geometry:
+        notes += axis_doubt(stack, geometry, known)
+    raw = stack
+    stack, ringing, more = without_rings(stack, seen, known, geometry.axis_bin)
     notes += more
     chosen = list(range(geometry.views))
     if known.views is not None:
         chosen = even_subset(geometry.views, known.views)
         if known.views < geometry.views:
             notes.append(f"using {known.views} of {geometry.views} views, evenly spaced")
-        stack, seen, geometry = stack[:, chosen], seen[:, chosen], geometry.subset(known.views)
+        raw, stack, seen = raw[:, chosen], stack[:, chosen], seen[:, chosen]
+        geometry = geometry.subset(known.views)
     known = replace(known, pixel_size=known.pixel_size or _pixel_size(known))
     angles = geometry.angles if geometry.kind == "parallel" else None
-    sinogram, noise, more = line_integrals(stack, known, angles, seen)
+    sinogram, noise, more = line_integrals(stack, known, angles, seen, raw, ringing)
     notes += more
     return Scan(sinogram, geometry, noise, measured.ndim == 3, known.i0, tuple(notes), order, tuple(chosen))
 
@@ -299,18 +304,21 @@ def without_bad_bins(
 
 def without_rings(
     stack: Array, seen: npt.NDArray[np.bool_], known: Description, axis: float
-) -> tuple[Array, list[str]]:
-    """The bins that measure steadily too much or too little corrected, where asked for; and what was done, or could be."""
+) -> tuple[Array, float, list[str]]:
+    """The bins that measure steadily too much or too little corrected, where asked for; by how much bins were off before, the
+    root mean square over all, 0 where nothing tells; and what was done, or could be."""
     found = find_rings(attenuating(stack, known), seen, axis, "auto" if known.rings == "off" else known.rings)
     share = float(found.wrong.mean())
     if known.rings == "off":
+        if share <= TELLING:
+            return stack, 0.0, []
         told = f"warning: {share:.0%} of the bins are off in all views, which makes rings (--rings auto)"
-        return stack, [told] if share > TELLING else []
+        return stack, float(found.excess.std()), [told]
     largest = float(np.abs(found.excess).max()) / (float(np.abs(attenuating(stack, known)).max()) or 1.0)
     notes = [f"rings: {share:.0%} of the bins corrected, by up to {largest:.2%} of the largest line integral (--rings)"]
     excess = found.excess[:, None]
     changed = stack * np.exp(excess) if known.units == "counts" else stack - excess
-    return changed.astype(stack.dtype), notes
+    return changed.astype(stack.dtype), float(found.excess.std()), notes
 
 
 def axis_bin(stack: Array, geometry: Geometry, known: Description) -> tuple[float, list[str]]:
@@ -338,6 +346,22 @@ def axis_bin(stack: Array, geometry: Geometry, known: Description) -> tuple[floa
     return at, notes
 
 
+def axis_doubt(stack: Array, geometry: Geometry, known: Description) -> list[str]:
+    """A warning where nobody said where the axis is, and two ways to find it agree that it is not in the middle."""
+    shadows = attenuating(stack, known)
+    if geometry.views < LEAST_VIEWS or not constant_mass(shadows) < WHOLE:
+        return []
+    try:
+        found, others = find_axis(shadows, geometry)
+    except InputError:
+        return []
+    at = geometry.axis_bin
+    if not others or disagreement(found, others) or abs(found.bin - at) <= AGREE + 2 * found.spread:
+        return []
+    told = f"taken at bin {at:.2f}, the middle of the detector, but the views put it at bin {found.bin:.2f}"
+    return [f"warning: the rotation axis is {told} (--center auto)"]
+
+
 # -- which units, which noise ---------------------------------------------------------------------------------------
 FINEST = 1e-6
 """A noise that is less than this share of the largest value is lost in single precision, and its square divides by zero."""
@@ -348,10 +372,19 @@ def _pixel_size(known: Description) -> float | None:
 
 
 def line_integrals(
-    stack: Array, known: Description, angles: tuple[float, ...] | None, seen: npt.NDArray[np.bool_]
+    stack: Array,
+    known: Description,
+    angles: tuple[float, ...] | None,
+    seen: npt.NDArray[np.bool_],
+    raw: Array,
+    ringing: float = 0.0,
 ) -> tuple[Array, float | Array, list[str]]:
-    """Line integrals of n in pixel lengths, the standard deviation of their noise, and what was assumed of both; ``angles``
-    are those of parallel views, and rays that were not ``seen`` have infinite noise."""
+    """Line integrals of n in pixel lengths, the standard deviation of their noise, and what was assumed of both.
+
+    ``angles`` are those of parallel views, and rays that were not ``seen`` have infinite noise. Noise is looked for in ``raw``,
+    before bins were corrected, which leaves it white no more. By ``ringing`` bins were off: about as much of it remains after the
+    correction, wide bands above all, and a prior that took that for the slice would make much of it, so it counts as noise.
+    """
     units: Units = next(one for one in UNITS if one == known.units)
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         normal = normalize(stack, units, pixel_size=known.pixel_size, mu_water=known.mu_water, i0=known.i0)
@@ -366,17 +399,22 @@ def line_integrals(
         told = f"units: {units}, water {known.mu_water:g} per mm, pixels of {known.pixel_size:g} mm"
     if normal.i0 is not None:
         integrals, noise = from_counts(normal.sinogram, normal.i0, normal.scale)
-        noise = np.where(seen, noise, np.inf).astype(np.float32)
-        return integrals, noise, [told, f"noise: photon counts, I0 = {normal.i0:g}"]
+        noise = np.where(seen, np.hypot(noise, ringing / normal.scale), np.inf).astype(np.float32)
+        return integrals, noise, [told, f"noise: photon counts, I0 = {normal.i0:g}{_and_bins(ringing)}"]
     if known.noise != "auto":
         given, notes = known.noise / normal.scale, [told]
         if 0 < given < FINEST * largest:
             given, notes = 0.0, [told, f"noise: {known.noise:g} is below single precision, and counts as none"]
         return normal.sinogram, per_ray(given, normal.sinogram, seen), notes
-    level = estimate_noise(normal.sinogram, angles, seen)
+    scans = [normal.sinogram, raw / normal.scale] if ringing else [normal.sinogram]
+    level = max(estimate_noise(scan, angles, seen) for scan in scans)
     found = f"{level * normal.scale:.3g} (in the file's units), estimated where the scan is quietest"
-    notes = [told, f"noise: {found if level else 'none found'}; --noise to set it"]
-    return normal.sinogram, per_ray(level, normal.sinogram, seen), notes
+    notes = [told, f"noise: {found if level else 'none found'}{_and_bins(ringing)}; --noise to set it"]
+    return normal.sinogram, per_ray(math.hypot(level, ringing / normal.scale), normal.sinogram, seen), notes
+
+
+def _and_bins(ringing: float) -> str:
+    return f", and {ringing:.3g} for what the bins are off" if ringing else ""
 
 
 def per_ray(level: float, sinogram: Array, seen: npt.NDArray[np.bool_]) -> float | Array:

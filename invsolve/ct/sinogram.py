@@ -149,7 +149,11 @@ def check_range(bright: float, units: str, pixel_size: float | None, mu_water: f
     now = "--units attenuation" if units != "pixel" else "--units pixel"
     raw = bright / guesses[now]
     fits = [name for name, gain in guesses.items() if name != now and low <= raw * gain <= high]
-    way = f"{fits[0]} would give {raw * guesses[fits[0]]:.2g}" if fits else "check --units, --pixel-size and --mu-water"
+    way = (
+        f"{fits[0]} would give {raw * guesses[fits[0]]:.2g}"
+        if fits
+        else "check --units, --pixel-size and --mu-water, and that it is a sinogram, not a slice"
+    )
     message = (
         f"the data's bright end is n = {bright:.3g} ({2000 * bright - 1000:.0f} HU); tissue is near 0.5, bone below 1"
     )

@@ -214,6 +214,8 @@ def _extent(parts: Sequence[Part], noise: float = 0.0) -> dict[str, Any]:
     return {
         "work": float(done[-1]),
         "drawing": float(1 + more / done[-1]),
+        "walks": sum(part.scales for part in parts),
+        "redrawn": 0 if noise else (STEPS_GIVEN_LAYOUT - 1) * sum(part.scales - 1 for part in parts),
         "ends": tuple(float(share) for share in done / done[-1]),
         "pixels": max(part.pixels for part in parts),
     }

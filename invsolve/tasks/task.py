@@ -105,6 +105,8 @@ class Task:
     baselines : classical estimates by name, as slow as they are: made only when asked for.
     work : pixels that one sample's network calls see at one noise level.
     drawing : how many times as many where it is a draw by the task's own rule; see :meth:`work_of`.
+    walks : how often one sample goes down the noise levels: once for each part and each resolution of it.
+    redrawn : how many times more it does where it is such a draw; see :meth:`walks_of`.
     pixels : of a sample those that are worked on together; 0 where that is not known.
     ends : of one that is done part by part, the share of the work that is done as each of them is.
     share : of the picture, what the samples hold.
@@ -122,6 +124,8 @@ class Task:
     baselines: Callable[[], dict[str, Any]] = dict
     work: float = 0.0
     drawing: float = 1.0
+    walks: int = 1
+    redrawn: int = 0
     pixels: int = 0
     ends: tuple[float, ...] = ()
     share: float = 1.0
@@ -130,10 +134,15 @@ class Task:
 
     def work_of(self, options: SolveOptions) -> float:
         """``work`` in a way of solving."""
+        return self.work * (self.drawing if self._draws(options) else 1.0)
+
+    def walks_of(self, options: SolveOptions) -> int:
+        """``walks`` in a way of solving."""
+        return self.walks + (self.redrawn if self._draws(options) else 0)
+
+    def _draws(self, options: SolveOptions) -> bool:
         settled = options.settled
-        return self.work * (
-            self.drawing if (settled.rule, settled.sampler) == (self.options.rule, "redrawing") else 1.0
-        )
+        return (settled.rule, settled.sampler) == (self.options.rule, "redrawing")
 
     def solve(
         self,

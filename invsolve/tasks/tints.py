@@ -30,9 +30,8 @@ def is_toned(picture: npt.NDArray[np.floating]) -> bool:
     True for a toned picture: Cb and Cr are, up to ``MOST_SPREAD``, functions of the luma, and not both 0. False for a grey one and
     for one whose things differ in colour.
     """
-    y = luma(picture)
-    chroma = np.stack([(picture[..., 2] - y) / BLUE, (picture[..., 0] - y) / RED], axis=-1).reshape(-1, 2)
-    if float(np.hypot(chroma[:, 0], chroma[:, 1]).mean()) < LEAST_CHROMA:
+    y, chroma = luma(picture), _chroma(picture)
+    if not _beyond_grey(chroma):
         return False
     # The spread about a line through each bin's colours: a tone changes with the luma within a bin as well.
     place = np.clip(y.ravel(), 0, 1) * (BINS - 1)
@@ -43,6 +42,21 @@ def is_toned(picture: npt.NDArray[np.floating]) -> bool:
         curve = _fitted(low, part, channel)
         spread += float(((channel - (1 - part) * curve[low] - part * curve[low + 1]) ** 2).mean())
     return spread <= MOST_SPREAD**2
+
+
+def is_coloured(picture: npt.NDArray[np.floating]) -> bool:
+    """Whether a picture (H, W, 3) is more than grey: toned, or of things that differ in colour."""
+    return _beyond_grey(_chroma(picture))
+
+
+def _beyond_grey(chroma: npt.NDArray[np.floating]) -> bool:
+    return float(np.hypot(chroma[:, 0], chroma[:, 1]).mean()) >= LEAST_CHROMA
+
+
+def _chroma(picture: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """Cb and Cr of every pixel, (H * W, 2)."""
+    y = luma(picture)
+    return np.stack([(picture[..., 2] - y) / BLUE, (picture[..., 0] - y) / RED], axis=-1).reshape(-1, 2)
 
 
 def _fitted(
