@@ -30,6 +30,7 @@ class Opened(NamedTuple):
     angles: tuple[float, ...] | None = None
     pixel_size: float | None = None
     slice: int | None = None
+    counted: bool = False  # logarithms of photon counts
 
 
 def read_sinogram(path: Path, number: int | None, units: str | None) -> Opened:
@@ -55,8 +56,9 @@ def read_sinogram(path: Path, number: int | None, units: str | None) -> Opened:
     if units is not None and found.units not in (None, units):
         raise UsageError(f"--units {units}, but {path} holds {found.units}", hint="leave --units out")
     return Opened(
-        found.values, units or found.units or "pixel", found.measured, found.angles, found.pixel_size, found.slice
-    )
+        found.values, units or found.units or "pixel", found.measured, found.angles, found.pixel_size, found.slice,
+        found.counted,
+    )  # fmt: skip
 
 
 def interpret(
@@ -90,6 +92,7 @@ def interpret(
         measured=measured,
         bad_bins=bad_bins,
         rings=rings,
+        counted=opened.counted,
     )
     found = scan.interpret(opened.values, known)
     for note in found.notes:

@@ -124,7 +124,7 @@ def corrected(
     fields = f"flat field of {len(flats)}" + (", no dark field" if darks is None else f", dark field of {len(darks)}")
     return ScanFile(
         lines.values, lines.measured, angles, pixel_size, "attenuation", slices, chosen, layout,
-        (f"{fields}, -ln", *done, *more),
+        (f"{fields}, -ln", *done, *more), counted=True,
     )  # fmt: skip
 
 

@@ -69,6 +69,7 @@ class Description:
     measured : in the shape of the numbers, False for rays that hold no measurement; default all of them do.
     bad_bins : detector bins that measured nothing: "auto" looks for them, "none", or a list such as "3,17,40:44".
     rings : whether bins that measure steadily too much or too little are corrected, of :data:`invsolve.ct.rings.RINGS`.
+    counted : whether the numbers are logarithms of photon counts, whose noise grows with what is in the way.
     """
 
     geometry: Geometry | None = None
@@ -86,6 +87,7 @@ class Description:
     measured: npt.NDArray[np.bool_] | None = None
     bad_bins: str = "auto"
     rings: str = "off"
+    counted: bool = False
 
 
 @dataclass(frozen=True)
@@ -409,8 +411,28 @@ def line_integrals(
     scans = [normal.sinogram, raw / normal.scale] if ringing else [normal.sinogram]
     level = max(estimate_noise(scan, angles, seen) for scan in scans)
     found = f"{level * normal.scale:.3g} (in the file's units), estimated where the scan is quietest"
+    if level and known.counted:
+        noise = of_few_photons(level, normal.sinogram * normal.scale, seen)
+        found += f", and up to {noise[seen].max() * normal.scale:.3g} where few photons came through"
+        noise = np.where(seen, np.hypot(noise, ringing / normal.scale), np.inf).astype(np.float32)
+    else:
+        noise = per_ray(math.hypot(level, ringing / normal.scale), normal.sinogram, seen)
     notes = [told, f"noise: {found if level else 'none found'}{_and_bins(ringing)}; --noise to set it"]
-    return normal.sinogram, per_ray(math.hypot(level, ringing / normal.scale), normal.sinogram, seen), notes
+    return normal.sinogram, noise, notes
+
+
+AIR = 0.05
+"""Share of the rays that the quietest part of a scan has."""
+
+FAINTEST = 100.0
+"""A ray is said to be at most so many times noisier than the quietest: what is below the detector's own noise tells no more."""
+
+
+def of_few_photons(level: float, attenuation: Array, seen: npt.NDArray[np.bool_]) -> Array:
+    """The noise of every ray, where that of the quietest is ``level``: the logarithm of N photons has 1 / sqrt(N), and N falls as
+    exp(-attenuation) (Beer's law), so that noise rises as its root."""
+    air = float(np.quantile(attenuation[seen], AIR))
+    return level * np.minimum(np.exp(np.clip(attenuation - air, 0, 2 * math.log(FAINTEST)) / 2), FAINTEST)
 
 
 def _and_bins(ringing: float) -> str:

@@ -36,6 +36,7 @@ class ScanFile:
     slices, slice : how many the file holds, and the one that was read.
     layout : what kind of file it is.
     corrections : what was done to the numbers, in words.
+    counted : whether they are the logarithms of counted photons, of which few come through much matter.
     """
 
     values: Array
@@ -47,6 +48,7 @@ class ScanFile:
     slice: int
     layout: str
     corrections: tuple[str, ...] = ()
+    counted: bool = False
 
     @property
     def summary(self) -> str:
