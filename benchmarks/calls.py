@@ -24,12 +24,14 @@ from typing import NamedTuple
 import numpy as np
 from cases import centre_crops, inpainting_case
 from charts import chart
+from ct import SCANS, Scan, ct_case, one_slice_per_patient, scan
 from harness import SAMPLES, Case, Figures, Report, Result, Rows, Table, arguments, options_of, solve_case
 from restoration import TASKS as RESTORATIONS
 from tasks import CROP, TASKS
 from wide_holes import Hole
 
 from invsolve.evaluation.coverage import ideal_coverage
+from invsolve.forward_models import projector
 from invsolve.options import COLORIZATION, INPAINTING, RECONSTRUCTION, SolveOptions
 from invsolve.pictures import channels_last
 from invsolve.pretrained import NetworkPrior, load_prior
@@ -39,6 +41,7 @@ from invsolve.samplers.info import calls_per_level
 DEFAULTS = {"inpainting": INPAINTING, "colorization": COLORIZATION, "ct": RECONSTRUCTION}
 DEFAULTS |= {name: options for name, (_, options) in RESTORATIONS.items()}
 SAMPLES_DRAWN = 8
+VIEWS = 23
 
 
 class Way(NamedTuple):
@@ -126,8 +129,26 @@ def curves(tables: Mapping[Way, Table], samples: int) -> dict[str, list[tuple[fl
     return found
 
 
+def model_of(task: str) -> str:
+    """The prior that a task takes unless told otherwise."""
+    return TASKS[task][1] if task in TASKS else "photos"
+
+
+def add_case_options(parser: argparse.ArgumentParser) -> None:
+    """What :func:`cases_of` reads."""
+    parser.add_argument("task", choices=DEFAULTS)
+    parser.add_argument("--lines", action="store_true", help="inpainting of lines instead of random pixels")
+    parser.add_argument("--hole", type=int, default=0, metavar="SIDE", help="inpainting of a square hole instead")
+    parser.add_argument("--size", type=int, default=None, help="of slices the middle of so many pixels; default all")
+
+
 def cases_of(chosen: argparse.Namespace, prior: NetworkPrior) -> list[Case]:
-    """What is solved: the task's own cases, a square hole in each picture, or a restoration."""
+    """What is solved: the task's own cases, the middle of slices, a square hole in each picture, or a restoration."""
+    if chosen.task == "ct" and chosen.size:
+        how = Scan(scan(VIEWS, chosen.size), SCANS["photons"].photons)
+        operator = projector(how.geometry, prior.device)
+        slices = one_slice_per_patient(chosen.data, chosen.size)[: chosen.cases]
+        return [ct_case(one, how, index, operator) for index, one in enumerate(slices)]
     if chosen.task in TASKS and not chosen.hole:
         return TASKS[chosen.task][0](chosen, prior)
     pictures = list(enumerate(centre_crops(chosen.data, chosen.cases, CROP)))
@@ -142,20 +163,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = arguments(
         __doc__, SolveOptions(samples=SAMPLES_DRAWN), model=None, cases=6, own=("steps", "rule", "sampler")
     )
-    parser.add_argument("task", choices=DEFAULTS)
+    add_case_options(parser)
     parser.add_argument("--levels", type=int, nargs="+", default=None, help="default: the command's own number")
     parser.add_argument(
         "--calls", type=int, nargs="+", default=None, help="of the network, a sample, instead of levels"
     )
     parser.add_argument("--ways", nargs="+", metavar="RULE", default=None, help="default: the command's own rule")
     parser.add_argument("--samplers", nargs="+", default=None, help="default: the command's own")
-    parser.add_argument("--lines", action="store_true", help="inpainting of lines instead of random pixels")
-    parser.add_argument("--hole", type=int, default=0, metavar="SIDE", help="inpainting of a square hole instead")
     parser.add_argument("--chart", type=Path, metavar="PNG", help="PSNR of the means against the calls that they took")
     chosen = parser.parse_args(argv)
-    model = TASKS[chosen.task][1] if chosen.task in TASKS else "photos"
     defaults = DEFAULTS[chosen.task]
-    prior = load_prior(chosen.model or model, chosen.device)
+    prior = load_prior(chosen.model or model_of(chosen.task), chosen.device)
     options = options_of(chosen, defaults)
     ways = ways_of(chosen, defaults)
     report = Report(chosen, prior, ideal=ideal_coverage(chosen.samples, antithetic=options.antithetic))
