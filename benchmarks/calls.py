@@ -47,15 +47,11 @@ VIEWS = 23
 class Way(NamedTuple):
     """A rule, a sampler, and how often the network is called for each sample, about."""
 
+    name: str  # of the rule, and of the sampler where there are several
     rule: str
     sampler: str
     calls: int
     levels: int
-
-    @property
-    def name(self) -> str:
-        """Of the rule and the sampler."""
-        return f"{self.rule}, {self.sampler}"
 
 
 def ways_of(chosen: argparse.Namespace, defaults: SolveOptions) -> list[Way]:
@@ -67,7 +63,8 @@ def ways_of(chosen: argparse.Namespace, defaults: SolveOptions) -> list[Way]:
         for rule, sampler in itertools.product(rules, samplers):
             each = calls_per_level(find_sampler(sampler))
             levels = max(1, round(number / each)) if chosen.calls else number
-            found.append(Way(rule, sampler, round(levels * each), levels))
+            name = f"{rule}, {sampler}" if len(samplers) > 1 else rule
+            found.append(Way(name, rule, sampler, round(levels * each), levels))
     return found
 
 
@@ -153,7 +150,7 @@ def cases_of(chosen: argparse.Namespace, prior: NetworkPrior) -> list[Case]:
         return TASKS[chosen.task][0](chosen, prior)
     pictures = list(enumerate(centre_crops(chosen.data, chosen.cases, CROP)))
     if chosen.hole:
-        holes = [Hole.at("random", index, chosen.hole, CROP).missing for index, _ in pictures]
+        holes = [Hole.at("random", index, chosen.hole, len(picture)).missing for index, picture in pictures]
         return [inpainting_case(f"picture {index}", picture, holes[index]) for index, picture in pictures]
     make = RESTORATIONS[chosen.task][0]
     return [make(f"picture {index}", picture, index) for index, picture in pictures]
@@ -176,7 +173,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     prior = load_prior(chosen.model or model_of(chosen.task), chosen.device)
     options = options_of(chosen, defaults)
     ways = ways_of(chosen, defaults)
-    report = Report(chosen, prior, ideal=ideal_coverage(chosen.samples, antithetic=options.antithetic))
+    several = chosen.samples > 1
+    facts = {"ideal": ideal_coverage(chosen.samples, antithetic=options.antithetic)} if several else {}
+    report = Report(chosen, prior, **facts)
     tables = {way: Table() for way in ways}
     cases = cases_of(chosen, prior)
     solve_case(cases[0], prior, replace(options, steps=2), baselines=False)  # the first call of a size takes longer

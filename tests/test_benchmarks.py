@@ -895,7 +895,7 @@ def test_calls(small_prior: Path, photos: Path, tmp_path: Path, monkeypatch: pyt
     module, drawn = script("calls"), {}
     monkeypatch.setattr(module, "chart", lambda path, title, across, up, curves: drawn.update(curves))
     module.main([str(one) for one in [*given, "--chart", tmp_path / "calls.png"]])
-    assert [calls for calls, _ in drawn["wiener, mean of 2"]] == [4, 6] and len(drawn) == 6
+    assert [calls for calls, _ in drawn["wiener, mean of 4"]] == [8, 12] and len(drawn) == 4
     tables = record(tmp_path / "figures.json")
     assert len(tables) == 4
     for means in tables.values():
@@ -904,6 +904,52 @@ def test_calls(small_prior: Path, photos: Path, tmp_path: Path, monkeypatch: pyt
     differences = json.loads((tmp_path / "figures.json").read_text())["differences"]
     assert set(differences) == {"wiener(steps=1), 2 levels", "wiener(steps=1), 3 levels"}
     assert all(one["least"] <= one["mean"] <= one["most"] for one in differences.values())
+
+
+def test_calls_of_several_samplers_and_of_one_sample(small_prior: Path, photos: Path, tmp_path: Path) -> None:
+    """As many calls are half as many levels of a sampler that makes two; a single sample has no range."""
+    module = script("calls")
+    given = ["--data", photos, "--model", small_prior, "--pictures", 1, "--json", tmp_path / "figures.json"]
+    several = ["colorization", "--calls", 4, "--samplers", "renoising", "heun_sde", "--samples", 2]
+    module.main([str(one) for one in [*several, *given]])
+    assert list(record(tmp_path / "figures.json")) == ["proximal, renoising, 4 levels", "proximal, heun_sde, 2 levels"]
+    (tmp_path / "figures.json").unlink()
+    module.main([str(one) for one in ["inpainting", "--hole", 12, "--levels", 2, "--samples", 1, *given]])
+    assert set(record(tmp_path / "figures.json")["wiener, 2 levels"]) == {"mean of 1"}
+
+
+def test_branching(
+    small_prior: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What is shared is shared: with all levels but the last, samples differ by that one alone; saved calls are counted."""
+    module = script("branching")
+    monkeypatch.setitem(module.DEFAULTS, "inpainting", replace(INPAINTING, steps=4))
+    given = ["inpainting", "--data", photos, "--model", small_prior, "--pictures", 1, "--samples", 4]
+    given += ["--levels", 1, 3, "--moves", 1e-9, 1000, "--json", tmp_path / "figures.json"]
+    module.main([str(one) for one in given])
+    tables = record(tmp_path / "figures.json")
+    plain, little, much, never, at_once = tables.values()
+    assert never["mean of 4"]["psnr"] == pytest.approx(plain["mean of 4"]["psnr"], abs=0.2)
+    assert len({one["mean of 4"]["psnr"] for one in (plain, little, much, at_once)}) == 4
+    # Pairs share three levels of four: the second pair is as the first, but for the last level's noise.
+    assert abs(much["mean of 4"]["psnr"] - much["mean of 2"]["psnr"]) < abs(
+        plain["mean of 4"]["psnr"] - plain["mean of 2"]["psnr"]
+    )
+    saved = [line.split()[-2] for line in capsys.readouterr().out.splitlines() if line.endswith("saved")]
+    assert saved == ["0%", "12%", "38%", "0%", "50%"]
+
+
+def test_compiled_says_why_not(small_prior: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = script("compiled")
+    refused = {"refused": "CppCompileError: no compiler"}
+    assert module.described("ct", "0.5", "empty", refused).endswith("not compiled: CppCompileError: no compiler")
+    found = {"first": [30.0, 20.0], "as it is": [0.5, 0.5], "compiled": [0.3, 0.4], "ratio": 0.8, "difference": 1e-3}
+    assert "pays after 200 calls (the command makes 50)" in module.described("ct", "0.5", "empty", found)
+    assert "never pays" in module.described("ct", "0.5", "empty", {**found, "compiled": [0.6, 0.6]})
 
 
 def test_network(small_prior: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
