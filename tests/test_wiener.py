@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from invsolve.errors import ModelError, UsageError
-from invsolve.forward_models import ForwardModel, GaussianNoise, Mask
+from invsolve.forward_models import Blur, ForwardModel, GaussianNoise, Mask, gaussian_psf
 from invsolve.models.dct import dct2, idct2
 from invsolve.models.error_spectrum import (
     FREQUENCIES,
@@ -251,3 +251,30 @@ def test_cards_with_a_broken_spectrum_are_refused(tmp_path: Path, broken: dict[s
     )
     with pytest.raises(ModelError, match="error_spectrum"):
         load_prior(tmp_path, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("rule", "most"),
+    [("wiener", 15), ("wiener(steps=20)", 20), ("wiener(tolerance=0.0001)", 50), ("wiener(steps=3)", 3)],
+)
+def test_missing_pixels_are_filled_in_few_steps_unless_asked(rule: str, most: int) -> None:
+    """A badly conditioned filter, which wants all the iterations that there are."""
+    products: list[int] = []
+
+    class Counted(Mask):
+        def _apply(self, x: Tensor) -> Tensor:
+            products.append(1)
+            return super()._apply(x)
+
+    generator = torch.Generator().manual_seed(0)
+    known = (torch.rand(1, 16, 16, generator=generator, dtype=torch.float64) < 0.5).double()
+    y = known[None] * torch.rand(1, 1, 16, 16, generator=generator, dtype=torch.float64)
+    model = condition(stationary_prior(16), ForwardModel(Counted(known), GaussianNoise(0.001)), y, rule)
+    model.denoise(torch.rand(1, 1, 16, 16, generator=generator, dtype=torch.float64), 5.0)
+    assert len(products) in (most + 1, most + 2)  # beside the misfit, and the first residual
+
+
+def test_a_blur_is_undone_in_as_many_steps_as_before() -> None:
+    blurred = ForwardModel(Blur(gaussian_psf(1.0).double(), (1, 16, 16)), GaussianNoise(0.01))
+    rule = Wiener(stationary_prior(16), blurred, torch.zeros(1, 1, 16, 16, dtype=torch.float64))
+    assert (rule.steps, rule.tolerance) == (50, 0.1)
