@@ -1027,6 +1027,32 @@ def test_budget(small_prior: Path, photos: Path, tmp_path: Path) -> None:
     assert row["samples"] == 32 and row["walked"] == 1 and row["seconds"] < row["budget"]
 
 
+def test_processes_share_the_samples_out(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pairs stay together, and the seeds go on; a process that fails is no figure."""
+    module = script("processes")
+    told = module.commands("ct", module.Way(2, 1), 8, 5, Path("folder"))
+    given = [dict(zip(one[4:], one[5:], strict=False)) for one in told]
+    assert [(one["--samples"], one["--seed"], one["--steps"]) for one in given] == [("4", "0", "5"), ("4", "4", "5")]
+    monkeypatch.setattr(module, "commands", lambda *_: [[sys.executable, "-c", "pass"]])
+    module.main(["ct", "--rounds", "1"])
+    assert capsys.readouterr().out.count("over the first") == 3
+    with pytest.raises(SystemExit, match="exit codes"):
+        module.run([[sys.executable, "-c", "raise SystemExit(3)"]], 1)
+    with pytest.raises(SystemExit):
+        module.main(["ct", "--samples", "6"])
+
+
+def test_budget_on_a_clock_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    module = script("budget")
+    module.main(["--levels", "12", "24"])
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split("  ")[0] for line in lines] == ["levels 12", "levels 24"]
+    for levels in (12, 24):
+        found = module.simulate(levels)
+        assert found["more than 10 % late"] == 0 and 0.5 < found["earliest"] < 1 < found["latest"] < 1.1
+    assert module.walked_in(6, 3.0, 5, [1.0]) == 8 / 6  # nobody can know of the last level
+
+
 def test_budget_of_commands(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

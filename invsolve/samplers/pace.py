@@ -26,7 +26,7 @@ Clock = Callable[[], float]
 PIECES = 4
 """The rest of a ladder is walked by a quarter of it at a time: the time is looked at more often towards the end."""
 
-FEW = 8
+FEW = 12
 """The last levels, and all of a short ladder, are walked one by one: there each is a large share of the time."""
 
 TOLERATED = 0.05
