@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import subprocess
 import sys
@@ -1031,7 +1032,7 @@ def test_processes_share_the_samples_out(monkeypatch: pytest.MonkeyPatch, capsys
     """Pairs stay together, and the seeds go on; a process that fails is no figure."""
     module = script("processes")
     told = module.commands("ct", module.Way(2, 1), 8, 5, Path("folder"))
-    given = [dict(zip(one[4:], one[5:], strict=False)) for one in told]
+    given = [dict(itertools.pairwise(one)) for one in told]
     assert [(one["--samples"], one["--seed"], one["--steps"]) for one in given] == [("4", "0", "5"), ("4", "4", "5")]
     monkeypatch.setattr(module, "commands", lambda *_: [[sys.executable, "-c", "pass"]])
     module.main(["ct", "--rounds", "1"])
