@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from invsolve.errors import ModelError, UsageError
-from invsolve.forward_models import Blur, ForwardModel, GaussianNoise, Mask, gaussian_psf
+from invsolve.forward_models import Blur, Downsample, ForwardModel, GaussianNoise, LinearOperator, Mask, gaussian_psf
 from invsolve.models.dct import dct2, idct2
 from invsolve.models.error_spectrum import (
     FREQUENCIES,
@@ -274,7 +274,21 @@ def test_missing_pixels_are_filled_in_few_steps_unless_asked(rule: str, most: in
     assert len(products) in (most + 1, most + 2)  # beside the misfit, and the first residual
 
 
-def test_a_blur_is_undone_in_as_many_steps_as_before() -> None:
-    blurred = ForwardModel(Blur(gaussian_psf(1.0).double(), (1, 16, 16)), GaussianNoise(0.01))
-    rule = Wiener(stationary_prior(16), blurred, torch.zeros(1, 1, 16, 16, dtype=torch.float64))
-    assert (rule.steps, rule.tolerance) == (50, 0.1)
+def steps_of(operator: LinearOperator) -> int:
+    """By default."""
+    y = torch.zeros(1, *operator.output_shape, dtype=torch.float64)
+    channels = operator.input_shape[0]
+    prior = GaussianPrior(torch.zeros(operator.input_shape), torch.eye(channels * 32**2, dtype=torch.float64))
+    return Wiener(prior, ForwardModel(operator, GaussianNoise(0.01)), y).steps
+
+
+def test_steps_are_as_many_as_a_measurement_is_worth() -> None:
+    """Few where known pixels are nearby, as beside lines of 5 pixels; all in wide holes and for blurs."""
+    known = torch.ones(1, 32, 32, dtype=torch.float64)
+    lines, hole = known.clone(), known.clone()
+    lines[:, 3:8] = lines[:, :, 20:25] = 0
+    hole[:, 10:20, 10:20] = 0
+    pixels = (torch.rand(1, 32, 32, generator=torch.Generator().manual_seed(0)) < 0.5).double()
+    assert [steps_of(Mask(one)) for one in (known, lines, pixels, hole)] == [15, 15, 15, 50]
+    assert steps_of(Blur(gaussian_psf(1.0).double(), (1, 32, 32))) == 50
+    assert steps_of(Downsample((1, 32, 32), 2)) == 25
