@@ -36,6 +36,9 @@ CALLS = {"photos": 24, "ct": 50, "thumbnails": 200}
 
 CACHES = ("empty", "filled")
 
+NOTICED = 0.02
+"""Share of a call's time below which a gain is none: seconds of the processor are counted in hundredths."""
+
 
 def spent(run: Callable[[], Any]) -> tuple[float, float]:
     """Seconds that pass, and seconds of the processor by this process and those that it waited for."""
@@ -91,7 +94,7 @@ def described(name: str, sigma: str, cache: str, found: dict[str, Any]) -> str:
         return f"{head}not compiled: {found['refused']}"
     plain, compiled = found["as it is"][1], found["compiled"][1]
     gained = plain - compiled
-    pays = f"pays after {found['first'][1] / gained:.0f} calls" if gained > 0 else "never pays"
+    pays = f"pays after {found['first'][1] / gained:.0f} calls" if gained > NOTICED * plain else "never pays"
     return (
         f"{head}first call {found['first'][0]:.1f} s, {found['first'][1]:.1f} of the processor; a call {plain:.3f} s as it is, "
         f"{compiled:.3f} compiled, ratio {found['ratio']:.2f}; {pays} (the command makes {CALLS.get(name, '?')}); "
