@@ -109,11 +109,12 @@ def slice_problem(one: Slice, how: Scan, index: int) -> Problem:
     truth, data, _ = simulate(one, how, index)
     y = torch.from_numpy(data)[None] / operator.norm
     case = ct_case(one, how, index, operator)
-    sirt = AstraProjector(how.geometry)._projector  # ASTRA's own, with the geometry that ours has
+    astra = AstraProjector(how.geometry)  # ASTRA's own operator goes with it, so it is kept
 
     def iterated(method: str, count: int) -> Array:
         pixel = how.geometry.pixel_size
-        return np.asarray(sirt.reconstruct(method, data.ravel() * pixel, iterations=count)).reshape(truth.shape)
+        found = astra._projector.reconstruct(method, data.ravel() * pixel, iterations=count)
+        return np.asarray(found).reshape(truth.shape)
 
     classical = {
         "ASTRA, SIRT": partial(iterated, "SIRT", SIRT_ITERATIONS),
