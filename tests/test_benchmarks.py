@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import itertools
 import json
@@ -962,6 +963,17 @@ def test_network(small_prior: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert 0.5 < sum(level["operators"].values()) <= 1.0001
     assert level["ways"]["both"]["difference"] == 0  # what is quicker is the same to the last bit
     assert "its convolutions" in capsys.readouterr().out
+
+
+def test_classical_methods_of_a_slice_outlive_its_making(slices: Path) -> None:
+    """ASTRA's operator goes with the object that made it."""
+    pytest.importorskip("astra")
+    module = script("peers")
+    (one, *_) = module.one_slice_per_patient(str(slices))
+    problem = module.slice_problem(one, module.Scan(module.scan(12, 32), None), 0)
+    gc.collect()
+    for name in ("ASTRA, SIRT", "ASTRA, CGLS"):
+        assert module.judge(problem, problem.classical[name]())["psnr"] > 20
 
 
 def test_peers(small_prior: Path, photos: Path, tmp_path: Path) -> None:
