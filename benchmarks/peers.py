@@ -170,9 +170,17 @@ GRIDS: dict[str, dict[str, list[Constants]]] = {
     },
     "ct": {
         "DiffPIR": [
-            Constants(s, z, g) for s, z, g in ((0.02, 1.0, 7.0), (0.02, 0.3, 7.0), (0.02, 1.0, 1.0), (0.1, 1.0, 7.0))
+            Constants(s, z, g)
+            for s, z, g in (
+                (0.02, 1.0, 7.0),
+                (0.02, 0.3, 7.0),
+                (0.02, 1.0, 1.0),
+                (0.02, 1.0, 0.2),
+                (0.005, 1.0, 1.0),
+                (0.1, 1.0, 7.0),
+            )
         ],
-        "DPS": [Constants(0.02, weight) for weight in (3.0, 10.0, 30.0)],
+        "DPS": [Constants(0.02, weight) for weight in (0.3, 1.0, 3.0, 10.0)],
     },
 }
 KINDS: dict[str, Callable[[Denoiser, int, Constants, Problem], Array]] = {"DiffPIR": diffpir, "DDRM": ddrm, "DPS": dps}
