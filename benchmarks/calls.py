@@ -136,6 +136,9 @@ def add_case_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("task", choices=DEFAULTS)
     parser.add_argument("--lines", action="store_true", help="inpainting of lines instead of random pixels")
     parser.add_argument("--hole", type=int, default=0, metavar="SIDE", help="inpainting of a square hole instead")
+    parser.add_argument(
+        "--missing", type=float, default=0.0, metavar="SHARE", help="inpainting of so many of the pixels"
+    )
     parser.add_argument("--size", type=int, default=None, help="of slices the middle of so many pixels; default all")
 
 
@@ -146,12 +149,15 @@ def cases_of(chosen: argparse.Namespace, prior: NetworkPrior) -> list[Case]:
         operator = projector(how.geometry, prior.device)
         slices = one_slice_per_patient(chosen.data, chosen.size)[: chosen.cases]
         return [ct_case(one, how, index, operator) for index, one in enumerate(slices)]
-    if chosen.task in TASKS and not chosen.hole:
+    if chosen.task in TASKS and not chosen.hole and not chosen.missing:
         return TASKS[chosen.task][0](chosen, prior)
     pictures = list(enumerate(centre_crops(chosen.data, chosen.cases, CROP)))
     if chosen.hole:
         holes = [Hole.at("random", index, chosen.hole, len(picture)).missing for index, picture in pictures]
         return [inpainting_case(f"picture {index}", picture, holes[index]) for index, picture in pictures]
+    if chosen.missing:
+        masks = [np.random.default_rng([1, index]).random(one.shape[:2]) < chosen.missing for index, one in pictures]
+        return [inpainting_case(f"picture {index}", picture, masks[index]) for index, picture in pictures]
     make = RESTORATIONS[chosen.task][0]
     return [make(f"picture {index}", picture, index) for index, picture in pictures]
 
