@@ -990,6 +990,12 @@ def test_peers(small_prior: Path, photos: Path, tmp_path: Path) -> None:
         one["name"] for one in points
     }
     assert all(np.isfinite(one["psnr"]) for one in points)
+    module.main(
+        [str(one) for one in [*given, "--cases", 1, "--rounds", 0, "--ours", "3x1", "--output", tmp_path / "few"]]
+    )
+    points = json.loads((tmp_path / "few" / "peers-inpainting.json").read_text())["points"]
+    assert [one["calls"] for one in points if one["name"].startswith("invsolve")] == [3]
+    assert not (tmp_path / "few" / "peers-inpainting-cost.png").exists()
 
 
 def test_verdict_of_peers() -> None:
