@@ -7,9 +7,10 @@
     python benchmarks/calls.py x4 --data photos-val.npz --ways 'wiener(steps=50)' 'wiener(steps=15)'
 
 Each case is solved once for each way and number of levels, one way after the other; the means of 1, 2, 4, ... of the samples are
-judged from that one run. ``--calls`` gives each sampler as many levels as so many network calls a sample pay for. Per row: PSNR of those means, the share of open values between the least and the largest sample, the
-samples' spread over the error of their mean (ideal 1), seconds, seconds of the processor, and the ratio of these to the first way's
-of the same levels. ``--chart`` draws PSNR against calls.
+judged from that one run. ``--calls`` gives each sampler as many levels as so many network calls a sample pay for. The table is
+printed after each case, over those so far. Per row: PSNR of those means, the share of open values between the least and the largest
+sample, the samples' spread over the error of their mean (ideal 1), seconds, seconds of the processor, and the ratio of these to the
+first way's of the same calls. ``--chart`` draws PSNR against calls.
 """
 
 from __future__ import annotations
@@ -103,6 +104,15 @@ def line(table: Table, baseline: Table) -> str:
     )
 
 
+def lines(tables: Mapping[Way, Table], samples: int) -> Iterator[str]:
+    """The table as it is so far."""
+    width = max(len(way.name) for way in tables)
+    yield f"calls levels {'':<{width}} PSNR of the mean of {', '.join(map(str, counts(samples)))} samples"
+    for way, table in tables.items():
+        first = next(other for other in tables if other.calls == way.calls)
+        yield f"{way.calls:>5} {way.levels:>6} {way.name:<{width}} {line(table, tables[first])}"
+
+
 def difference(table: Table, baseline: Table) -> Figures:
     """PSNR of the mean of all samples less the baseline's: mean over the cases, least and most, standard error."""
     name = [method for method in table.rows if method != SAMPLES][-1]
@@ -190,16 +200,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             own = replace(options, rule=way.rule, sampler=way.sampler, steps=way.levels)
             result = solve_case(case, prior, own, baselines=False)
             table.add(result, judged_means(result))
-    differences: dict[str, Figures] = {}
-    width = max(len(way.name) for way in ways)
-    print(f"calls levels {'':<{width}} PSNR of the mean of {', '.join(map(str, counts(chosen.samples)))} samples")
-    for way, table in tables.items():
-        first = next(other for other in ways if other.calls == way.calls)
-        name = f"{way.name}, {way.levels} levels"
-        report.tables[name] = table
-        print(f"{way.calls:>5} {way.levels:>6} {way.name:<{width}} {line(table, tables[first])}", flush=True)
-        if way != first:
-            differences[name] = difference(table, tables[first])
+        print(f"{case.name} and those before it", *lines(tables, chosen.samples), sep="\n", flush=True)
+    firsts = {way: next(other for other in ways if other.calls == way.calls) for way in ways}
+    report.tables = {f"{way.name}, {way.levels} levels": table for way, table in tables.items()}
+    differences = {
+        f"{way.name}, {way.levels} levels": difference(table, tables[firsts[way]])
+        for way, table in tables.items()
+        if way != firsts[way]
+    }
     for name, figures in differences.items():
         print(f"{name} less the first: " + "  ".join(f"{what} {value:+.4f}" for what, value in figures.items()))
     report.finish(differences=differences)
