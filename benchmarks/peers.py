@@ -109,11 +109,12 @@ def slice_problem(one: Slice, how: Scan, index: int) -> Problem:
     truth, data, _ = simulate(one, how, index)
     y = torch.from_numpy(data)[None] / operator.norm
     case = ct_case(one, how, index, operator)
-    sirt = AstraProjector(how.geometry)._projector  # ASTRA's own, with the geometry that ours has
+    astra = AstraProjector(how.geometry)  # ASTRA's own operator goes with it, so it is kept
 
     def iterated(method: str, count: int) -> Array:
         pixel = how.geometry.pixel_size
-        return np.asarray(sirt.reconstruct(method, data.ravel() * pixel, iterations=count)).reshape(truth.shape)
+        found = astra._projector.reconstruct(method, data.ravel() * pixel, iterations=count)
+        return np.asarray(found).reshape(truth.shape)
 
     classical = {
         "ASTRA, SIRT": partial(iterated, "SIRT", SIRT_ITERATIONS),
@@ -169,9 +170,17 @@ GRIDS: dict[str, dict[str, list[Constants]]] = {
     },
     "ct": {
         "DiffPIR": [
-            Constants(s, z, g) for s, z, g in ((0.02, 1.0, 7.0), (0.02, 0.3, 7.0), (0.02, 1.0, 1.0), (0.1, 1.0, 7.0))
+            Constants(s, z, g)
+            for s, z, g in (
+                (0.02, 1.0, 7.0),
+                (0.02, 0.3, 7.0),
+                (0.02, 1.0, 1.0),
+                (0.02, 1.0, 0.2),
+                (0.005, 1.0, 1.0),
+                (0.1, 1.0, 7.0),
+            )
         ],
-        "DPS": [Constants(0.02, weight) for weight in (3.0, 10.0, 30.0)],
+        "DPS": [Constants(0.02, weight) for weight in (0.3, 1.0, 3.0, 10.0)],
     },
 }
 KINDS: dict[str, Callable[[Denoiser, int, Constants, Problem], Array]] = {"DiffPIR": diffpir, "DDRM": ddrm, "DPS": dps}
@@ -318,7 +327,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--cases", type=int, default=3)
     parser.add_argument("--size", type=int, default=None, help=f"side; default {CROP} of pictures, 256 of slices")
     parser.add_argument("--calls", type=int, nargs="+", default=CALLS, help="of deepinv's methods")
-    parser.add_argument("--rounds", type=int, default=3, help="of the timings of what the cost grows with")
+    parser.add_argument("--ours", nargs="+", default=None, metavar="LEVELSxSAMPLES", help="such as 10x1 20x4")
+    parser.add_argument("--rounds", type=int, default=3, help="of timing what the cost grows with; 0 leaves it out")
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER")
     chosen = parser.parse_args(argv)
     photos = chosen.task == "inpainting"
@@ -341,20 +351,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         for kind, constants in best.items()
         for calls in chosen.calls
     ]
+    sizes = [tuple(map(int, one.split("x"))) for one in chosen.ours] if chosen.ours else OURS[chosen.task]
     methods += [
         Method(
             f"invsolve, mean of {n}" if n > 1 else "invsolve, one sample",
             levels * n,
             partial(ours, prior, options, levels, n),
         )
-        for levels, n in OURS[chosen.task]
+        for levels, n in sizes
     ]
     points = measure(problems(chosen.data, chosen.cases, size), methods)
     found = verdict(points)
     viewed = None if photos else lambda views: problems(chosen.data, 1, size, views)[0]
-    scaling = costs(
-        chosen.task, prior, options, lambda side: problems(chosen.data, 1, side)[0], viewed, size, chosen.rounds
-    )
+    scaling: dict[str, Points] = {}
+    if chosen.rounds:
+        scaling = costs(
+            chosen.task, prior, options, lambda side: problems(chosen.data, 1, side)[0], viewed, size, chosen.rounds
+        )
     text = markdown(chosen.task, points, found, scaling)
     print(text)
     stem = chosen.output / f"peers-{chosen.task}"
@@ -370,14 +383,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for across in ("calls", "seconds"):
         title = f"{chosen.task}: PSNR in dB against {across if across == 'seconds' else 'network calls'}"
         chart(stem.with_name(f"{stem.name}-{across}.png"), title, across, "dB", curves(points, across))
-    chart(
-        stem.with_name(f"{stem.name}-cost.png"),
-        f"{chosen.task}: seconds of three levels",
-        "number",
-        "s",
-        scaling,
-        log_up=True,
-    )
+    if scaling:
+        title = f"{chosen.task}: seconds of three levels"
+        chart(stem.with_name(f"{stem.name}-cost.png"), title, "number", "s", scaling, log_up=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
+import itertools
 import json
 import subprocess
 import sys
@@ -967,7 +969,7 @@ def test_calls(small_prior: Path, photos: Path, tmp_path: Path, monkeypatch: pyt
     module, drawn = script("calls"), {}
     monkeypatch.setattr(module, "chart", lambda path, title, across, up, curves: drawn.update(curves))
     module.main([str(one) for one in [*given, "--chart", tmp_path / "calls.png"]])
-    assert [calls for calls, _ in drawn["wiener, mean of 2"]] == [4, 6] and len(drawn) == 6
+    assert [calls for calls, _ in drawn["wiener, mean of 4"]] == [8, 12] and len(drawn) == 4
     tables = record(tmp_path / "figures.json")
     assert len(tables) == 4
     for means in tables.values():
@@ -976,6 +978,52 @@ def test_calls(small_prior: Path, photos: Path, tmp_path: Path, monkeypatch: pyt
     differences = json.loads((tmp_path / "figures.json").read_text())["differences"]
     assert set(differences) == {"wiener(steps=1), 2 levels", "wiener(steps=1), 3 levels"}
     assert all(one["least"] <= one["mean"] <= one["most"] for one in differences.values())
+
+
+def test_calls_of_several_samplers_and_of_one_sample(small_prior: Path, photos: Path, tmp_path: Path) -> None:
+    """As many calls are half as many levels of a sampler that makes two; a single sample has no range."""
+    module = script("calls")
+    given = ["--data", photos, "--model", small_prior, "--pictures", 1, "--json", tmp_path / "figures.json"]
+    several = ["colorization", "--calls", 4, "--samplers", "renoising", "heun_sde", "--samples", 2]
+    module.main([str(one) for one in [*several, *given]])
+    assert list(record(tmp_path / "figures.json")) == ["proximal, renoising, 4 levels", "proximal, heun_sde, 2 levels"]
+    (tmp_path / "figures.json").unlink()
+    module.main([str(one) for one in ["inpainting", "--hole", 12, "--levels", 2, "--samples", 1, *given]])
+    assert set(record(tmp_path / "figures.json")["wiener, 2 levels"]) == {"mean of 1"}
+
+
+def test_branching(
+    small_prior: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What is shared is shared: with all levels but the last, samples differ by that one alone; saved calls are counted."""
+    module = script("branching")
+    monkeypatch.setitem(module.DEFAULTS, "inpainting", replace(INPAINTING, steps=4))
+    given = ["inpainting", "--data", photos, "--model", small_prior, "--pictures", 1, "--samples", 4]
+    given += ["--levels", 1, 3, "--moves", 1e-9, 1000, "--json", tmp_path / "figures.json"]
+    module.main([str(one) for one in given])
+    tables = record(tmp_path / "figures.json")
+    plain, little, much, never, at_once = tables.values()
+    assert never["mean of 4"]["psnr"] == pytest.approx(plain["mean of 4"]["psnr"], abs=0.2)
+    assert len({one["mean of 4"]["psnr"] for one in (plain, little, much, at_once)}) == 4
+    # Pairs share three levels of four: the second pair is as the first, but for the last level's noise.
+    assert abs(much["mean of 4"]["psnr"] - much["mean of 2"]["psnr"]) < abs(
+        plain["mean of 4"]["psnr"] - plain["mean of 2"]["psnr"]
+    )
+    saved = [line.split()[-2] for line in capsys.readouterr().out.splitlines() if line.endswith("saved")]
+    assert saved == ["0%", "12%", "38%", "0%", "50%"]
+
+
+def test_compiled_says_why_not(small_prior: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = script("compiled")
+    refused = {"refused": "CppCompileError: no compiler"}
+    assert module.described("ct", "0.5", "empty", refused).endswith("not compiled: CppCompileError: no compiler")
+    found = {"first": [30.0, 20.0], "as it is": [0.5, 0.5], "compiled": [0.3, 0.4], "ratio": 0.8, "difference": 1e-3}
+    assert "pays after 200 calls (the command makes 50)" in module.described("ct", "0.5", "empty", found)
+    assert "never pays" in module.described("ct", "0.5", "empty", {**found, "compiled": [0.6, 0.6]})
 
 
 def test_network(small_prior: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -987,6 +1035,17 @@ def test_network(small_prior: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert 0.5 < sum(level["operators"].values()) <= 1.0001
     assert level["ways"]["both"]["difference"] == 0  # what is quicker is the same to the last bit
     assert "its convolutions" in capsys.readouterr().out
+
+
+def test_classical_methods_of_a_slice_outlive_its_making(slices: Path) -> None:
+    """ASTRA's operator goes with the object that made it."""
+    pytest.importorskip("astra")
+    module = script("peers")
+    (one, *_) = module.one_slice_per_patient(str(slices))
+    problem = module.slice_problem(one, module.Scan(module.scan(12, 32), None), 0)
+    gc.collect()
+    for name in ("ASTRA, SIRT", "ASTRA, CGLS"):
+        assert module.judge(problem, problem.classical[name]())["psnr"] > 20
 
 
 def test_peers(small_prior: Path, photos: Path, tmp_path: Path) -> None:
@@ -1003,6 +1062,12 @@ def test_peers(small_prior: Path, photos: Path, tmp_path: Path) -> None:
         one["name"] for one in points
     }
     assert all(np.isfinite(one["psnr"]) for one in points)
+    module.main(
+        [str(one) for one in [*given, "--cases", 1, "--rounds", 0, "--ours", "3x1", "--output", tmp_path / "few"]]
+    )
+    points = json.loads((tmp_path / "few" / "peers-inpainting.json").read_text())["points"]
+    assert [one["calls"] for one in points if one["name"].startswith("invsolve")] == [3]
+    assert not (tmp_path / "few" / "peers-inpainting-cost.png").exists()
 
 
 def test_verdict_of_peers() -> None:
@@ -1073,6 +1138,32 @@ def test_budget(small_prior: Path, photos: Path, tmp_path: Path) -> None:
     module.main([str(one) for one in [*given, "--json", tmp_path / "figures.json"]])
     (row,) = json.loads((tmp_path / "figures.json").read_text())["rows"]
     assert row["samples"] == 32 and row["walked"] == 1 and row["seconds"] < row["budget"]
+
+
+def test_processes_share_the_samples_out(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pairs stay together, and the seeds go on; a process that fails is no figure."""
+    module = script("processes")
+    told = module.commands("ct", module.Way(2, 1), 8, 5, Path("folder"))
+    given = [dict(itertools.pairwise(one)) for one in told]
+    assert [(one["--samples"], one["--seed"], one["--steps"]) for one in given] == [("4", "0", "5"), ("4", "4", "5")]
+    monkeypatch.setattr(module, "commands", lambda *_: [[sys.executable, "-c", "pass"]])
+    module.main(["ct", "--rounds", "1"])
+    assert capsys.readouterr().out.count("over the first") == 3
+    with pytest.raises(SystemExit, match="exit codes"):
+        module.run([[sys.executable, "-c", "raise SystemExit(3)"]], 1)
+    with pytest.raises(SystemExit):
+        module.main(["ct", "--samples", "6"])
+
+
+def test_budget_on_a_clock_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    module = script("budget")
+    module.main(["--levels", "12", "24"])
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split("  ")[0] for line in lines] == ["levels 12", "levels 24"]
+    for levels in (12, 24):
+        found = module.simulate(levels)
+        assert found["more than 10 % late"] == 0 and 0.5 < found["earliest"] < 1 < found["latest"] < 1.1
+    assert module.walked_in(6, 3.0, 5, [1.0]) == 8 / 6  # nobody can know of the last level
 
 
 def test_budget_of_commands(

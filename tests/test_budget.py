@@ -265,11 +265,42 @@ def test_a_run_ends_in_time_whatever_the_machine_does(speed: float) -> None:
     assert all(a > b for a, b in itertools.pairwise(seen))
 
 
+@pytest.mark.parametrize("levels", [6, 8, 12])
+@pytest.mark.parametrize("speed", [0.5, 0.8, 1.0, 1.2, 1.5, 2.0, 3.0])
+def test_a_short_ladder_is_hardly_late(levels: int, speed: float) -> None:
+    """Whenever levels begin to take longer or shorter than planned: by no more than one level, the first that does."""
+    for begins in range(levels):
+        spent, seen, _ = walk(float(levels), lambda call, begins=begins: speed if call >= begins else 1.0, levels)  # type: ignore[misc]
+        assert spent <= 1.05 * levels + max(0.0, speed - 1), (begins, spent)
+        assert len(seen) > 1
+
+
+def test_where_no_level_fits_any_more_the_last_estimate_is_what_is_left() -> None:
+    clock, seen = FakeClock(), []
+    pace = Pace(6.0, clock=clock)
+
+    def note(info: StepInfo) -> None:
+        seen.append(info)
+        clock.now += 1.0 if info.sigma == 1.0 else 4.0
+        pace.note(info.step / info.steps)
+
+    start = 0.5 + torch.randn(1, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    levels = karras(6, 0.005, 1.0)
+    x = paced(SAMPLERS["renoising"], gaussian(), start, levels, SeededNoise([0]), pace, callback=note)
+    assert pace.walked == 2
+    assert seen[-1].step == seen[-1].steps == 6
+    assert torch.equal(x, seen[-2].denoised) and not torch.equal(
+        x, seen[-2].x
+    )  # clean, though its level was a noisy one
+
+
 def test_a_larger_network_at_first_says_nothing_of_the_rest() -> None:
     """With the pilot's profile all planned levels are walked; without, the slow ones at first cost later ones their time."""
     corners = [(0.0, 0.0), (1 / 3, 0.8), (2 / 3, 0.9), (1.0, 1.0)]
     spent, seen, _ = walk(24.0, lambda call: 2.4 if call < 8 else 0.3, profile=corners)
     assert spent == pytest.approx(24.0) and len(seen) == 24
+    tight, seen, _ = walk(5.4, lambda call: 2.4 if call < 2 else 0.3, 4, profile=[(0.0, 0.0), (0.5, 0.89), (1.0, 1.0)])
+    assert tight == pytest.approx(5.4) and len(seen) == 4  # what is left is less than a level took at first
     assert len(walk(24.0, lambda call: 2.4 if call < 8 else 0.3)[1]) < 20
 
 

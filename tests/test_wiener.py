@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from invsolve.errors import ModelError, UsageError
-from invsolve.forward_models import ForwardModel, GaussianNoise, Mask
+from invsolve.forward_models import Blur, Downsample, ForwardModel, GaussianNoise, LinearOperator, Mask, gaussian_psf
 from invsolve.models.dct import dct2, idct2
 from invsolve.models.error_spectrum import (
     FREQUENCIES,
@@ -251,3 +251,44 @@ def test_cards_with_a_broken_spectrum_are_refused(tmp_path: Path, broken: dict[s
     )
     with pytest.raises(ModelError, match="error_spectrum"):
         load_prior(tmp_path, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("rule", "most"),
+    [("wiener", 15), ("wiener(steps=20)", 20), ("wiener(tolerance=0.0001)", 50), ("wiener(steps=3)", 3)],
+)
+def test_missing_pixels_are_filled_in_few_steps_unless_asked(rule: str, most: int) -> None:
+    """A badly conditioned filter, which wants all the iterations that there are."""
+    products: list[int] = []
+
+    class Counted(Mask):
+        def _apply(self, x: Tensor) -> Tensor:
+            products.append(1)
+            return super()._apply(x)
+
+    generator = torch.Generator().manual_seed(0)
+    known = (torch.rand(1, 16, 16, generator=generator, dtype=torch.float64) < 0.5).double()
+    y = known[None] * torch.rand(1, 1, 16, 16, generator=generator, dtype=torch.float64)
+    model = condition(stationary_prior(16), ForwardModel(Counted(known), GaussianNoise(0.001)), y, rule)
+    model.denoise(torch.rand(1, 1, 16, 16, generator=generator, dtype=torch.float64), 5.0)
+    assert len(products) in (most + 1, most + 2)  # beside the misfit, and the first residual
+
+
+def steps_of(operator: LinearOperator) -> int:
+    """By default."""
+    y = torch.zeros(1, *operator.output_shape, dtype=torch.float64)
+    channels = operator.input_shape[0]
+    prior = GaussianPrior(torch.zeros(operator.input_shape), torch.eye(channels * 32**2, dtype=torch.float64))
+    return Wiener(prior, ForwardModel(operator, GaussianNoise(0.01)), y).steps
+
+
+def test_steps_are_as_many_as_a_measurement_is_worth() -> None:
+    """Few where known pixels are nearby, as beside lines of 5 pixels; all in wide holes and for blurs."""
+    known = torch.ones(1, 32, 32, dtype=torch.float64)
+    lines, hole = known.clone(), known.clone()
+    lines[:, 3:8] = lines[:, :, 20:25] = 0
+    hole[:, 10:20, 10:20] = 0
+    pixels = (torch.rand(1, 32, 32, generator=torch.Generator().manual_seed(0)) < 0.5).double()
+    assert [steps_of(Mask(one)) for one in (known, lines, pixels, hole)] == [15, 15, 15, 50]
+    assert steps_of(Blur(gaussian_psf(1.0).double(), (1, 32, 32))) == 50
+    assert steps_of(Downsample((1, 32, 32), 2)) == 25

@@ -2,7 +2,8 @@
 
 A sampler that ends above 0 where its ladder does (:class:`invsolve.samplers.Needs`, ``resumes``) can be stopped at any level
 and set going again from there on another ladder, as x is then at that level's noise and holds all that it knows. So a run that
-turns out slower than planned takes fewer, larger steps over the rest, and ends where it was to end: at a clean picture.
+turns out slower than planned takes fewer, larger steps over the rest, and ends where it was to end: at a clean picture. Where not
+even one more level fits it ends with the clean picture that the last level was walked for.
 """
 
 from __future__ import annotations
@@ -24,6 +25,12 @@ Clock = Callable[[], float]
 
 PIECES = 4
 """The rest of a ladder is walked by a quarter of it at a time: the time is looked at more often towards the end."""
+
+FEW = 12
+"""The last levels, and all of a short ladder, are walked one by one: there each is a large share of the time."""
+
+TOLERATED = 0.05
+"""Share of the time by which a run may end late, where it would otherwise leave out its last level."""
 
 LATE, EARLY = 0.97, 1.1
 """Between these, the time left over the time that the rest takes, the ladder stays as it is."""
@@ -100,6 +107,15 @@ class Pace:
                 return low + (high - low) * (done - left) / (right - left)
         return done
 
+    def over(self) -> bool:
+        """Whether there is no time for another level like the last."""
+        if len(self.seen) < 2:
+            return False
+        (before, start), (now, done) = self.seen[-2:]
+        coming = self.share_of_time(min(1.0, 2 * done - start)) - self.share_of_time(done)
+        spent = max(self.share_of_time(done) - self.share_of_time(start), 1e-9)
+        return (now - before) * coming / spent > self.left + TOLERATED * self.seconds
+
     def levels(self, planned: int) -> int:
         """How many levels there is time for where ``planned`` were to come: at least one."""
         rest = self.rest()
@@ -148,23 +164,30 @@ def paced(
     if pace is None or not needs_of(sampler).resumes or float(levels[-1]) != 0:
         return sampler(model, x, levels, noise, callback=callback, **options)
     steps, done = len(levels) - 1, 0.0
+    last: list[StepInfo] = []
     pace.planned += steps
     while len(levels) > 1:
         levels = respaced(levels, pace.levels(len(levels) - 1))
         count = len(levels) - 1
         each = (steps - done) / count
-        piece = math.ceil(count / PIECES)
+        piece = 1 if count <= FEW else math.ceil(count / PIECES)
         pace.walked += piece
-        x = sampler(model, x, levels[: piece + 1], noise, callback=_counted(callback, done, each, steps), **options)
+        counted = _counted(callback, last, done, each, steps)
+        x = sampler(model, x, levels[: piece + 1], noise, callback=counted, **options)
         done = steps if piece == count else done + each * piece
         levels = levels[piece:]
+        if len(levels) > 1 and pace.over():
+            x = last[-1].denoised
+            callback(last[-1]._replace(step=steps, steps=steps, x=x))
+            break
     return x
 
 
-def _counted(callback: Callback, done: float, each: float, steps: int) -> Callback:
-    """``callback``, told of step k of a piece as of the step ``done + k each`` of ``steps``."""
+def _counted(callback: Callback, last: list[StepInfo], done: float, each: float, steps: int) -> Callback:
+    """``callback``, told of step k of a piece as of the step ``done + k each`` of ``steps``; ``last`` holds the last one."""
 
     def report(info: StepInfo) -> None:
+        last[:] = [info]
         place = int(done + each * info.step + 1e-6)
         callback(info._replace(step=min(max(place, 1), steps), steps=steps))
 

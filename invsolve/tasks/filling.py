@@ -20,6 +20,7 @@ from invsolve.forward_models.stacked import stack_measurements
 from invsolve.models.score_model import ScoreModel
 from invsolve.options import SolveOptions
 from invsolve.posterior import Posterior
+from invsolve.rules import rule_name
 from invsolve.samplers import StepInfo
 from invsolve.solver import solve, task_ladder
 from invsolve.tasks.push_pull import push_pull
@@ -61,7 +62,8 @@ class Filling:
     @property
     def draws(self) -> bool:
         """Whether the finer resolutions are drawn given the coarser one, as they are by the default way of drawing."""
-        return not self.noise and (self.options.rule, self.options.sampler) == ("wiener", "redrawing")
+        rule = rule_name(self.options.rule).partition("(")[0]
+        return not self.noise and (rule, self.options.sampler) == ("wiener", "redrawing")
 
     def coarse_to_fine(self, picture: Tensor, precision: Tensor, scales: int, level: int = 0) -> Posterior:
         """Fill at the coarsest resolution first; each finer one starts from the coarser sample plus a little noise.
