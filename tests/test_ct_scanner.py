@@ -373,3 +373,20 @@ def test_one_line_says_what_was_read(cached: Path, capsys: pytest.CaptureFixture
     assert "correlation 0.9" in said
     assert command(*given, "--units", "counts", "--force") == ExitCode.USAGE
     assert "--units counts" in capsys.readouterr().err
+
+
+def test_the_noise_of_few_photons_is_that_of_each_ray(sinograms: dict[str, np.ndarray]) -> None:
+    """A flat-fielded scan of an absorbing object: every ray's noise within a fifth of what Poisson's law says."""
+    exact = 6 * sinograms["discs"] / sinograms["discs"].max()
+    photons = 2e4 * np.exp(-exact)
+    counts = np.random.default_rng(0).poisson(photons).clip(1)
+    known = Description(units="attenuation", pixel_size=1.5, counted=True)
+    found = interpret(-np.log(counts / 2e4).astype(np.float32), known)
+    assert isinstance(found.noise, np.ndarray)
+    behind = exact > 1
+    truth = 1 / np.sqrt(photons) * (found.sinogram[0][behind] / -np.log(counts / 2e4)[behind]).mean()
+    ratio = found.noise[0] / truth
+    assert 0.8 < np.median(ratio) < 1.25
+    assert 0.7 < np.quantile(ratio, 0.1) and np.quantile(ratio, 0.9) < 1.4
+    plain = interpret(-np.log(counts / 2e4).astype(np.float32), replace(known, counted=False))
+    assert isinstance(plain.noise, float)
