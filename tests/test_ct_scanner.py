@@ -387,6 +387,6 @@ def test_the_noise_of_few_photons_is_that_of_each_ray(sinograms: dict[str, np.nd
     truth = 1 / np.sqrt(photons) * (found.sinogram[0][behind] / -np.log(counts / 2e4)[behind]).mean()
     ratio = found.noise[0] / truth
     assert 0.8 < np.median(ratio) < 1.25
-    assert 0.7 < np.quantile(ratio, 0.1) and np.quantile(ratio, 0.9) < 1.4
+    assert np.quantile(ratio, 0.1) > 0.7 and np.quantile(ratio, 0.9) < 1.4
     plain = interpret(-np.log(counts / 2e4).astype(np.float32), replace(known, counted=False))
     assert isinstance(plain.noise, float)
