@@ -400,9 +400,9 @@ def line_integrals(
     else:
         told = f"units: {units}, water {known.mu_water:g} per mm, pixels of {known.pixel_size:g} mm"
     if normal.i0 is not None:
-        integrals, noise = from_counts(normal.sinogram, normal.i0, normal.scale)
-        noise = np.where(seen, np.hypot(noise, ringing / normal.scale), np.inf).astype(np.float32)
-        return integrals, noise, [told, f"noise: photon counts, I0 = {normal.i0:g}{_and_bins(ringing)}"]
+        integrals, counted = from_counts(normal.sinogram, normal.i0, normal.scale)
+        counted = np.where(seen, np.hypot(counted, ringing / normal.scale), np.inf).astype(np.float32)
+        return integrals, counted, [told, f"noise: photon counts, I0 = {normal.i0:g}{_and_bins(ringing)}"]
     if known.noise != "auto":
         given, notes = known.noise / normal.scale, [told]
         if 0 < given < FINEST * largest:
@@ -411,12 +411,12 @@ def line_integrals(
     scans = [normal.sinogram, raw / normal.scale] if ringing else [normal.sinogram]
     level = max(estimate_noise(scan, angles, seen) for scan in scans)
     found = f"{level * normal.scale:.3g} (in the file's units), estimated where the scan is quietest"
+    off = ringing / normal.scale
+    noise: float | Array = per_ray(math.hypot(level, off), normal.sinogram, seen)
     if level and known.counted:
-        noise = of_few_photons(level, normal.sinogram * normal.scale, seen)
-        found += f", and up to {noise[seen].max() * normal.scale:.3g} where few photons came through"
-        noise = np.where(seen, np.hypot(noise, ringing / normal.scale), np.inf).astype(np.float32)
-    else:
-        noise = per_ray(math.hypot(level, ringing / normal.scale), normal.sinogram, seen)
+        counted = of_few_photons(level, normal.sinogram * normal.scale, seen)
+        found += f", and up to {counted[seen].max() * normal.scale:.3g} where few photons came through"
+        noise = np.where(seen, np.hypot(counted, off), np.inf).astype(np.float32)
     notes = [told, f"noise: {found if level else 'none found'}{_and_bins(ringing)}; --noise to set it"]
     return normal.sinogram, noise, notes
 
