@@ -399,10 +399,14 @@ def line_integrals(
         told = "units: line integrals of n in pixel lengths, HU = 2000 n - 1000 (--units for others)"
     else:
         told = f"units: {units}, water {known.mu_water:g} per mm, pixels of {known.pixel_size:g} mm"
+    off = ringing / normal.scale
     if normal.i0 is not None:
         integrals, counted = from_counts(normal.sinogram, normal.i0, normal.scale)
-        counted = np.where(seen, np.hypot(counted, ringing / normal.scale), np.inf).astype(np.float32)
-        return integrals, counted, [told, f"noise: photon counts, I0 = {normal.i0:g}{_and_bins(ringing)}"]
+        return (
+            integrals,
+            of_rays(np.hypot(counted, off), seen),
+            [told, f"noise: photon counts, I0 = {normal.i0:g}{_and_bins(ringing)}"],
+        )
     if known.noise != "auto":
         given, notes = known.noise / normal.scale, [told]
         if 0 < given < FINEST * largest:
@@ -411,12 +415,13 @@ def line_integrals(
     scans = [normal.sinogram, raw / normal.scale] if ringing else [normal.sinogram]
     level = max(estimate_noise(scan, angles, seen) for scan in scans)
     found = f"{level * normal.scale:.3g} (in the file's units), estimated where the scan is quietest"
-    off = ringing / normal.scale
-    noise: float | Array = per_ray(math.hypot(level, off), normal.sinogram, seen)
+    noise: float | Array
     if level and known.counted:
         counted = of_few_photons(level, normal.sinogram * normal.scale, seen)
         found += f", and up to {counted[seen].max() * normal.scale:.3g} where few photons came through"
-        noise = np.where(seen, np.hypot(counted, off), np.inf).astype(np.float32)
+        noise = of_rays(np.hypot(counted, off), seen)
+    else:
+        noise = per_ray(math.hypot(level, off), normal.sinogram, seen)
     notes = [told, f"noise: {found if level else 'none found'}{_and_bins(ringing)}; --noise to set it"]
     return normal.sinogram, noise, notes
 
@@ -445,4 +450,9 @@ def per_ray(level: float, sinogram: Array, seen: npt.NDArray[np.bool_]) -> float
     if seen.all():
         return level
     least = LEAST_NOISE * float(np.abs(sinogram).max())
-    return np.where(seen, level or least or 1.0, np.inf).astype(np.float32)
+    return of_rays(level or least or 1.0, seen)
+
+
+def of_rays(noise: float | Array, seen: npt.NDArray[np.bool_]) -> Array:
+    """The noise of every ray, infinite for those not ``seen``."""
+    return np.where(seen, noise, np.inf).astype(np.float32)

@@ -30,7 +30,8 @@ def is_toned(picture: npt.NDArray[np.floating]) -> bool:
     True for a toned picture: Cb and Cr are, up to ``MOST_SPREAD``, functions of the luma, and not both 0. False for a grey one and
     for one whose things differ in colour.
     """
-    y, chroma = luma(picture), _chroma(picture)
+    y = luma(picture)
+    chroma = _chroma(picture, y)
     if not _beyond_grey(chroma):
         return False
     # The spread about a line through each bin's colours: a tone changes with the luma within a bin as well.
@@ -46,16 +47,15 @@ def is_toned(picture: npt.NDArray[np.floating]) -> bool:
 
 def is_coloured(picture: npt.NDArray[np.floating]) -> bool:
     """Whether a picture (H, W, 3) is more than grey: toned, or of things that differ in colour."""
-    return _beyond_grey(_chroma(picture))
+    return _beyond_grey(_chroma(picture, luma(picture)))
 
 
 def _beyond_grey(chroma: npt.NDArray[np.floating]) -> bool:
     return float(np.hypot(chroma[:, 0], chroma[:, 1]).mean()) >= LEAST_CHROMA
 
 
-def _chroma(picture: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-    """Cb and Cr of every pixel, (H * W, 2)."""
-    y = luma(picture)
+def _chroma(picture: npt.NDArray[np.floating], y: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """Cb and Cr of every pixel, (H * W, 2), of a picture whose luma is ``y``."""
     return np.stack([(picture[..., 2] - y) / BLUE, (picture[..., 0] - y) / RED], axis=-1).reshape(-1, 2)
 
 
