@@ -204,7 +204,7 @@ def _check_options(sampler: Sampler, options: dict[str, Any]) -> None:
     parameters = inspect.signature(sampler).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return
-    known = [p.name for p in list(parameters)[4:] if p.name != "callback"]
+    known = [p.name for p in list(parameters)[4:] if p.name not in ("callback", "after")]
     unknown = [name for name in options if name not in known]
     if unknown:
         raise UsageError(

@@ -21,7 +21,7 @@ from invsolve.models.gaussian import GaussianPrior
 from invsolve.models.score_model import ScoreModel, Sigma
 from invsolve.options import INPAINTING, SolveOptions
 from invsolve.posterior import Posterior
-from invsolve.samplers import SAMPLERS, StepInfo, needs_of
+from invsolve.samplers import SAMPLERS, StepInfo, find_sampler, needs_of
 from invsolve.samplers.noise import SeededNoise
 from invsolve.samplers.pace import Pace, paced, respaced
 from invsolve.samplers.sigmas import karras
@@ -326,6 +326,18 @@ def test_samplers_that_resume_end_where_their_ladder_does() -> None:
         start = 0.5 + 3.0 * torch.randn(400, 1, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
         x = SAMPLERS[name](prior, start, levels[: cut + 1], SeededNoise(list(range(400))))
         assert float(x.var()) >= 0.5 * float(levels[cut]) ** 2, name
+
+
+@pytest.mark.parametrize("name", [name for name, sampler in SAMPLERS.items() if needs_of(sampler).resumes])
+def test_walked_in_pieces_a_sampler_is_what_it_is_in_one(name: str) -> None:
+    """The last levels are walked one by one: what a sampler remembers of the step before, as momentum is, goes with it."""
+    written = {"renoising": "renoising(momentum=0.5)"}.get(name, name)
+    start = 0.5 + torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    whole, pieces = [
+        paced(find_sampler(written), gaussian(), start, karras(24, 0.005, 1.0), noise, pace, callback=lambda info: None)
+        for noise, pace in [(SeededNoise([0, 1]), None), (SeededNoise([0, 1]), Pace(1e9, clock=FakeClock(), denser=False))]
+    ]
+    assert torch.equal(pieces, whole)
 
 
 def small_task(clock: FakeClock, seconds: float) -> Task:

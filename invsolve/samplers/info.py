@@ -36,6 +36,7 @@ class Needs:
     levels : noise levels that it wants at least; with fewer, noise is left that it could not follow.
     resumes : whether it may be stopped at any level and go on from there: where its ladder ends above 0, so does x, which is
         all that it remembers.
+    remembers : whether one that resumes remembers its last step besides, which it takes as ``after``.
     forgets : whether it draws the noise in x anew at every level, so that nothing is left of what x started from but what the
         model makes of it; it may begin low, from a good guess. Of all others the start is part of the result.
     """
@@ -45,6 +46,7 @@ class Needs:
     adaptive: float | None = None
     levels: int = 1
     resumes: bool = False
+    remembers: bool = False
     forgets: bool = False
 
 
@@ -57,12 +59,13 @@ def needs(
     adaptive: float | None = None,
     levels: int = 1,
     resumes: bool = False,
+    remembers: bool = False,
     forgets: bool = False,
 ) -> Callable[[Function], Function]:
     """State what a sampler needs, above its definition; one that states nothing has the defaults of :class:`Needs`."""
 
     def state(sampler: Function) -> Function:
-        sampler.needs = Needs(schedule, calls, adaptive, levels, resumes, forgets)  # type: ignore[attr-defined]
+        sampler.needs = Needs(schedule, calls, adaptive, levels, resumes, remembers, forgets)  # type: ignore[attr-defined]
         return sampler
 
     return state

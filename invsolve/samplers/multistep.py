@@ -21,7 +21,7 @@ from invsolve.models.score_model import Noise, ScoreModel
 from invsolve.samplers.info import Callback, StepInfo, needs
 
 
-@needs(resumes=True)
+@needs(resumes=True, remembers=True)
 def multistep(
     model: ScoreModel,
     x: Tensor,
@@ -29,6 +29,7 @@ def multistep(
     noise: Noise,
     *,
     tau: float = 0.3,
+    after: StepInfo | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """Sample from ``model`` by a second-order multistep solver.
@@ -41,6 +42,7 @@ def multistep(
     noise : source of standard normal noise.
     tau : share of the reverse SDE's noise, 0 (ODE) to 1 (SDE). The ODE never forgets an error of the start, the SDE
         needs twice the levels for the same spread; .3 has little of either.
+    after : the last step of a run that this one goes on with; None where it begins.
 
     Returns
     -------
@@ -49,8 +51,8 @@ def multistep(
     if not 0 <= tau <= 1:
         raise UsageError(f"tau {tau}", hint="wanted a number from 0 (ODE) to 1 (SDE)")
     levels = [float(s) for s in sigmas]
-    previous: Tensor | None = None
-    last_h = math.inf
+    previous = None if after is None else after.denoised
+    last_h = math.inf if after is None else math.log(after.sigma / levels[0])
     for i, (sigma, sigma_next) in enumerate(itertools.pairwise(levels)):
         x = model.project(x, sigma, noise)
         denoised = model.denoise(x, sigma)

@@ -1,7 +1,8 @@
 """Keeping a sampler in time: it walks a piece of its ladder, and what is left is spaced anew by the time that is left.
 
 A sampler that ends above 0 where its ladder does (:class:`invsolve.samplers.Needs`, ``resumes``) can be stopped at any level
-and set going again from there on another ladder, as x is then at that level's noise and holds all that it knows. So a run that
+and set going again from there on another ladder: x is then at that level's noise and, with the last step of one that ``remembers``
+it, holds all that it knows. So a run that
 turns out slower than planned takes fewer, larger steps over the rest, and ends where it was to end: at a clean picture. Where not
 even one more level fits it ends with the clean picture that the last level was walked for.
 """
@@ -173,7 +174,8 @@ def paced(
         piece = 1 if count <= FEW else math.ceil(count / PIECES)
         pace.walked += piece
         counted = _counted(callback, last, done, each, steps)
-        x = sampler(model, x, levels[: piece + 1], noise, callback=counted, **options)
+        memory = {"after": last[-1]} if last and needs_of(sampler).remembers else {}
+        x = sampler(model, x, levels[: piece + 1], noise, callback=counted, **memory, **options)
         done = steps if piece == count else done + each * piece
         levels = levels[piece:]
         if len(levels) > 1 and pace.over():

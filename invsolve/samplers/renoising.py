@@ -28,7 +28,7 @@ from invsolve.models.score_model import Noise, ScoreModel
 from invsolve.samplers.info import Callback, StepInfo, needs
 
 
-@needs(resumes=True, forgets=True)
+@needs(resumes=True, remembers=True, forgets=True)
 def renoising(
     model: ScoreModel,
     x: Tensor,
@@ -37,6 +37,7 @@ def renoising(
     *,
     eta: float | None = 1.0,
     momentum: float = 0.0,
+    after: StepInfo | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """Sample from ``model`` by denoising and re-noising.
@@ -49,6 +50,7 @@ def renoising(
     noise : source of standard normal noise.
     eta : share of fresh noise in [0, 1]; None for the ancestral share of each step.
     momentum : share of x0's last change that goes on, in [0, 1): 0 for the best single estimate, 1/2 for the posterior's spread.
+    after : the last step of a run that this one goes on with; None where it begins.
 
     Returns
     -------
@@ -61,7 +63,7 @@ def renoising(
     if not 0 <= momentum < 1:
         raise UsageError(f"momentum {momentum}", hint="wanted 0 to 1, 1 excluded")
     levels = [float(s) for s in sigmas]
-    previous: Tensor | None = None
+    previous = None if after is None else after.denoised
     for i, (sigma, sigma_next) in enumerate(itertools.pairwise(levels)):
         x = model.project(x, sigma, noise)
         x0, z_hat = model.predict(x, sigma)
