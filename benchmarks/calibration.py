@@ -29,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from cases import SIZE, centre, centre_crops, colorization_case, every_kth, inpainting_case, random_pixels
-from ct import SCANS, ct_case, one_slice_per_patient, scan_of
+from ct import SCANS, ct_case, one_slice_per_patient, scan_of, usual
 from harness import SAMPLES, Case, Figures, Report, Result, Table, arguments, judged, mean_of, options_of, solved
 from mri import SCANS as MRI_SCANS
 from mri import mri_case, spread_slices
@@ -272,8 +272,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--save", type=Path, metavar="FILE.json", help="the calibration")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="an .npz per group: samples, truth, what counts")
     parser.add_argument("--ranks", type=Path, metavar="FILE.png", help="the rank histogram over all groups")
-    kind = TASKS[parser.parse_known_args(argv)[0].task]
-    parser.set_defaults(**{name: getattr(kind.defaults, name) for name in ("steps", "rule", "sampler", "sigma_start")})
+    first = parser.parse_known_args(argv)[0]
+    kind = TASKS[first.task]
+    case = first.case if first.case in kind.cases else kind.cases[0]
+    defaults = usual(case) if first.task == "ct" else kind.defaults
+    parser.set_defaults(**{name: getattr(defaults, name) for name in ("steps", "rule", "sampler", "sigma_start")})
     parser.set_defaults(case=kind.cases[0])
     chosen = parser.parse_args(argv)
     if min(chosen.samples, chosen.cases) < 2:
@@ -284,7 +287,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"--case {chosen.case!r} of {chosen.task}: wanted {', '.join(kind.cases)}")
     if chosen.ranks and chosen.ranks.suffix.lower() != ".png":
         parser.error(f"--ranks {chosen.ranks} does not end in .png")
-    prior, options = load_prior(chosen.model or kind.model, chosen.device), options_of(chosen, kind.defaults)
+    prior, options = load_prior(chosen.model or kind.model, chosen.device), options_of(chosen, defaults)
     known = None if chosen.learned is None else Calibration.load(chosen.learned)
     if known is not None:
         known.check(

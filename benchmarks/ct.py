@@ -21,12 +21,12 @@ from PIL import Image
 
 from invsolve.cli.ct_files import labelled_row, windowed
 from invsolve.ct.classical import classical
-from invsolve.ct.reconstruction import reconstruction_task
+from invsolve.ct.reconstruction import reconstruction_task, usual_options
 from invsolve.ct.simulation import photon_counts, project_slice
 from invsolve.ct.units import attenuation_per_unit, to_hounsfield
 from invsolve.evaluation.metrics import psnr, ssim
 from invsolve.forward_models import Geometry, LinearOperator, TransmissionNoise, even_angles, projector
-from invsolve.options import RECONSTRUCTION
+from invsolve.options import RECONSTRUCTION, SolveOptions
 from invsolve.pictures import Pixels
 from invsolve.posterior import Posterior
 from invsolve.pretrained import load_prior
@@ -89,6 +89,11 @@ def scan_of(name: str, size: int | None) -> Scan:
     """A scan by name, of crops of another size if wanted."""
     chosen = SCANS[name]
     return chosen if size is None else chosen._replace(geometry=scan(chosen.geometry.views, size))
+
+
+def usual(name: str) -> SolveOptions:
+    """How the command solves a scan of this name."""
+    return usual_options(0.0 if SCANS[name].photons is None else 1.0)
 
 
 def simulate(one: Slice, how: Scan, seed: int) -> tuple[Array, Array, float]:
@@ -161,6 +166,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--case", choices=SCANS, default="noiseless")
     parser.add_argument("--size", type=int, help="side of the middle of the slices; default whole slices")
     parser.add_argument("--show", type=Path, metavar="FILE", help="a picture of the first slices")
+    parser.set_defaults(steps=usual(parser.parse_known_args(argv)[0].case).steps)
     chosen = parser.parse_args(argv)
     prior = load_prior(chosen.model, chosen.device)
     how = scan_of(chosen.case, chosen.size)
@@ -168,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     slices = one_slice_per_patient(chosen.data, chosen.size)[: chosen.cases]
     report = Report(chosen, prior)
     cases = (ct_case(one, how, index, operator) for index, one in enumerate(slices))
-    report.add(chosen.case, measure(cases, prior, options_of(chosen, RECONSTRUCTION)))
+    report.add(chosen.case, measure(cases, prior, options_of(chosen, usual(chosen.case))))
     report.finish()
     if chosen.show:
         save_sheet(chosen.show, map(strip, report.tables[chosen.case].shown[:IN_SHEET]))

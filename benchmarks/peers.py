@@ -40,7 +40,7 @@ from torch import Tensor
 from invsolve.atomic import write_files
 from invsolve.forward_models import projector
 from invsolve.forward_models.projector import AstraProjector
-from invsolve.options import INPAINTING, RECONSTRUCTION, SolveOptions
+from invsolve.options import EXACT_RECONSTRUCTION, INPAINTING, SolveOptions
 from invsolve.pretrained import NetworkPrior, load_prior
 from invsolve.samplers.sigmas import karras
 
@@ -333,7 +333,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(argv)
     photos = chosen.task == "inpainting"
     prior = load_prior(chosen.model or ("photos" if photos else "ct"), "cpu")
-    denoiser, options = Denoiser(prior), INPAINTING if photos else RECONSTRUCTION
+    denoiser, options = Denoiser(prior), INPAINTING if photos else EXACT_RECONSTRUCTION
     size = chosen.size or (CROP if photos else 256)
 
     def problems(data: str, count: int, side: int, views: int = 23) -> list[Problem]:

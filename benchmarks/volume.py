@@ -42,7 +42,7 @@ from invsolve.ct.simulation import photon_counts, project_slice
 from invsolve.ct.units import attenuation_per_unit
 from invsolve.evaluation.metrics import psnr
 from invsolve.models.score_model import ScoreModel
-from invsolve.options import RECONSTRUCTION
+from invsolve.options import EXACT_RECONSTRUCTION
 from invsolve.pretrained import load_prior
 
 PATIENT = "KiTS-00072"
@@ -115,7 +115,7 @@ def consistency(chosen: argparse.Namespace, prior: ScoreModel) -> dict[str, dict
 
 
 def options(chosen: argparse.Namespace) -> Any:
-    return replace(RECONSTRUCTION, samples=chosen.samples, steps=chosen.steps)
+    return replace(EXACT_RECONSTRUCTION, samples=chosen.samples, steps=chosen.steps)
 
 
 # -- does a cluster change anything? --------------------------------------------------------------------------------

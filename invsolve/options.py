@@ -106,14 +106,14 @@ class Changes(TypedDict, total=False):
     pace: Pace | None
 
 
-INPAINTING = SolveOptions(steps=24, rule="wiener", sampler=AUTO)
-"""Twice as many levels gain 0.05 dB for the mean of four."""
+INPAINTING = SolveOptions(steps=24, rule="wiener", sampler=AUTO, single="renoising(averaging=0.5)")
+"""Twice as many levels gain 0.05 dB for the mean of four; averaging gains 0.3 dB for one sample (docs/lab/inpainting.md)."""
 
-SUPERRESOLUTION = SolveOptions(steps=24, rule="wiener", sampler=AUTO)
+SUPERRESOLUTION = INPAINTING
 
-DEBLURRING = SolveOptions(steps=24, rule="wiener", sampler=AUTO)
+DEBLURRING = INPAINTING
 
-DEJPEG = SolveOptions(steps=24, rule="wiener", sampler=AUTO)
+DEJPEG = INPAINTING
 
 DENOISING = SolveOptions(steps=8, rule="merged", sampler=AUTO, single="posterior_mean")
 """The rule is exact; 16 levels measured no better than 8 (docs/lab/restoration.md)."""
@@ -126,10 +126,10 @@ HINTED_COLORIZATION = SolveOptions(steps=30, rule="moment_matching(steps=1)", sa
 """What a stroke says of the rest of the picture passes through the network's Jacobian; the rule proximal changes the
 strokes alone at every level (docs/lab/colorization.md). One step: more of them measured worse."""
 
-RECONSTRUCTION = SolveOptions(samples=8, sampler=AUTO, several="renoising(momentum=0.6)")
-"""The momentum gains spread that is nearly that of the errors, and a mean nearer to the truth (docs/lab/ct.md)."""
+RECONSTRUCTION = SolveOptions(samples=8, sampler=AUTO, several="renoising(momentum=0.65)")
+"""The momentum gains spread that is that of the errors, and a mean nearer to the truth (docs/lab/ct.md)."""
 
-EXACT_RECONSTRUCTION = replace(RECONSTRUCTION, steps=100)
+EXACT_RECONSTRUCTION = replace(RECONSTRUCTION, steps=100, several="renoising(momentum=0.6)")
 """Of a scan without noise twice as many levels gain 0.4 to 0.6 dB; with noise a quarter of that (docs/lab/ct.md)."""
 
 SAMPLING = SolveOptions(samples=16, sampler="heun_sde", batch=16, antithetic=False)

@@ -330,8 +330,8 @@ def test_samplers_that_resume_end_where_their_ladder_does() -> None:
 
 @pytest.mark.parametrize("name", [name for name, sampler in SAMPLERS.items() if needs_of(sampler).resumes])
 def test_walked_in_pieces_a_sampler_is_what_it_is_in_one(name: str) -> None:
-    """The last levels are walked one by one: what a sampler remembers of the step before, as momentum is, goes with it."""
-    written = {"renoising": "renoising(momentum=0.5)"}.get(name, name)
+    """The last levels are walked one by one: what a sampler remembers of the steps before goes with it."""
+    written = {"renoising": "renoising(momentum=0.5, averaging=0.5)"}.get(name, name)
     start = 0.5 + torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     whole, pieces = [
         paced(find_sampler(written), gaussian(), start, karras(24, 0.005, 1.0), noise, pace, callback=lambda info: None)

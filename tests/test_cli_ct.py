@@ -207,6 +207,7 @@ def test_a_calibration_scales_the_interval_of_a_slice(
     )  # fmt: skip
     learned.save(folder / "c.json")
     arguments = [folder / "sino.npy", "--model", ct_prior, "--steps", 2, "--samples", 3, "--noise", 0, "--json"]
+    arguments += ["--sampler", "renoising(momentum=0.6)"]  # with noise it is another by default
     assert call(monkeypatch, *arguments, "--calibration", folder / "c.json") == 0
     out, err = capfd.readouterr()
     samples = np.sort(np.load(folder / "sino.ct.samples.npy"), axis=0)

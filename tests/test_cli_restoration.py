@@ -126,7 +126,7 @@ def test_one_result_is_the_estimate_of_least_error(
     options = ["-o", "one.png", "--model", small_prior, "--steps", 2, "--json"]
     assert call(monkeypatch, command, "grey.png", *COMMANDS[command][0], *options) == 0
     out, err = capfd.readouterr()
-    assert json.loads(out)["sampler"] == ("posterior_mean" if command == "denoise" else "renoising")
+    assert json.loads(out)["sampler"] == ("posterior_mean" if command == "denoise" else "renoising(averaging=0.5)")
     assert ("it is the mean of the pictures" if command == "denoise" else "it is one sample") in err
 
 

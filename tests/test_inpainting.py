@@ -161,7 +161,7 @@ def test_a_single_filling_is_the_best_estimate_and_several_are_draws(noise: floa
         inpainting_task(picture, missing, noise=noise),
         *([] if noise else [missing_pixels_task(picture, missing)]),
     ):
-        assert task.solve(prior, steps=2).settings["sampler"] == "renoising"
+        assert task.solve(prior, steps=2).settings["sampler"] == "renoising(averaging=0.5)"
         assert task.solve(prior, steps=2, samples=2).settings["sampler"] == drawn
 
 

@@ -168,11 +168,18 @@ def test_momentum_gives_renoising_the_spread_that_theory_says(momentum: float) -
     assert figures.std_ratio == pytest.approx(1 / math.sqrt(2 * (1 - momentum)), rel=0.05)
 
 
-@pytest.mark.parametrize("momentum", [-0.1, 1.0])
-def test_momentum_that_makes_no_sense_is_refused(momentum: float, gaussian: GaussianPrior) -> None:
+def test_averaging_brings_a_single_sample_nearer_to_the_posterior_mean() -> None:
+    """It keeps a part of what the first levels knew, and loses more than half of its spread, at the same calls."""
+    problem = gaussian_problem(OPERATORS["grayscale"], seed=2, sigma_y=0.05)
+    figures = verify(problem, rule="proximal", sampler=partial(renoising, averaging=0.5), steps=150, samples=600)
+    assert math.hypot(figures.bias, figures.std_ratio) < 0.5 * math.sqrt(0.5)
+
+
+@pytest.mark.parametrize("wrong", [{"momentum": -0.1}, {"momentum": 1.0}, {"averaging": -0.1}, {"averaging": math.nan}])
+def test_momentum_and_averaging_that_make_no_sense_are_refused(wrong: dict[str, float], gaussian: GaussianPrior) -> None:
     x = torch.zeros((1, *SHAPE), dtype=torch.float64)
-    with pytest.raises(UsageError, match="wanted 0 to 1"):
-        renoising(gaussian, x, karras(3), torch.randn_like, momentum=momentum)
+    with pytest.raises(UsageError, match="wanted 0 (to 1|or more)"):
+        renoising(gaussian, x, karras(3), torch.randn_like, **wrong)
 
 
 def test_daps_is_exact_for_white_priors() -> None:

@@ -27,8 +27,8 @@ from invsolve.forward_models.projector import check_sinogram, projector
 from invsolve.models.score_model import ScoreModel
 from invsolve.options import AUTO, EXACT_RECONSTRUCTION, RECONSTRUCTION, Changes, SolveOptions
 from invsolve.posterior import Posterior
-from invsolve.rules import find_rule, rule_name
-from invsolve.samplers import Callback, StepInfo
+from invsolve.rules import Rule, find_rule, rule_name
+from invsolve.samplers import Callback, StepInfo, find_sampler
 from invsolve.solver import options_needs, solve, task_ladder
 from invsolve.tasks.task import Progress, Task, check_prior, tell
 
@@ -51,6 +51,9 @@ SIGMA_END = 0.005
 
 PRIOR_WEIGHT = {"wiener": 0.33, "proximal": 0.25}
 """lam of these rules: with noise, what served best on a few validation slices; without, it does not matter."""
+
+MOMENTUM_WEIGHT = 0.5
+"""lam of ``proximal`` for samplers with momentum, which smooth less: likewise (docs/lab/ct.md)."""
 
 THROUGH_PLANE = (AUTO, "off")
 """Whether slices of a volume share their noise; see :func:`noise_streams`."""
@@ -279,14 +282,11 @@ def _one_slice(
 ) -> Posterior:
     """Sample one slice from its first guess on; ``y`` (1, ...)."""
     first, calls = first_level(prior, guess, options)
-    rule = options.rule
-    if isinstance(rule, str) and rule in PRIOR_WEIGHT:
-        rule = partial(find_rule(rule), lam=PRIOR_WEIGHT[rule])  # type: ignore[call-arg]
     solved = solve(
         prior,
         model,
         y,
-        **replace(options, rule=rule).keywords,
+        **replace(options, rule=_weighted(options)).keywords,
         sigmas=task_ladder(options, SIGMA_END, first, guess[0].numel()),
         start=guess,
         turn=True,
@@ -294,6 +294,16 @@ def _one_slice(
         callback=callback,
     )
     return replace(solved, network_calls=solved.network_calls + calls)
+
+
+def _weighted(options: SolveOptions) -> str | Rule:
+    """The rule, with the prior's weight where it takes one and nobody gave it."""
+    rule = options.rule
+    if not (isinstance(rule, str) and rule in PRIOR_WEIGHT):
+        return rule
+    sampler = find_sampler(options.sampler) if isinstance(options.sampler, str) else options.sampler
+    lively = rule == "proximal" and getattr(sampler, "keywords", {}).get("momentum", 0) > 0
+    return partial(find_rule(rule), lam=MOMENTUM_WEIGHT if lively else PRIOR_WEIGHT[rule])  # type: ignore[call-arg]
 
 
 def _stacked(parts: list[Posterior], options: SolveOptions) -> Posterior:

@@ -19,6 +19,7 @@ class StepInfo(NamedTuple):
     sigma: float  # the level the step started from
     x: Tensor  # (B, C, H, W) after the step
     denoised: Tensor  # (B, C, H, W), the estimate of the clean picture the step used
+    first: float | None = None  # the level the run started from, of a sampler that has to know when it goes on
 
 
 Callback = Callable[[StepInfo], None]

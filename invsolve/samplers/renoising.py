@@ -15,12 +15,17 @@ score, h = sigma^2, under noise of variance h, where Langevin dynamics want 2 h.
 and friction are in balance (fluctuation-dissipation; Cheng, Chatterji, Bartlett & Jordan 2018). In general samples tend to
 1/sqrt(2 (1 - b)) of the posterior's standard deviation; of a rule that counts the prior ``lam`` times, as ``proximal`` does,
 to sqrt(lam / (2 (1 - b))).
+
+``averaging`` p is the other way: the picture goes only a share g = (sigma / first sigma)^p of the way to x0, so that it is a
+running mean over the last 1 / g levels, nearer to the posterior's mean than any draw (Polyak & Juditsky 1992, the average of a
+stochastic approximation; a constant g spreads by sqrt(g / 2)). At the first levels, where x0 is still poor, it forgets at once.
 """
 
 from __future__ import annotations
 
 import itertools
 
+import torch
 from torch import Tensor
 
 from invsolve.errors import UsageError
@@ -37,6 +42,7 @@ def renoising(
     *,
     eta: float | None = 1.0,
     momentum: float = 0.0,
+    averaging: float = 0.0,
     after: StepInfo | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
@@ -50,6 +56,8 @@ def renoising(
     noise : source of standard normal noise.
     eta : share of fresh noise in [0, 1]; None for the ancestral share of each step.
     momentum : share of x0's last change that goes on, in [0, 1): 0 for the best single estimate, 1/2 for the posterior's spread.
+    averaging : p, 0 or more: how many levels the picture is a mean of. With 1/2 a single sample is the best estimate; with more
+        than 1 the last levels no longer count.
     after : the last step of a run that this one goes on with; None where it begins.
 
     Returns
@@ -58,24 +66,26 @@ def renoising(
 
     Raises
     ------
-    UsageError : momentum outside [0, 1).
+    UsageError : momentum outside [0, 1), averaging below 0.
     """
     if not 0 <= momentum < 1:
         raise UsageError(f"momentum {momentum}", hint="wanted 0 to 1, 1 excluded")
+    if not averaging >= 0:
+        raise UsageError(f"averaging {averaging}", hint="wanted 0 or more")
     levels = [float(s) for s in sigmas]
-    previous = None if after is None else after.denoised
+    previous, first = (None, levels[0]) if after is None else (after.denoised, after.first or levels[0])
     for i, (sigma, sigma_next) in enumerate(itertools.pairwise(levels)):
         x = model.project(x, sigma, noise)
         x0, z_hat = model.predict(x, sigma)
+        change = torch.zeros_like(x0) if previous is None else (sigma / first) ** averaging * (x0 - previous)
+        mean = x0 if previous is None else previous + change
         fresh = (1 - (sigma_next / sigma) ** 2) ** 0.5 if eta is None else eta
-        x = x0
+        x = mean
         if sigma_next > 0:
-            if momentum > 0 and previous is not None:
-                x = x0 + momentum * (x0 - previous)
-            x = x + sigma_next * ((1 - fresh**2) ** 0.5 * z_hat + fresh * noise(x0))
-            previous = x0
+            x = mean + momentum * change + sigma_next * ((1 - fresh**2) ** 0.5 * z_hat + fresh * noise(mean))
+        previous = mean
         if callback is not None:
-            callback(StepInfo(i + 1, len(levels) - 1, sigma, x, x0))
+            callback(StepInfo(i + 1, len(levels) - 1, sigma, x, mean, first))
     return x
 
 
