@@ -109,9 +109,10 @@ class Changes(TypedDict, total=False):
 INPAINTING = SolveOptions(steps=24, rule="wiener", sampler=AUTO, single="renoising(averaging=0.5)")
 """Twice as many levels gain 0.05 dB for the mean of four; averaging gains 0.3 dB for one sample (docs/lab/inpainting.md)."""
 
-SUPERRESOLUTION = INPAINTING
+SUPERRESOLUTION = replace(INPAINTING, several="renoising(momentum=0.7)")
+"""Samples spread nearly as they err, where those of ``redrawing`` spread by half of that (docs/lab/restoration.md)."""
 
-DEBLURRING = INPAINTING
+DEBLURRING = SUPERRESOLUTION
 
 DEJPEG = INPAINTING
 
@@ -126,13 +127,13 @@ HINTED_COLORIZATION = SolveOptions(steps=30, rule="moment_matching(steps=1)", sa
 """What a stroke says of the rest of the picture passes through the network's Jacobian; the rule proximal changes the
 strokes alone at every level (docs/lab/colorization.md). One step: more of them measured worse."""
 
-RECONSTRUCTION = SolveOptions(samples=8, sampler=AUTO, several="renoising(momentum=0.65)")
+RECONSTRUCTION = SolveOptions(samples=8, sampler=AUTO, several="renoising(momentum=0.7)")
 """The momentum gains spread that is that of the errors, and a mean nearer to the truth (docs/lab/ct.md)."""
 
-EXACT_RECONSTRUCTION = replace(RECONSTRUCTION, steps=100, several="renoising(momentum=0.6)")
+EXACT_RECONSTRUCTION = replace(RECONSTRUCTION, steps=100, several="renoising(momentum=0.65)")
 """Of a scan without noise twice as many levels gain 0.4 to 0.6 dB; with noise a quarter of that (docs/lab/ct.md)."""
 
 SAMPLING = SolveOptions(samples=16, sampler="heun_sde", batch=16, antithetic=False)
 
-MRI = replace(RECONSTRUCTION, several="renoising(momentum=0.5)")
-"""As for a CT slice; a momentum of 0.6 spreads a tenth too much here (docs/lab/uncertainty-and-calibration.md)."""
+MRI = replace(RECONSTRUCTION, several="renoising(momentum=0.6)")
+"""As for a CT slice, with the momentum whose spread is the errors' here (docs/lab/uncertainty-and-calibration.md)."""

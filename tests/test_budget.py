@@ -335,7 +335,10 @@ def test_walked_in_pieces_a_sampler_is_what_it_is_in_one(name: str) -> None:
     start = 0.5 + torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     whole, pieces = [
         paced(find_sampler(written), gaussian(), start, karras(24, 0.005, 1.0), noise, pace, callback=lambda info: None)
-        for noise, pace in [(SeededNoise([0, 1]), None), (SeededNoise([0, 1]), Pace(1e9, clock=FakeClock(), denser=False))]
+        for noise, pace in [
+            (SeededNoise([0, 1]), None),
+            (SeededNoise([0, 1]), Pace(1e9, clock=FakeClock(), denser=False)),
+        ]
     ]
     assert torch.equal(pieces, whole)
 

@@ -176,7 +176,9 @@ def test_averaging_brings_a_single_sample_nearer_to_the_posterior_mean() -> None
 
 
 @pytest.mark.parametrize("wrong", [{"momentum": -0.1}, {"momentum": 1.0}, {"averaging": -0.1}, {"averaging": math.nan}])
-def test_momentum_and_averaging_that_make_no_sense_are_refused(wrong: dict[str, float], gaussian: GaussianPrior) -> None:
+def test_momentum_and_averaging_that_make_no_sense_are_refused(
+    wrong: dict[str, float], gaussian: GaussianPrior
+) -> None:
     x = torch.zeros((1, *SHAPE), dtype=torch.float64)
     with pytest.raises(UsageError, match="wanted 0 (to 1|or more)"):
         renoising(gaussian, x, karras(3), torch.randn_like, **wrong)
