@@ -9,7 +9,17 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 420, 60, 220, 34, 44
-COLOURS = ((31, 90, 180), (220, 120, 20), (40, 140, 70), (190, 40, 50), (120, 80, 170), (110, 110, 110), (20, 150, 160))
+COLOURS = (
+    (31, 90, 180),
+    (220, 120, 20),
+    (40, 140, 70),
+    (190, 40, 50),
+    (120, 80, 170),
+    (110, 110, 110),
+    (20, 150, 160),
+    (150, 100, 50),
+    (220, 90, 170),
+)
 STEPS = (1, 2, 5)
 Points = Sequence[tuple[float, float]]
 
