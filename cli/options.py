@@ -89,7 +89,7 @@ Sampler = Annotated[
     str,
     typer.Option(
         help="renoising, redrawing, ancestral, ancestral_corrected, heun_sde, multistep, langevin, split_gibbs, daps or "
-        "twisted; auto is renoising for one sample; for several redrawing or, in ct, mri, superres and deblur, renoising with momentum.",
+        "twisted; auto is renoising for one sample; for several redrawing, or renoising with momentum, as the command does best.",
         rich_help_panel=_SAMPLER,
     ),
 ]
