@@ -117,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     prior = load_prior(chosen.model or model_of(chosen.task), chosen.device)
     options = replace(options_of(chosen, DEFAULTS[chosen.task]), batch=chosen.samples)
     named = replace(DEFAULTS[chosen.task], samples=chosen.samples).settled.sampler
-    sampler = find_sampler(named) if isinstance(named, str) else named
+    sampler = find_sampler(named)
     trunk = 2 if options.antithetic and chosen.samples > 1 else 1
     if max(chosen.levels, default=0) >= options.steps:
         parser.error(f"--levels has more than the {options.steps - 1} that can be shared")

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import deepinv
 import numpy as np
 import torch
-from ct import SCANS, Scan, Slice, ct_case, line_integrals, one_slice_per_patient, simulate, slice_figures
+from ct import SCANS, Scan, Slice, ct_case, line_integrals, one_slice_per_patient, simulate, slice_figures, usual
 from deepinv.optim import L2
 from deepinv.physics import GaussianNoise, LinearPhysics
 from deepinv.sampling import DiffPIR, DPSDataFidelity, PosteriorDiffusion, VarianceExplodingDiffusion
@@ -28,7 +28,6 @@ from harness import Array, Figures, Report, Table, solve_case
 
 from invsolve.forward_models import LinearOperator, projector
 from invsolve.models.score_model import ScoreModel
-from invsolve.options import RECONSTRUCTION
 from invsolve.pretrained import load_prior
 
 CALLS = 100
@@ -164,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         problem, case = prepare(one, seed=index), ct_case(one, how, index, operator)
         table.put({name: run_peer(candidates[name], problem) for name in best})
         for steps, count in OURS:
-            options = replace(RECONSTRUCTION, samples=count, steps=steps)
+            options = replace(usual(chosen.case), samples=count, steps=steps)
             result = solve_case(case, prior, options, baselines=False)
             figures = slice_figures(problem.truth, result.posterior.mean[0, 0].numpy())
             name = f"invsolve, {steps} calls x {count}"

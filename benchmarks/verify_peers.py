@@ -273,7 +273,7 @@ def our_draws(
     """The same of ours, from as many levels between the problem's ends."""
     counted = CountedModel(problem.prior)
     model = condition(counted, problem.forward_model, problem.y, rule)
-    function = find_sampler(sampler) if isinstance(sampler, str) else sampler
+    function = find_sampler(sampler)
     ladder = geometric(steps, problem.sigma_min, problem.sigma_max)
     return draw_samples(problem, model, counted, function, ladder, count, seed, {})
 

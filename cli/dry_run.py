@@ -45,7 +45,7 @@ def estimate(task: Task, prior: NetworkPrior, wanted: SolveOptions) -> Estimate:
     prior.denoise(x, 0.1)
     per_pixel = (time.perf_counter() - started) / side**2
     levels = len(task_ladder(wanted, prior.sigma_min, wanted.sigma_start or 1.0, prior.channels * round(task.work))) - 1
-    sampler = find_sampler(wanted.sampler) if isinstance(wanted.sampler, str) else wanted.sampler
+    sampler = find_sampler(wanted.sampler)
     calls = expected_calls(sampler, levels) * wanted.samples
     # A prior of one size sees all in one picture, or in squares that are not found yet.
     walks = task.walks_of(wanted) if prior.size is None else 1

@@ -86,7 +86,7 @@ def solve(
     _check(prior, forward_model, y, samples=samples, seed=seed, batch=batch)
     if paired and len(y) != samples:
         raise UsageError(f"{len(y)} paired measurements for {samples} samples", hint="wanted one for each")
-    sample = find_sampler(sampler) if isinstance(sampler, str) else sampler
+    sample = find_sampler(sampler)
     _check_options(sample, options)
     if start is None:
         start = _default_start(forward_model, y)
@@ -234,7 +234,7 @@ def _default_ladder(prior: ScoreModel, steps: int | None, sigma_start: float | N
 def options_needs(options: SolveOptions) -> Needs:
     """What the sampler that ``options`` name asks for."""
     sampler = options.settled.sampler
-    return needs_of(find_sampler(sampler) if isinstance(sampler, str) else sampler)
+    return needs_of(find_sampler(sampler))
 
 
 def enough_levels(options: SolveOptions) -> SolveOptions:

@@ -301,7 +301,7 @@ def _weighted(options: SolveOptions) -> str | Rule:
     rule = options.rule
     if not (isinstance(rule, str) and rule in PRIOR_WEIGHT):
         return rule
-    sampler = find_sampler(options.sampler) if isinstance(options.sampler, str) else options.sampler
+    sampler = find_sampler(options.sampler)
     lively = rule == "proximal" and getattr(sampler, "keywords", {}).get("momentum", 0) > 0
     return partial(find_rule(rule), lam=MOMENTUM_WEIGHT if lively else PRIOR_WEIGHT[rule])  # type: ignore[call-arg]
 

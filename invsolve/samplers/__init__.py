@@ -45,9 +45,9 @@ SAMPLERS: dict[str, Sampler] = {
 }
 
 
-def find_sampler(name: str) -> Sampler:
-    """A sampler by name, with arguments where any follow; see :func:`invsolve.named.find`."""
-    return find("sampler", name, SAMPLERS, arguments=4)
+def find_sampler(sampler: str | Sampler) -> Sampler:
+    """A sampler by name, with arguments where any follow; see :func:`invsolve.named.find`. A function is one already."""
+    return find("sampler", sampler, SAMPLERS, arguments=4) if isinstance(sampler, str) else sampler
 
 
 def sampler_name(sampler: str | Sampler) -> str:

@@ -77,12 +77,12 @@ def renoising(
     for i, (sigma, sigma_next) in enumerate(itertools.pairwise(levels)):
         x = model.project(x, sigma, noise)
         x0, z_hat = model.predict(x, sigma)
-        change = torch.zeros_like(x0) if previous is None else (sigma / first) ** averaging * (x0 - previous)
-        mean = x0 if previous is None else previous + change
+        previous = x0 if previous is None else previous
+        mean = torch.lerp(previous, x0, (sigma / first) ** averaging)  # x0 to the last bit without averaging
         fresh = (1 - (sigma_next / sigma) ** 2) ** 0.5 if eta is None else eta
         x = mean
         if sigma_next > 0:
-            x = mean + momentum * change + sigma_next * ((1 - fresh**2) ** 0.5 * z_hat + fresh * noise(mean))
+            x = mean + momentum * (mean - previous) + sigma_next * ((1 - fresh**2) ** 0.5 * z_hat + fresh * noise(mean))
         previous = mean
         if callback is not None:
             callback(StepInfo(i + 1, len(levels) - 1, sigma, x, mean, first))

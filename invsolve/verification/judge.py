@@ -74,7 +74,7 @@ def verify(
     label : what the figures call the rule; default its name.
     options : passed to the sampler.
     """
-    function = find_sampler(sampler) if isinstance(sampler, str) else sampler
+    function = find_sampler(sampler)
     counted = CountedModel(problem.prior)
     model = condition(counted, problem.forward_model, problem.y, rule)
     model.denoise(problem.start[None], problem.sigma_max)
@@ -124,7 +124,7 @@ def judged_draws(
     """Draws (n, C, H, W) as :func:`verify` judges them, to look at."""
     counted = CountedModel(problem.prior)
     model = condition(counted, problem.forward_model, problem.y, rule)
-    function = find_sampler(sampler) if isinstance(sampler, str) else sampler
+    function = find_sampler(sampler)
     ladder = geometric(steps, problem.sigma_min, problem.sigma_max)
     return draw_samples(problem, model, counted, function, ladder, samples, seed, options)[0]
 
