@@ -37,6 +37,8 @@ class Posterior:
     network_calls : pictures denoised in all; a backward pass through the denoiser counts as one more.
     diagnostics : ``sigma``, ``misfit`` and ``step``, a number for each step; see :mod:`invsolve.uncertainty.trace`.
     measured_values : informative values of one image's measurement, 0 where unknown.
+    estimate : (B, C, H, W), the posterior's mean where the chains know it better than the average of so few samples does (see
+        :mod:`invsolve.uncertainty.conditional_mean`); None where that average is the mean.
     """
 
     samples: Tensor
@@ -46,11 +48,12 @@ class Posterior:
     network_calls: int = 0
     diagnostics: dict[str, list[float]] = field(default_factory=dict)
     measured_values: int = 0
+    estimate: Tensor | None = None
 
     @property
     def mean(self) -> Tensor:
         """Posterior mean (B, C, H, W): the estimate of least expected squared error."""
-        return self.samples.mean(dim=0)
+        return self.samples.mean(dim=0) if self.estimate is None else self.estimate
 
     @property
     def std(self) -> Tensor:
@@ -101,6 +104,8 @@ class Posterior:
             "chi2": self.chi2.numpy(),
             "header": np.array(json.dumps(header)),
         }
+        if self.estimate is not None:
+            arrays["estimate"] = self.estimate.numpy()
         np.savez_compressed(file, **arrays)
 
     @classmethod
@@ -116,7 +121,8 @@ class Posterior:
             with np.load(file, allow_pickle=False) as archive:
                 header = json.loads(str(archive["header"]))
                 samples, chi2 = archive["samples"], archive["chi2"]
-            _check_saved(header, samples, chi2)
+                estimate = archive.get("estimate")
+            _check_saved(header, samples, chi2, estimate)
         except READING_FAILED as error:
             raise InputError(
                 f"cannot read {path} as a saved posterior: {first_line(error)}",
@@ -125,6 +131,7 @@ class Posterior:
         return cls(
             torch.from_numpy(samples), tuple(header["seeds"]), torch.from_numpy(chi2), header["settings"],
             header["network_calls"], header.get("diagnostics", {}), header.get("measured_values", 0),
+            None if estimate is None else torch.from_numpy(estimate),
         )  # fmt: skip
 
 
@@ -143,7 +150,9 @@ HEADER = {
 }
 
 
-def _check_saved(header: Any, samples: npt.NDArray[Any], chi2: npt.NDArray[Any]) -> None:
+def _check_saved(
+    header: Any, samples: npt.NDArray[Any], chi2: npt.NDArray[Any], estimate: npt.NDArray[Any] | None
+) -> None:
     """Raise a TypeError or ValueError for a header or arrays that no posterior has."""
     if not isinstance(header, dict):
         raise TypeError("the header is no object")
@@ -155,5 +164,9 @@ def _check_saved(header: Any, samples: npt.NDArray[Any], chi2: npt.NDArray[Any])
         raise ValueError(f"samples of shape {samples.shape} and type {samples.dtype}, wanted (n, B, C, H, W) floats")
     if not np.issubdtype(chi2.dtype, np.floating) or (chi2.size and chi2.shape != samples.shape[:2]):
         raise ValueError(f"chi2 of shape {chi2.shape} and type {chi2.dtype}, wanted {samples.shape[:2]} floats or none")
+    if estimate is not None and (not np.issubdtype(estimate.dtype, np.floating) or estimate.shape != samples.shape[1:]):
+        raise ValueError(
+            f"an estimate of shape {estimate.shape} and type {estimate.dtype}, wanted {samples.shape[1:]} floats"
+        )
     if header["seeds"] and len(header["seeds"]) != len(samples):
         raise ValueError(f"{len(header['seeds'])} seeds for {len(samples)} samples")

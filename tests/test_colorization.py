@@ -194,3 +194,29 @@ def test_colour_table_learns_chroma_by_luma_and_height(tmp_path: Path) -> None:
     loaded = ColourTable.load(tmp_path / "table.json")
     coloured = loaded.colorize(luma(sky_and_grass / 255))
     assert np.abs(coloured - sky_and_grass / 255).max() < 0.01
+
+
+def test_mean_is_what_the_chains_expect_on_their_way() -> None:
+    """Two casts, each as likely: halfway down a chain expects some of both, and the luma stays the grey's."""
+
+    def either(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        red = torch.tensor([0.46 * LUMA_GAIN, 0.0, 0.2]).reshape(1, 3, 1, 1)
+        # Posterior odds of +red and -red given x, and the luma as it is.
+        evidence = (2 * red[:, 2] * x[:, 2]).sum(dim=(-2, -1)) / sigma.reshape(-1) ** 2
+        return torch.cat(
+            [
+                x[:, :1],
+                torch.zeros_like(x[:, :1]),
+                (0.2 * torch.tanh(evidence / 2))[:, None, None, None].expand_as(x[:, :1]),
+            ],
+            dim=1,
+        )
+
+    prior = FunctionPrior(either, channels=3, frame=32, colours="luma first")
+    grey = np.full((32, 32), 0.46, np.float32)
+    several = colorize(grey, prior, steps=20, samples=6, antithetic=False, seed=3)
+    assert several.estimate is not None
+    assert np.abs(luma(several.mean[0].permute(1, 2, 0).numpy()) - grey).max() < 1e-4
+    split = colorize(grey, prior, steps=20, samples=6, antithetic=False, seed=3, batch=4)
+    torch.testing.assert_close(split.mean, several.mean, atol=1e-5, rtol=0)
+    assert colorize(grey, prior, steps=20, samples=1).estimate is None

@@ -124,6 +124,9 @@ def test_posterior_saves_and_loads_itself(tmp_path: Path) -> None:
     assert torch.equal(low, samples.amin(0))
     assert torch.equal(high, samples.amax(0))
     assert torch.equal(middle, samples.median(0).values)
+    assert torch.equal(after.mean, samples.mean(0))
+    Posterior(samples, estimate=samples[1]).save(tmp_path / "result.npz")
+    assert torch.equal(Posterior.load(tmp_path / "result.npz").mean, samples[1])
     (tmp_path / "broken.npz").write_bytes((tmp_path / "result.npz").read_bytes()[:200])
     with pytest.raises(InputError, match="saved posterior"):
         Posterior.load(tmp_path / "broken.npz")

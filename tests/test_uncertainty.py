@@ -23,7 +23,9 @@ from invsolve.forward_models import (
 )
 from invsolve.models.gaussian import GaussianPrior
 from invsolve.models.score_model import FunctionPrior
+from invsolve.samplers import StepInfo
 from invsolve.samplers.sigmas import geometric, karras
+from invsolve.uncertainty.conditional_mean import ConditionalMean
 from invsolve.uncertainty.intervals import (
     attainable_interval,
     determined,
@@ -185,3 +187,30 @@ def test_divergence_is_stopped_before_it_is_infinite() -> None:
     assert "grew" in likely_cause(0.1, 0.005, 20, [1.0, 3.0, 9.0, float("nan")])
     assert "up to 20" in likely_cause(30, 0.005, 20, [])
     assert "down to 0.005" in likely_cause(0.0001, 0.005, 20, [])
+
+
+def test_conditional_mean_is_nearer_than_the_samples_mean() -> None:
+    """Both against the posterior's mean in closed form, 0: of unit variance E[x0 | x_sigma] keeps 1 / (1 + sigma^2)."""
+    prior, sigmas = GaussianPrior(torch.zeros(1, 1, 400), torch.eye(400)), karras(200, 0.01, 20.0)
+    nothing, y = ForwardModel(Identity((1, 1, 400)), GaussianNoise(1e3)), torch.zeros(1, 1, 1, 400)
+    expected = ConditionalMean(2.0)
+    drawn = solve(prior, nothing, y, sampler="ancestral", sigmas=sigmas, samples=8, callback=expected.add)
+    assert expected.average is not None
+    errors = [float(mean.square().mean()) for mean in (drawn.mean, expected.average)]
+    assert errors[0] == pytest.approx(1 / 8, rel=0.2)
+    assert errors[1] == pytest.approx(errors[0] / 5, rel=0.2)
+
+
+def test_conditional_mean_counts_every_chain_once() -> None:
+    pictures = torch.rand(5, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    whole, parts = ConditionalMean(1.0), ConditionalMean(1.0)
+    assert whole.average is None
+    levels = (3.0, 0.9, 0.2)
+    for one, batches in ((whole, [pictures]), (parts, [pictures[:3], pictures[3:]])):
+        for batch in batches:
+            for step, sigma in enumerate(levels):
+                one.add(StepInfo(step + 1, 3, sigma, batch, sigma * batch))
+    assert whole.average is not None
+    assert parts.average is not None
+    torch.testing.assert_close(whole.average, 0.9 * pictures.mean(dim=0))
+    torch.testing.assert_close(parts.average, whole.average)

@@ -32,6 +32,7 @@ from invsolve.tasks.hints import (
     stroke_share,
 )
 from invsolve.tasks.task import Progress, Task, check_colour_prior, tell
+from invsolve.uncertainty.conditional_mean import ConditionalMean
 
 SIGMA_START = 20.0
 """Colour is a coherent mode: over 64 x 64 pixels a cast of sigma / 64 shows through noise of size sigma, so a start
@@ -41,6 +42,10 @@ SIGMA_END = 0.02
 
 SIGMA_START_LUMA_FIRST, SIGMA_END_LUMA_FIRST = 10.0, 0.02
 """The same for a prior with the luma first, in units of Cb and Cr: a cast over 32 x 32 pixels is some 1.4."""
+
+EXPECTED_AT = 0.7
+"""Noise level, in units of Cb and Cr of a prior with the luma first, at which the chains' estimates make the mean: casts are all but
+decided, their exact size is still a mean. It gains 0.3 dB for the mean of 8 (docs/lab/colorization.md)."""
 
 WORKING_SIZE = 64
 """Colours are found with the shorter side at most this long, unless the prior knows whole pictures of another size: the
@@ -163,7 +168,10 @@ def draw_colours(
         enlarged(to_rgb(x.cpu(), prior.colours)[None], small.cpu(), y, out, agree)
         return out
 
+    expected = ConditionalMean(EXPECTED_AT)
+
     def report(info: StepInfo) -> None:
+        expected.add(info)
         tell(progress, info.step / info.steps, lambda: finish(info.denoised[0], torch.empty(3, *y.shape[-2:])))
 
     solved = solve(
@@ -181,6 +189,9 @@ def draw_colours(
         finish(x, picture)
     settings = {**solved.settings, "working_size": list(size)}
     solved = replace(solved, samples=coloured[:, None], settings=settings)
+    several = options.samples > 1 and prior.colours == "luma first" and not steered
+    if several and (average := expected.average) is not None:
+        solved = replace(solved, estimate=finish(average, torch.empty(3, *y.shape[-2:]))[None])
     # How vague a hint is was chosen, not measured: chi-squared would say nothing of it.
     return replace(solved, chi2=torch.empty(0), settings={**settings, "sigma_y": None}) if steered else solved
 
