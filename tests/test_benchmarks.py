@@ -1197,3 +1197,37 @@ def test_prox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script("prox").main(given)
     (row,) = json.loads((tmp_path / "figures.json").read_text())["rows"]
     assert row["difference"] < 0.1 and row["as y"] > 0 and row["views"] == 5
+
+
+def test_couches_are_exchanged_and_bodies_are_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    couches = script("ct_couches")
+    rows, columns = np.mgrid[:96, :96]
+    trunk = (rows - 40) ** 2 / 28**2 + (columns - 48) ** 2 / 36**2 < 1
+    lungs = (rows - 38) ** 2 + (abs(columns - 48) - 15) ** 2 < 9**2
+    couch = (abs(rows - 78) < 2) & (abs(columns - 48) < 40)
+    image = np.where(trunk & ~lungs, 1040, 0).astype(np.uint16)
+    lying = np.where(couch, 900, image).astype(np.uint16)
+    assert np.array_equal(couches.body(lying), trunk), "lungs belong to the body, the couch does not"
+    around = couches.surroundings(lying, trunk)
+    assert np.array_equal(around[couch], lying[couch])
+    assert not around[trunk].any()
+    assert np.array_equal(couches.exchanged(image, trunk, around), lying)
+    moved = couches.moved(around, np.random.default_rng(1))
+    assert moved.shape == around.shape
+    assert 0 < np.count_nonzero(moved > 450) != np.count_nonzero(couch)
+
+    patients = np.array([0] * 12 + [1, 2, 2])
+    numbers = couches.balanced(patients)
+    assert [numbers.count(i) for i in range(15)] == [1] * 12 + [4] * 3
+    np.savez(tmp_path / "scans.npz", images=np.stack([lying] * 15), patient=patients)
+    couches.main(
+        [str(tmp_path / "scans.npz"), "-o", str(tmp_path / "varied.npz"), "--show", str(tmp_path / "varied.png")]
+    )
+    assert "96 slices of 3 patients" in capsys.readouterr().out
+    with np.load(tmp_path / "varied.npz") as archive:
+        varied = archive["images"]
+    assert varied.shape == (96, 96, 96)
+    assert varied.dtype == np.uint16
+    assert np.array_equal(varied[0], lying)
+    assert all(np.array_equal(one[trunk], lying[trunk]) for one in varied)
+    assert len(np.unique(varied[2::4], axis=0)) > 18, "couches differ, but for those that left the picture"
