@@ -4,7 +4,8 @@
     python benchmarks/ct.py --data ct-val.npz --case photons
 
 ``noiseless``: the reconstructing matrix made the data (the inverse crime, as Song et al. 2022 commit it). ``photons``: a
-grid twice as fine and Poisson noise of I0 = 1e5 at the slice's own pixel size. PSNR and SSIM over -1000 to 1000 HU; the
+grid twice as fine and Poisson noise of I0 = 1e5 at the slice's own pixel size. ``372`` and ``512``: as ``noiseless``, of slices
+enlarged to so many pixels a side, which makes pixels of 1.3 mm 0.9 and 0.65 mm. PSNR and SSIM over -1000 to 1000 HU; the
 samples are judged inside the body.
 """
 
@@ -81,6 +82,7 @@ SCANS = {
     "45 views": Scan(scan(45), None),
     "90 views": Scan(scan(90), None),
     "limited angle": Scan(scan(45, span=90.0), None),
+    "372": Scan(scan(23, 372), None),
     "512": Scan(scan(23, 512), None),
 }
 
@@ -99,9 +101,8 @@ def usual(name: str) -> SolveOptions:
 def simulate(one: Slice, how: Scan, seed: int) -> tuple[Array, Array, float]:
     """(truth n, sinogram or counts, attenuation per unit)."""
     truth = one.n
-    if how.geometry.shape[0] != truth.shape[0]:
-        factor = how.geometry.shape[0] // truth.shape[0]
-        resized = Image.fromarray(truth).resize((truth.shape[1] * factor,) * 2, Image.Resampling.BICUBIC)
+    if how.geometry.shape != truth.shape:
+        resized = Image.fromarray(truth).resize(how.geometry.shape[::-1], Image.Resampling.BICUBIC)
         truth = np.clip(np.asarray(resized), 0, None)
     scale = attenuation_per_unit(one.pixel_mm)
     if how.photons is None:
