@@ -19,6 +19,7 @@ from invsolve.options import AUTO, LARGEST_SEED, SolveOptions
 from invsolve.posterior import Posterior
 from invsolve.rules import Rule, condition, rule_name
 from invsolve.samplers import Callback, Needs, Sampler, StepInfo, find_sampler, needs_of, sampler_name
+from invsolve.samplers.info import HANDED_OVER
 from invsolve.samplers.noise import SeededNoise
 from invsolve.samplers.pace import Pace, paced
 from invsolve.samplers.sigmas import karras, ladder
@@ -204,7 +205,7 @@ def _check_options(sampler: Sampler, options: dict[str, Any]) -> None:
     parameters = inspect.signature(sampler).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return
-    known = [p.name for p in list(parameters)[4:] if p.name not in ("callback", "after")]
+    known = [p.name for p in list(parameters)[4:] if p.name not in HANDED_OVER]
     unknown = [name for name in options if name not in known]
     if unknown:
         raise UsageError(

@@ -19,6 +19,7 @@ from invsolve.models.orientation import OrientedModel
 from invsolve.models.score_model import FunctionPrior
 from invsolve.rules import RULES
 from invsolve.samplers import SAMPLERS
+from invsolve.samplers.info import HANDED_OVER
 from invsolve.samplers.sigmas import karras
 
 REFUSED = {
@@ -101,7 +102,7 @@ def test_the_reference_has_a_section_with_every_argument(name: str) -> None:
     function: Any = {**RULES, **SAMPLERS}[name]
     taken = 3 if name in RULES else 4
     for parameter in list(inspect.signature(function).parameters.values())[taken:]:
-        if parameter.name not in ("callback", "after"):
+        if parameter.name not in HANDED_OVER:
             assert f"`{parameter.name} = {parameter.default!r}`".replace("'", '"') in text
 
 

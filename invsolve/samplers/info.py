@@ -24,6 +24,9 @@ class StepInfo(NamedTuple):
 
 Callback = Callable[[StepInfo], None]
 
+HANDED_OVER = ("callback", "after")
+"""Keywords of samplers that programs hand over and nobody writes down."""
+
 
 @dataclass(frozen=True)
 class Needs:
