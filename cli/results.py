@@ -97,7 +97,9 @@ def encode_results(
             own["noise"] = "that of the seed with the opposite sign"
         files[path] = partial(_write_sample, samples, number, path, facts | own, encoding)
     if paths.mean and paths.std and mean is not None and std is not None:
-        files[paths.mean] = encode_picture(mean, paths.mean, {**facts, "content": "mean of the pictures that fit"}, encoding)
+        files[paths.mean] = encode_picture(
+            mean, paths.mean, {**facts, "content": "mean of the pictures that fit"}, encoding
+        )
         content = f"standard deviation, white = {STD_WHITE}"
         files[paths.std] = encode_picture(std, paths.std, {**facts, "content": content}, plain)
     if paths.low and paths.high and bounds:
