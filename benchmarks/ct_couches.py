@@ -15,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from harness import save_sheet
 from scipy import ndimage
+
+from invsolve.pictures import Pixels
 
 Slice = npt.NDArray[np.uint16]
 """(H, W), HU = value - 1000."""
@@ -31,6 +33,8 @@ THIN = 3
 
 SMALLEST = 300
 """Pixels of an arm."""
+
+COLUMNS = 8
 
 VOLUME = 10
 """Patients with more slices have a volume of neighbours that are nearly alike."""
@@ -49,7 +53,7 @@ def body(image: Slice) -> Mask:
 
 
 def surroundings(image: Slice, inside: Mask) -> Slice:
-    """The slice without its body; one pixel around it goes too, which is partly body."""
+    """The slice without its body; two pixels around it go too, which are partly body."""
     return np.where(ndimage.binary_dilation(inside, iterations=2), 0, image).astype(np.uint16)
 
 
@@ -92,11 +96,9 @@ def varied(images: npt.NDArray[np.uint16], patients: npt.NDArray[np.integer], se
     return found
 
 
-def sheet(slices: Sequence[Slice], columns: int = 8) -> Image.Image:
-    """Slices side by side, dark values stretched so that couches are seen."""
-    shown = [np.sqrt(np.clip(one / 1200, 0, 1)) * 255 for one in slices]
-    rows = [np.hstack(shown[i : i + columns]) for i in range(0, len(shown) - columns + 1, columns)]
-    return Image.fromarray(np.vstack(rows).astype(np.uint8))
+def bright(one: Slice) -> Pixels:
+    """Dark values stretched so that couches are seen."""
+    return (np.sqrt(np.clip(one / 1200, 0, 1)) * 255).astype(np.uint8)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -112,7 +114,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     np.savez(chosen.output, images=np.stack(found))
     print(f"{len(found)} slices of {len(np.unique(patients))} patients")
     if chosen.show:
-        sheet([found[i] for i in range(0, len(found), max(1, len(found) // 48))][:48]).save(chosen.show)
+        some = [bright(one) for one in found[:: max(1, len(found) // 48)]]
+        save_sheet(chosen.show, [some[i : i + COLUMNS] for i in range(0, len(some), COLUMNS)])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from invsolve.samplers.info import StepInfo
@@ -20,23 +21,21 @@ class ConditionalMean:
 
     def __init__(self, sigma: float) -> None:
         self.sigma = sigma
-        self.batches: list[tuple[float, Tensor]] = []  # of each the distance to the level, and the sum over its chains
-        self.chains: list[int] = []
+        self.batches: list[
+            tuple[float, Tensor]
+        ] = []  # of each the distance to the level, and its chains' estimates there
         self.before = 0.0
 
     def add(self, info: StepInfo) -> None:
         """Note one step of one batch."""
         distance = abs(math.log(info.sigma / self.sigma))
         if info.sigma > self.before:  # a new batch begins at the top
-            self.batches.append((math.inf, info.denoised[0]))
-            self.chains.append(len(info.denoised))
+            self.batches.append((distance, info.denoised))
+        elif distance < self.batches[-1][0]:
+            self.batches[-1] = (distance, info.denoised)
         self.before = info.sigma
-        if distance < self.batches[-1][0]:
-            self.batches[-1] = (distance, info.denoised.sum(dim=0))
 
     @property
     def average(self) -> Tensor | None:
         """(C, H, W), the mean over all chains; None before the first step."""
-        if not self.batches:
-            return None
-        return sum((total for _, total in self.batches[1:]), self.batches[0][1]) / sum(self.chains)
+        return torch.cat([estimates for _, estimates in self.batches]).mean(dim=0) if self.batches else None
