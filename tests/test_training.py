@@ -115,8 +115,8 @@ def test_muon_in_float32_is_pytorchs(monkeypatch: pytest.MonkeyPatch, generator:
     for a, b in zip(ours, theirs, strict=True):
         moved = (b.detach() - 1).norm()
         assert float((a.detach() - b.detach()).norm() / moved) < 0.01
-    matrix = torch.randn(12, 30, generator=generator)
-    found = orthogonalized(matrix, (3.4445, -4.775, 2.0315), 5, 1e-7)
+    matrices = torch.randn((3, 12, 30), generator=generator)
+    found = orthogonalized(matrices, (3.4445, -4.775, 2.0315), 5, 1e-7)
     spread = torch.linalg.svdvals(found)
     assert 0.6 < float(spread.min()) <= float(spread.max()) < 1.3
 

@@ -14,7 +14,7 @@ from invsolve.atomic import write_files
 from invsolve.errors import UsageError
 from invsolve.models.error_spectrum import channel_mix, measure_error_spectrum
 from invsolve.models.expert import ExpertDenoiser
-from invsolve.models.network import EDMDenoiser
+from invsolve.models.network import EDMDenoiser, NetworkConfig
 from invsolve.models.noisy_classifier import NoisyClassifier
 from invsolve.pretrained.card import Card
 from invsolve.pretrained.foreign import ForeignDenoiser
@@ -111,7 +111,9 @@ def _card(
 
 
 def initial_weights(prior: str, config: TrainingConfig) -> dict[str, Tensor]:
-    """The weights of a prior that has the network of ``config``.
+    """The weights of a prior that has the network of ``config``, or one of fewer blocks.
+
+    The blocks that it lacks come after its own and change nothing to begin with: their second convolution is zero.
 
     Raises
     ------
@@ -126,7 +128,9 @@ def initial_weights(prior: str, config: TrainingConfig) -> dict[str, Tensor]:
     if isinstance(network, ExpertDenoiser):
         network = network.general  # training goes on with what is trained here
     has, wants = asdict(network.config), asdict(config.network)
-    free = ("dropout", "sigma_data", "center")  # not of the weights
+    free = ["dropout", "sigma_data", "center"]  # not of the weights
+    if _has_room(network.config, config.network):
+        free += ["encoder_blocks", "decoder_blocks"]
     changed = [part for part in wants if part not in free and wants[part] != has[part]]
     if changed:
         raise UsageError(
@@ -134,4 +138,14 @@ def initial_weights(prior: str, config: TrainingConfig) -> dict[str, Tensor]:
             f"{', '.join(str(wants[part]) for part in changed)}",
             hint="choose the preset that the prior was trained with",
         )
-    return network.state_dict()
+    return {**EDMDenoiser(config.network).state_dict(), **network.state_dict()}
+
+
+def _has_room(smaller: NetworkConfig, larger: NetworkConfig) -> bool:
+    """Whether every level of ``larger`` has as many blocks as ``smaller``; attention would change places."""
+    if not smaller.local or len(smaller.widths) != len(larger.widths):
+        return False
+    pairs = zip(
+        smaller.encoder_blocks + smaller.decoder_blocks, larger.encoder_blocks + larger.decoder_blocks, strict=True
+    )
+    return all(few <= many for few, many in pairs)

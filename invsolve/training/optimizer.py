@@ -24,37 +24,44 @@ def as_matrix(weight: Tensor) -> Tensor:
     return weight.permute(0, 2, 3, 1).flatten(1)
 
 
-def orthogonalized(matrix: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
-    """Roughly U V' of the matrix U S V', by quintic Newton-Schulz steps; (rows, columns), of its own precision."""
+def orthogonalized(matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
+    """Roughly U V' of each matrix U S V', by quintic Newton-Schulz steps; (N, rows, columns), of its own precision."""
     a, b, c = coefficients
-    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
-    x = x / x.norm().clamp(min=eps)
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
+    x = x / torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True).clamp(min=eps)
     for _ in range(steps):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.T if matrix.shape[0] > matrix.shape[1] else x
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
 
 
 class Muon(torch.optim.Muon):
-    """PyTorch's Muon, whose steps are taken in float32 where bfloat16 would be emulated."""
+    """PyTorch's Muon, which takes matrices of one shape together, and in float32 where bfloat16 would be emulated.
+
+    One by one, a few dozen small matrices keep a GPU waiting for the processor.
+    """
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
-        if all(native_bfloat16(p.device) for group in self.param_groups for p in group["params"]):
-            super().step()  # type: ignore[no-untyped-call]
-            return
         for group in self.param_groups:
+            alike: dict[torch.Size, list[Tensor]] = {}
             for p in group["params"]:
                 if p.grad is not None:
-                    self._float32_step(p, p.grad, group)
+                    alike.setdefault(p.shape, []).append(p)
+            for parameters in alike.values():
+                self._step_together(parameters, group)
 
-    def _float32_step(self, p: Tensor, gradient: Tensor, group: Mapping[str, Any]) -> None:
-        momentum = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
-        momentum.lerp_(gradient, 1 - group["momentum"])
-        update = gradient.lerp(momentum, group["momentum"])  # Nesterov's
-        update = orthogonalized(update, group["ns_coefficients"], group["ns_steps"], group["eps"])
-        p.mul_(1 - group["lr"] * group["weight_decay"])
-        p.add_(update, alpha=-0.2 * max(p.shape) ** 0.5 * group["lr"])  # "match_rms_adamw"
+    def _step_together(self, parameters: list[Tensor], group: Mapping[str, Any]) -> None:
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        momenta = [self.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in parameters]
+        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+        updates = torch.stack(torch._foreach_lerp(gradients, momenta, group["momentum"]))  # Nesterov's
+        updates = updates.bfloat16() if native_bfloat16(updates.device) else updates
+        updates = orthogonalized(updates, group["ns_coefficients"], group["ns_steps"], group["eps"])
+        rate = 0.2 * max(updates.shape[1:]) ** 0.5 * group["lr"]  # "match_rms_adamw"
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(parameters, list(updates.to(parameters[0].dtype).unbind()), alpha=-rate)
 
 
 def check_tensors(found: Mapping[str, Any], wanted: Mapping[str, Sequence[int]]) -> None:
