@@ -28,8 +28,9 @@ from sample_quality import as_tensor, draw, judge_by, rated, save_grid, shown
 from invsolve.models.network import EDMDenoiser
 from invsolve.models.score_model import FunctionPrior
 from invsolve.training import DENOISING, TrainingConfig, train, validate
+from invsolve.training.batches import batch_at
 from invsolve.training.checkpoint import start
-from invsolve.training.loop import batch_at, gradient, in_prior_units, updated
+from invsolve.training.loop import gradient, in_prior_units, updated
 from invsolve.training.post_hoc_ema import averaged, best_of, lengths_tried
 from invsolve.training.presets import PRESETS
 from invsolve.training.sources import Picture, load_pictures

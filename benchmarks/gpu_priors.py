@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from invsolve.models.network import NetworkConfig
 from invsolve.pretrained.loading import resolve_device
 from invsolve.training.crops import Augmentation
 from invsolve.training.export import About, export_prior, initial_weights
@@ -37,8 +38,17 @@ LARGER = {"crop": 96, "crop_late": 96, "batch": 64}
 """Networks see up to 90 pixels around: in crops of 64 most of what they see is the padding."""
 
 CONFIGS: dict[str, TrainingConfig] = {
-    # Blocks that the weights to start from lack begin as they would in a new network: the preset's own rates.
-    "photos": trained_on("photos", crop=128, crop_late=128, batch=48, learning_rate=2e-3, muon_rate=3e-3),
+    "photos": trained_on("photos", crop=128, crop_late=128, batch=48),
+    # Six blocks more, where they cost few parameters, which begin as they would in a new network: at the preset's rates.
+    "photos-deeper": trained_on(
+        "photos",
+        network=NetworkConfig(encoder_blocks=(1, 2, 2, 2), decoder_blocks=(2, 2, 2)),
+        crop=128,
+        crop_late=128,
+        batch=48,
+        learning_rate=2e-3,
+        muon_rate=3e-3,
+    ),
     # Enlarged slices stand for pixels down to 0.65 mm. Scans are solved from noise 0.35 down: there it learns most.
     "ct": trained_on(
         "ct",

@@ -28,8 +28,9 @@ from torch import Tensor, nn
 from invsolve import training
 from invsolve.models.network import EDMDenoiser, NetworkConfig
 from invsolve.models.precision import autocast
+from invsolve.training.batches import batch_at
 from invsolve.training.checkpoint import initial_state
-from invsolve.training.loop import batch_at, gradient, in_prior_units
+from invsolve.training.loop import gradient, in_prior_units
 from invsolve.training.objectives import denoising, draw_directions, implicit, sliced
 from invsolve.training.presets import PRESETS, SigmaDensity, TrainingConfig
 from invsolve.training.sources import load_pictures

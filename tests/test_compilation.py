@@ -15,9 +15,10 @@ import torch._dynamo
 from invsolve.models.dropout import ChannelDropout
 from invsolve.models.network import NetworkConfig
 from invsolve.models.precision import full_precision
+from invsolve.training.batches import batch_at
 from invsolve.training.checkpoint import initial_state
 from invsolve.training.compilation import compiled
-from invsolve.training.loop import Execution, batch_at, fit, in_prior_units
+from invsolve.training.loop import Execution, fit, in_prior_units
 from invsolve.training.loss import DENOISING, Batch
 from invsolve.training.presets import PRESETS, TrainingConfig
 

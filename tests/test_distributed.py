@@ -17,9 +17,10 @@ from invsolve.errors import UsageError
 from invsolve.models.network import NetworkConfig
 from invsolve.models.precision import full_precision
 from invsolve.pretrained import load_prior
+from invsolve.training.batches import batch_at
 from invsolve.training.checkpoint import initial_state
 from invsolve.training.distributed import ALONE, Processes, from_environment, own_device, shares
-from invsolve.training.loop import batch_at, in_prior_units, local_loss
+from invsolve.training.loop import in_prior_units, local_loss
 from invsolve.training.loss import DENOISING
 from invsolve.training.presets import PRESETS
 

@@ -20,9 +20,10 @@ from invsolve.errors import InputError, UsageError
 from invsolve.models.network import EDMDenoiser, NetworkConfig
 from invsolve.models.precision import full_precision
 from invsolve.pretrained import load_prior, save_prior
+from invsolve.training.batches import batch_at
 from invsolve.training.checkpoint import initial_state
 from invsolve.training.crops import Augmentation, random_crops, shrunk
-from invsolve.training.loop import TrainingInfo, batch_at, fit, learning_rate_factor, train
+from invsolve.training.loop import TrainingInfo, fit, learning_rate_factor, train
 from invsolve.training.loss import DENOISING, Batch, denoising_loss, loss_weight, stratified_sigma
 from invsolve.training.optimizer import Muon, orthogonalized
 from invsolve.training.post_hoc_ema import ema_decay

@@ -29,7 +29,7 @@ CENTER = 0.5
 
 TOLERANCE = 3e-7
 """Of a step, in standard deviations of the noisy picture. Where encoding brings pictures together decoding tears them apart,
-and with them the error: :func:`decode` returns grey pictures within a grey level at 3e-7, within two at 1e-6, within eight at 1e-5."""
+and with them the error: :func:`decode` returns grey pictures within one or two grey levels at 3e-7, within eight at 1e-5."""
 
 
 def _scale(model: ScoreModel, sigma: float) -> float:

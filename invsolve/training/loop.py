@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +23,7 @@ from invsolve.errors import SolveError
 from invsolve.models.dropout import part_of_batch
 from invsolve.models.network import EDMDenoiser
 from invsolve.models.precision import autocast
+from invsolve.training.batches import Cropping, batches, crop_at, noised, step_seed
 from invsolve.training.checkpoint import (
     Checkpoints,
     TrainingState,
@@ -36,7 +34,7 @@ from invsolve.training.checkpoint import (
     start,
 )
 from invsolve.training.compilation import compiled
-from invsolve.training.crops import check_shrinkable, crop_size, halve, numbered_crops, unit_scale
+from invsolve.training.crops import check_shrinkable, halve, unit_scale
 from invsolve.training.distributed import (
     ALONE,
     Processes,
@@ -47,8 +45,7 @@ from invsolve.training.distributed import (
     together,
 )
 from invsolve.training.interrupt import deferred_interrupt
-from invsolve.training.loss import DENOISING, Batch, M, Task, stratified_sigma
-from invsolve.training.objectives import draw_directions
+from invsolve.training.loss import DENOISING, Batch, M, Task
 from invsolve.training.post_hoc_ema import ema_decay, is_due
 from invsolve.training.presets import TrainingConfig
 from invsolve.training.sources import Picture
@@ -110,55 +107,6 @@ def share_done(state: TrainingState[M], config: TrainingConfig, time_limit: floa
     return max(state.step / config.steps, state.seconds / time_limit if time_limit else 0.0)
 
 
-def crop_at(step: int, config: TrainingConfig) -> int:
-    """The side of a step's crops: by steps only, never by the clock, as a resumed run must see the same ones."""
-    return config.crop if step < config.steps * 2 // 3 else config.crop_late
-
-
-def batch_at(
-    step: int,
-    crop: int,
-    config: TrainingConfig,
-    pyramid: Sequence[Sequence[Picture]],
-    labels: Sequence[int] | None = None,
-    processes: Processes = ALONE,
-    device: torch.device | None = None,
-) -> Batch:
-    """Crops in stored values, noise levels and noise of one step, all from (seed, step); this process's rows of them.
-
-    The noise is drawn on ``device``, by default the processor: a GPU draws a million numbers faster than it is sent them.
-    """
-    rng = np.random.default_rng([config.seed, step])
-    height, width = crop_size(crop, config.augmentation, rng, pyramid[0])
-    count = max(1, config.batch * config.crop**2 // (height * width))
-    rows = shares(count, processes.size)[processes.rank]
-    crops, numbers = numbered_crops(pyramid, config.scale_odds, (height, width), count, rng, config.augmentation, rows)
-    generator = torch.Generator().manual_seed(_torch_seed(config, step))
-    sigma = stratified_sigma(count, config.density, generator)
-    device = device or torch.device("cpu")
-    there = generator if device.type == "cpu" else torch.Generator(device).manual_seed(_torch_seed(config, step))
-    z = torch.randn((count, *crops.shape[1:]), generator=there, device=device)
-    directions = draw_directions(z, 0 if config.objective == "dsm" else 1, "rademacher", generator)
-    known = torch.tensor([0 if labels is None else int(labels[n]) for n in numbers], dtype=torch.int64)
-    return Batch(crops, sigma[rows], z[rows], known, directions[:, rows], rows.start, count)
-
-
-def _torch_seed(config: TrainingConfig, step: int) -> int:
-    return config.seed * 2**32 + step
-
-
-def prefetched(prepare: Callable[[int], Batch], first: int, ahead: int = 1) -> Generator[Batch]:
-    """The batches of step ``first`` and all later ones, made by ``ahead`` threads while those before are in use."""
-    with ThreadPoolExecutor(ahead) as pool:
-        upcoming = deque(pool.submit(prepare, first + k) for k in range(ahead))
-        step = first + ahead
-        while True:
-            batch = upcoming.popleft().result()
-            upcoming.append(pool.submit(prepare, step))
-            step += 1
-            yield batch
-
-
 def in_prior_units(batch: Batch, scale: float, config: TrainingConfig) -> Batch:
     """A batch whose crops are in stored values, ``scale`` meaning 1.0, in the coordinates of the prior."""
     return batch._replace(x0=from_rgb(batch.x0.float() / scale, config.colours))
@@ -175,7 +123,7 @@ def local_loss(task: Task[M], model: M, batch: Batch, config: TrainingConfig, st
         if rows.start == rows.stop:
             continue
         part = batch.rows(rows)
-        torch.manual_seed(_torch_seed(config, step))  # dropout's, so that a resumed run repeats it too
+        torch.manual_seed(step_seed(config, step))  # dropout's, so that a resumed run repeats it too
         with autocast(batch.x0.device), part_of_batch(part.first, part.whole or len(part.x0)):
             loss = task.loss(model, part, config) * part.share
         loss.backward()
@@ -284,15 +232,11 @@ def fit(
     check_alike(state.step, len(pictures), state.model, processes)
     state.model.train()
 
-    def prepare(step: int) -> Batch:
-        batch = batch_at(step, crop_at(step, config), config, pyramid, labels, processes, device)
-        return batch.pinned() if device.type == "cuda" else batch
-
-    def placed(batch: Batch) -> Batch:
-        return in_prior_units(batch.to(device), scale, config)
-
+    cropping = Cropping(config, pyramid, labels, processes)
     if execution.compile:
-        complaint = compiled(task, state.model, placed(prepare(state.step)), config)
+        crop = crop_at(state.step, config)
+        batch = noised(cropping(state.step, crop), state.step, config, device).to(device)
+        complaint = compiled(task, state.model, in_prior_units(batch, scale, config), config)
         if complaint and on_note is not None:
             on_note(f"not compiled: {complaint}")
     first, asked = state, False
@@ -300,11 +244,11 @@ def fit(
     at_start = done
     with (
         deferred_interrupt(on_interrupt) as interrupted,
-        closing(prefetched(prepare, state.step, ahead=4 if device.type == "cuda" else 1)) as batches,
+        closing(batches(cropping, state.step, device)) as coming,
         Checkpoints[M](folder, config, state.seconds, checkpoint_every) as checkpoints,
     ):
         while done < 1 and not asked:
-            batch = placed(next(batches))
+            batch = in_prior_units(next(coming), scale, config)
             loss = gradient(task, state.model, batch, config, state.step, execution)
             checkpoints.withhold()
             state = updated(state, rate_at(state.step, done, config), config)

@@ -149,10 +149,6 @@ class Batch(NamedTuple):
     def to(self, device: torch.device) -> Batch:
         return self.mapped(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def pinned(self) -> Batch:
-        """In memory that a GPU reads by itself, while the processor goes on."""
-        return self.mapped(lambda tensor: tensor if tensor.is_cuda else tensor.pin_memory())
-
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
         tensors = (self.x0, self.sigma, self.z, self.labels, self.directions)
         x0, sigma, z, labels, directions = map(change, tensors)

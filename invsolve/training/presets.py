@@ -106,8 +106,7 @@ ONE_SIZE = TrainingConfig(crop=32, crop_late=32, scale_odds=(1.0,), augmentation
 """Pictures of one size, each taken whole."""
 
 PRESETS: dict[str, TrainingConfig] = {
-    # Twice the blocks wherever they cost few parameters; where pictures are not yet shrunk, only on the way up.
-    "photos": TrainingConfig(network=NetworkConfig(encoder_blocks=(1, 2, 2, 2), decoder_blocks=(2, 2, 2))),
+    "photos": TrainingConfig(),
     "photos-ncsn": TrainingConfig(weighting="ncsn"),
     # Slices of few patients: all flips, a little rotation and zoom; the stride-2 stem is as good here and quarters the cost.
     "ct": TrainingConfig(
