@@ -30,8 +30,8 @@ def equispaced_mask(shape: Sequence[int], acceleration: float, centre: int, offs
     ------
     InputError : an acceleration below 1, or a centre that alone holds more than 1 / acceleration of the columns.
     """
-    width, middle = shape[1], _middle(shape[1], centre)
-    wanted = _budget(width, acceleration, centre)
+    width = shape[1]
+    wanted, middle = _budget(width, acceleration, centre), _middle(width, centre)
     outside = max(1, wanted - centre)
     spacing = (width - centre) / outside
     columns = ((torch.arange(width, dtype=torch.float64) + offset) / spacing).floor()
@@ -44,8 +44,8 @@ def random_mask(shape: Sequence[int], acceleration: float, centre: int, generato
 
     Parameters and errors as of :func:`equispaced_mask`; the number of columns is ``round(W / acceleration)`` exactly.
     """
-    width, middle = shape[1], _middle(shape[1], centre)
-    wanted = _budget(width, acceleration, centre)
+    width = shape[1]
+    wanted, middle = _budget(width, acceleration, centre), _middle(width, centre)
     others = (~middle).nonzero()[:, 0]
     drawn = others[torch.randperm(len(others), generator=generator)[: wanted - centre]]
     middle[drawn] = True
@@ -64,8 +64,8 @@ def poisson_disc_mask(
     Parameters and errors as of :func:`equispaced_mask`.
     """
     height, width = shape
+    wanted = _budget(height * width, acceleration, centre * abs(centre))
     square = _middle(height, centre)[:, None] & _middle(width, centre)
-    wanted = _budget(height * width, acceleration, centre**2)
     order = torch.randperm(height * width, generator=generator)
     low, high = 0.0, float(max(shape))
     best = square

@@ -110,6 +110,13 @@ def test_masks_measure_what_they_say(acceleration: float) -> None:
     assert not torch.equal(random_mask(shape, 4, centre, seeded(3)), random_mask(shape, 4, centre, seeded(4)))
 
 
+@pytest.mark.parametrize("centre", [-3, 65, 10**20])
+def test_masks_refuse_a_centre_of_no_such_size(centre: int) -> None:
+    for make in (equispaced_mask, random_mask, poisson_disc_mask):
+        with pytest.raises(InputError, match="positions in the centre"):
+            make((64, 64), 2, centre, *(() if make is equispaced_mask else (seeded(),)))
+
+
 def test_equispaced_columns_are_even() -> None:
     mask = equispaced_mask((2, 128), 4, 8)
     gaps = mask[0, :56].nonzero()[:, 0].diff()

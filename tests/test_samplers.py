@@ -175,12 +175,27 @@ def test_averaging_brings_a_single_sample_nearer_to_the_posterior_mean() -> None
     assert math.hypot(figures.bias, figures.std_ratio) < 0.5 * math.sqrt(0.5)
 
 
-@pytest.mark.parametrize("wrong", [{"momentum": -0.1}, {"momentum": 1.0}, {"averaging": -0.1}, {"averaging": math.nan}])
-def test_momentum_and_averaging_that_make_no_sense_are_refused(
+def test_spread_is_proportional_to_the_temperature() -> None:
+    """The prior is Gaussian and so linear: only the noise that is put in spreads."""
+    problem = gaussian_problem(OPERATORS["grayscale"], seed=2, sigma_y=0.05)
+    figures = verify(problem, rule="proximal", sampler=partial(renoising, temperature=0.6), steps=150, samples=600)
+    assert figures.bias < 0.05 + 2 * figures.bias_error
+    assert figures.std_ratio == pytest.approx(0.6 / math.sqrt(2), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"momentum": value} for value in (-0.1, 1.0)),
+        *({"averaging": value} for value in (-0.1, math.nan)),
+        *({"temperature": value} for value in (0.0, math.nan)),
+    ],
+)
+def test_arguments_of_renoising_that_make_no_sense_are_refused(
     wrong: dict[str, float], gaussian: GaussianPrior
 ) -> None:
     x = torch.zeros((1, *SHAPE), dtype=torch.float64)
-    with pytest.raises(UsageError, match="wanted 0 (to 1|or more)"):
+    with pytest.raises(UsageError, match="wanted (0 (to 1|or more)|a number above 0)"):
         renoising(gaussian, x, karras(3), torch.randn_like, **wrong)
 
 

@@ -19,6 +19,10 @@ to sqrt(lam / (2 (1 - b))).
 ``averaging`` p is the other way: the picture goes only a share g = (sigma / first sigma)^p of the way to x0, so that it is a
 running mean over the last 1 / g levels, nearer to the posterior's mean than any draw (Polyak & Juditsky 1992, the average of a
 stochastic approximation; a constant g spreads by sqrt(g / 2)). At the first levels, where x0 is still poor, it forgets at once.
+
+``temperature`` T puts back T sigma' of noise where the level says sigma'. What a chain's picture is off by comes on top of the noise
+that was put in, and a denoiser that is told only of the noise leaves it: the exposure bias of diffusion models (Ning et al. 2024).
+Below 1 the sum is nearer to what the denoiser is told.
 """
 
 from __future__ import annotations
@@ -43,6 +47,7 @@ def renoising(
     eta: float | None = 1.0,
     momentum: float = 0.0,
     averaging: float = 0.0,
+    temperature: float = 1.0,
     after: StepInfo | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
@@ -58,6 +63,7 @@ def renoising(
     momentum : share of x0's last change that goes on, in [0, 1): 0 for the best single estimate, 1/2 for the posterior's spread.
     averaging : p, 0 or more: how many levels the picture is a mean of. With 1/2 a single sample is the best estimate; with more
         than 1 the last levels no longer count.
+    temperature : T, above 0: how much of the noise that a level says is put back.
     after : the last step of a run that this one goes on with; None where it begins.
 
     Returns
@@ -66,12 +72,14 @@ def renoising(
 
     Raises
     ------
-    UsageError : momentum outside [0, 1), averaging below 0.
+    UsageError : momentum outside [0, 1), averaging below 0, a temperature that is not above 0.
     """
     if not 0 <= momentum < 1:
         raise UsageError(f"momentum {momentum}", hint="wanted 0 to 1, 1 excluded")
     if not averaging >= 0:
         raise UsageError(f"averaging {averaging}", hint="wanted 0 or more")
+    if not temperature > 0:
+        raise UsageError(f"temperature {temperature}", hint="wanted a number above 0")
     levels = [float(s) for s in sigmas]
     previous, first = (None, levels[0]) if after is None else (after.denoised, after.first or levels[0])
     for i, (sigma, sigma_next) in enumerate(itertools.pairwise(levels)):
@@ -82,7 +90,8 @@ def renoising(
         fresh = (1 - (sigma_next / sigma) ** 2) ** 0.5 if eta is None else eta
         x = mean
         if sigma_next > 0:
-            x = mean + momentum * (mean - previous) + sigma_next * ((1 - fresh**2) ** 0.5 * z_hat + fresh * noise(mean))
+            z = (1 - fresh**2) ** 0.5 * z_hat + fresh * noise(mean)
+            x = mean + momentum * (mean - previous) + temperature * sigma_next * z
         previous = mean
         if callback is not None:
             callback(StepInfo(i + 1, len(levels) - 1, sigma, x, mean, first))

@@ -15,7 +15,7 @@ from torch import Tensor
 from invsolve.errors import UsageError
 from invsolve.forward_models import GaussianNoise, Mask
 from invsolve.models.score_model import ScoreModel
-from invsolve.options import INPAINTING, Changes, SolveOptions
+from invsolve.options import INPAINTING, NOISY_INPAINTING, Changes, SolveOptions
 from invsolve.pictures import Missing, Pixels, UnitPicture, check_missing, check_picture, to_unit
 from invsolve.posterior import Posterior
 from invsolve.samplers import StepInfo
@@ -152,7 +152,7 @@ def inpainting_task(picture: Any, missing: Any, *, noise: float = 0.0, fit: Fit 
     return Task(
         name="inpaint",
         run=partial(fill_noisy, unit, holes, noise, parts[0]) if noise else partial(fill, unit, holes, parts, fit),
-        options=INPAINTING,
+        options=NOISY_INPAINTING if noise else INPAINTING,
         operator=Mask(known.float(), 1 if unit.ndim == 2 else 3),
         determined=lambda: float(1 - holes.mean()),
         open_values=~known,
@@ -243,7 +243,7 @@ def inpaint(
     picture : (H, W, 3) RGB or (H, W) grey floats in [0, 1].
     missing : (H, W), True where a pixel is missing; what ``picture`` holds there is ignored.
     prior : a prior of RGB photographs in [0, 1].
-    options : how to sample, default ``INPAINTING``; ``sigma_start`` is the first noise level at the
+    options : how to sample, default ``INPAINTING``, with noise ``NOISY_INPAINTING``; ``sigma_start`` is the first noise level at the
         coarsest resolution, in the picture's units, None chooses by the holes' width.
     noise : standard deviation of the noise on the known pixels; 0 returns them exactly.
     fit : for a prior of one size: "crop" gives it the squares of that size around the holes, and "resize" squares around the
