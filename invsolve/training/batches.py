@@ -113,14 +113,16 @@ def crop_at(step: int, config: TrainingConfig) -> int:
     return config.crop if step < config.steps * 2 // 3 else config.crop_late
 
 
-def batches(cropping: Cropping, first: int, device: torch.device) -> Generator[Batch]:
-    """The batches of step ``first`` and all later ones on ``device``, whose crops are cut while those before are in use.
+def batches(cropping: Cropping, first: int, device: torch.device, *, forked: bool | None = None) -> Generator[Batch]:
+    """The batches of step ``first`` and all later ones on ``device``, whose crops are cut while those before are in use: by processes
+    if ``forked``, by default for a GPU where processes can be forked.
 
     Raises
     ------
     SolveError : a process that cuts crops was ended.
     """
-    forked = device.type == "cuda" and "fork" in multiprocessing.get_all_start_methods()
+    if forked is None:
+        forked = device.type == "cuda" and "fork" in multiprocessing.get_all_start_methods()
     ahead = AHEAD if forked else 1
     with _forks(cropping) if forked else ThreadPoolExecutor(1) as pool:
         cut = _cut_forked if forked else partial(_cut, cropping)
@@ -128,11 +130,11 @@ def batches(cropping: Cropping, first: int, device: torch.device) -> Generator[B
         for step in itertools.count(first):
             try:
                 crops = upcoming.popleft().result()
+                upcoming.append(pool.submit(cut, step + ahead))
             except BrokenProcessPool:
                 raise SolveError(
                     "a process that cuts crops was ended", hint="the checkpoint is sound; is there enough memory?"
                 ) from None
-            upcoming.append(pool.submit(cut, step + ahead))
             yield noised(_tensors(crops, pinned=device.type == "cuda"), step, cropping.config, device).to(device)
 
 
