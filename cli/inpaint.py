@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import typer
 
 from invsolve.atomic import write_files
+from invsolve.cli.budget import ASKED
 from invsolve.cli.console import clean_stdout, percent, say
 from invsolve.cli.files import Photo, check_writable, encode_picture, output_path, provenance, read_photo
 from invsolve.cli.folders import over_pictures
@@ -18,7 +20,7 @@ from invsolve.cli.masks import Boxes, Grow, InvertMask, MaskColour, MaskFile, Ma
 from invsolve.cli.options import Fit
 from invsolve.cli.pipeline import Common, PictureJob, read_truth, run_pictures, with_common
 from invsolve.errors import UsageError
-from invsolve.options import INPAINTING
+from invsolve.options import INPAINTING, NOISY_INPAINTING
 from invsolve.pictures import Pixels, to_pixels
 
 RED = np.array([255, 0, 0], dtype=np.uint8)
@@ -76,6 +78,8 @@ def inpaint(
       invsolve inpaint scans/ --mask masks/ -o repaired/
     """
     common.set_verbosity()
+    if noise and "rule" not in ASKED.get():
+        common = replace(common, rule=str(NOISY_INPAINTING.rule))
     photo = read_photo(picture)
     if scratches:
         if mask or mask_colour or box:

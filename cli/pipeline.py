@@ -104,9 +104,7 @@ class Common:
         """The task's way of solving, with what was asked for."""
         from invsolve.solver import enough_levels
 
-        names = ["samples", "seed", "steps", "schedule", "sampler", "budget", "pace"]
-        if "rule" in ASKED.get():  # else it is this very task's, which may have noise that its command knows nothing of
-            names.append("rule")
+        names = ("samples", "seed", "steps", "schedule", "rule", "sampler", "budget", "pace")
         wanted = replace(task.options, **{name: getattr(self, name) for name in names})
         if wanted.sampler != task.options.sampler and self.pace is None and "steps" not in ASKED.get():
             wanted = enough_levels(wanted)

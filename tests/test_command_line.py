@@ -214,6 +214,25 @@ def test_a_dry_run_says_what_the_run_does(folder: Path, small_prior: Path) -> No
     assert "about 6 network calls" in text and text.endswith("nothing was written\n")
 
 
+def test_noisy_known_pixels_have_a_rule_of_their_own(folder: Path, small_prior: Path) -> None:
+    command = (
+        "inpaint",
+        folder / "photo.png",
+        "--mask",
+        folder / "mask.png",
+        "--model",
+        small_prior,
+        "--dry-run",
+        "--json",
+    )
+    for more, rule in (
+        ((), "wiener"),
+        (("--noise", 0.05), "wiener(lam=0.5)"),
+        (("--noise", 0.05, "--rule", "dps"), "dps"),
+    ):
+        assert json.loads(good(*command, *more).stdout)["rule"] == rule
+
+
 def test_a_dry_run_counts_parts_and_resolutions_and_lists_every_file(folder: Path, small_prior: Path) -> None:
     """A wide hole is filled at two resolutions, and one far away in a box of its own; a box beside a mask hides no file."""
     Image.fromarray(np.full((300, 200, 3), 128, np.uint8)).save(folder / "large.png")
