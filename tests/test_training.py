@@ -23,6 +23,7 @@ from invsolve.pretrained import load_prior, save_prior
 from invsolve.training.batches import batch_at
 from invsolve.training.checkpoint import initial_state
 from invsolve.training.crops import Augmentation, random_crops, shrunk
+from invsolve.training.export import initial_weights
 from invsolve.training.loop import TrainingInfo, fit, learning_rate_factor, train
 from invsolve.training.loss import DENOISING, Batch, denoising_loss, loss_weight, stratified_sigma
 from invsolve.training.optimizer import Muon, orthogonalized
@@ -170,6 +171,24 @@ def test_a_new_run_starts_from_the_given_weights(tmp_path: Path) -> None:
     state = fit(DENOISING, pictures(), still, tmp_path, device=CPU, initial=given)
     for weights in (state.model.state_dict(), state.ema.state_dict()):
         assert all(torch.equal(weights[name], given[name]) for name in given)
+
+
+def test_a_deeper_network_starts_as_the_prior_it_is_given(small_prior: Path) -> None:
+    """Blocks that it has more of change nothing to begin with; fewer, or other widths, are refused."""
+    prior = load_prior(small_prior, "cpu")
+    deeper = replace(prior.network.config, encoder_blocks=(1, 3), decoder_blocks=(2,))
+    network = EDMDenoiser(deeper).eval()
+    network.load_state_dict(initial_weights(str(small_prior), TrainingConfig(network=deeper)))
+    x, sigma = torch.rand(2, 3, 16, 16), torch.tensor([0.1, 0.8])
+    with torch.no_grad(), full_precision():
+        torch.testing.assert_close(network(x, sigma), prior.network(x, sigma))
+    for wrong in (
+        replace(deeper, encoder_blocks=(0, 1)),
+        replace(deeper, widths=(8, 32)),
+        replace(deeper, attention_from=1),
+    ):
+        with pytest.raises(UsageError, match="its network has"):
+            initial_weights(str(small_prior), TrainingConfig(network=wrong))
 
 
 def test_fine_tuning_from_the_command_line(tmp_path: Path) -> None:
