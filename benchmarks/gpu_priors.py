@@ -38,7 +38,7 @@ LARGER = {"crop": 96, "crop_late": 96, "batch": 64}
 """Networks see up to 90 pixels around: in crops of 64 most of what they see is the padding."""
 
 CONFIGS: dict[str, TrainingConfig] = {
-    "photos": trained_on("photos", crop=128, crop_late=128, batch=48),
+    "photos": trained_on("photos", **LARGER),
     # Six blocks more, where they cost few parameters, which begin as they would in a new network: at the preset's rates.
     "photos-deeper": trained_on(
         "photos",

@@ -28,9 +28,8 @@ def rectified(convolution: nn.Conv2d, x: Tensor) -> Tensor:
     if POINTWISE is None or x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return F.relu(convolution(x), inplace=not torch.is_grad_enabled())
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-    if (
-        dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    ):  # emulated elsewhere, but not there
+    # Where a processor has no bfloat16 PyTorch's convolutions emulate it; this one refuses.
+    if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return F.relu(convolution(x), inplace=True)
     assert convolution.bias is not None
     weight, bias = convolution.weight.to(dtype), convolution.bias.to(dtype)
