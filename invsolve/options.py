@@ -106,22 +106,25 @@ class Changes(TypedDict, total=False):
     pace: Pace | None
 
 
+ESTIMATE = "renoising(averaging=0.5)"
+"""The sampler of one sample that is to be the best estimate, not a draw (docs/lab/inpainting.md)."""
+
 INPAINTING = SolveOptions(steps=24, rule="wiener", sampler=AUTO, single="renoising(averaging=0.5,temperature=0.8)")
 """Twice as many levels gain 0.05 dB for the mean of four; for one sample averaging gains 0.3 dB, and less noise than the levels
 say 0.1 dB more (docs/lab/inpainting.md)."""
 
-NOISY_INPAINTING = replace(INPAINTING, rule="wiener(lam=0.5)", single="renoising(averaging=0.5)")
+NOISY_INPAINTING = replace(INPAINTING, rule="wiener(lam=0.5)", single=ESTIMATE)
 """Where known pixels are noisy, trusting them more gains 0.6 dB for one sample at noise 0.05, and less noise loses as much
 (docs/lab/inpainting.md)."""
 
-SUPERRESOLUTION = replace(INPAINTING, single="renoising(averaging=0.5)", several="renoising(momentum=0.7)")
+SUPERRESOLUTION = replace(INPAINTING, single=ESTIMATE, several="renoising(momentum=0.7)")
 """Samples spread nearly as they err, where those of ``redrawing`` spread by half of that (docs/lab/restoration.md)."""
 
 DEBLURRING = replace(SUPERRESOLUTION, rule="wiener(lam=0.5)")
 """With the data trusted more than the error's spectrum has it one sample gains 0.7 dB under motion blur and 0.3 dB under a
 Gaussian one, and the mean of eight 0.6 dB (docs/lab/restoration.md)."""
 
-DEJPEG = replace(INPAINTING, rule="wiener(lam=0.25)", single="renoising(averaging=0.5)")
+DEJPEG = replace(INPAINTING, rule="wiener(lam=0.25)", single=ESTIMATE)
 """One sample gains 0.2 dB so, the mean of eight 0.1 dB (docs/lab/restoration.md)."""
 
 DENOISING = SolveOptions(steps=8, rule="merged", sampler=AUTO, single="posterior_mean")

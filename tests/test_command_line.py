@@ -215,7 +215,7 @@ def test_a_dry_run_says_what_the_run_does(folder: Path, small_prior: Path) -> No
 
 
 def test_noisy_known_pixels_have_a_rule_of_their_own(folder: Path, small_prior: Path) -> None:
-    command = (
+    solve = [
         "inpaint",
         folder / "photo.png",
         "--mask",
@@ -224,13 +224,13 @@ def test_noisy_known_pixels_have_a_rule_of_their_own(folder: Path, small_prior: 
         small_prior,
         "--dry-run",
         "--json",
-    )
+    ]
     for more, rule in (
         ((), "wiener"),
         (("--noise", 0.05), "wiener(lam=0.5)"),
         (("--noise", 0.05, "--rule", "dps"), "dps"),
     ):
-        assert json.loads(good(*command, *more).stdout)["rule"] == rule
+        assert json.loads(good(*solve, *more).stdout)["rule"] == rule
 
 
 def test_a_dry_run_counts_parts_and_resolutions_and_lists_every_file(folder: Path, small_prior: Path) -> None:

@@ -23,7 +23,7 @@ from invsolve.errors import SolveError
 from invsolve.models.dropout import part_of_batch
 from invsolve.models.network import EDMDenoiser
 from invsolve.models.precision import autocast
-from invsolve.training.batches import Cropping, batches, crop_at, noised, step_seed
+from invsolve.training.batches import Cropping, batch_at, batches, crop_at, step_seed
 from invsolve.training.checkpoint import (
     Checkpoints,
     TrainingState,
@@ -235,7 +235,7 @@ def fit(
     cropping = Cropping(config, pyramid, labels, processes)
     if execution.compile:
         crop = crop_at(state.step, config)
-        batch = noised(cropping(state.step, crop), state.step, config, device).to(device)
+        batch = batch_at(state.step, crop, config, pyramid, labels, processes, device).to(device)
         complaint = compiled(task, state.model, in_prior_units(batch, scale, config), config)
         if complaint and on_note is not None:
             on_note(f"not compiled: {complaint}")
