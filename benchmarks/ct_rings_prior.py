@@ -20,8 +20,9 @@ from harness import Array, Case, Report, Result, Rows, Table, arguments, mean_of
 
 from invsolve.cli.ct_files import labelled_row, windowed
 from invsolve.ct.classical import classical
+from invsolve.ct.description import Description
 from invsolve.ct.reconstruction import reconstruction_task
-from invsolve.ct.scan import Description, Scan, interpret
+from invsolve.ct.scan import Scan, interpret
 from invsolve.ct.simulation import project_slice
 from invsolve.ct.units import to_hounsfield
 from invsolve.forward_models import Geometry, LinearOperator, projector

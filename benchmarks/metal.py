@@ -21,9 +21,10 @@ from scipy.ndimage import binary_dilation
 
 from invsolve.cli.ct_files import labelled_row, windowed
 from invsolve.ct.classical import classical
+from invsolve.ct.description import Description
 from invsolve.ct.metal import about, li_mar, put_back, without_metal
 from invsolve.ct.reconstruction import reconstruction_task
-from invsolve.ct.scan import Description, Scan, interpret
+from invsolve.ct.scan import Scan, interpret
 from invsolve.ct.simulation import counts_through_metal
 from invsolve.ct.units import to_hounsfield
 from invsolve.forward_models import Geometry, LinearOperator, projector

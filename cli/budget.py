@@ -14,7 +14,7 @@ import typer
 from invsolve.cli.console import say
 
 if TYPE_CHECKING:
-    from invsolve.cli.pipeline import Common
+    from invsolve.cli.common import Common
     from invsolve.pretrained.network_prior import NetworkPrior
     from invsolve.samplers.pace import Pace
     from invsolve.tasks.task import Task

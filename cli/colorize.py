@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
+from invsolve.cli.common import Common, with_common
 from invsolve.cli.console import say
 from invsolve.cli.files import Photo, luma, read_photo
 from invsolve.cli.folders import over_pictures
-from invsolve.cli.pipeline import Common, PictureJob, Scores, read_truth, run_pictures, score_pixels, with_common
+from invsolve.cli.pipeline import PictureJob, Scores, read_truth, run_pictures, score_pixels
 from invsolve.options import COLORIZATION, HINTED_COLORIZATION
 from invsolve.pictures import Pixels, full_range, to_unit
 

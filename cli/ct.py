@@ -14,6 +14,7 @@ import typer
 
 from invsolve.cli import options
 from invsolve.cli.budget import keep_to_budget
+from invsolve.cli.common import Common, with_common
 from invsolve.cli.console import clean_stdout, say
 from invsolve.cli.ct_files import read_reference
 from invsolve.cli.ct_results import (
@@ -33,7 +34,7 @@ from invsolve.cli.ct_scan import interpret, parse_metal, read_sinogram, read_tra
 from invsolve.cli.dry_run import files_among, plan_text
 from invsolve.cli.files import check_apart, check_writable, provenance
 from invsolve.cli.folders import SINOGRAMS, over_pictures
-from invsolve.cli.pipeline import Common, Solved, prior_of, solve_task, with_common
+from invsolve.cli.pipeline import Solved, prior_of, solve_task
 from invsolve.cli.report import report_path, write_page
 from invsolve.cli.report_pages import slice_page
 from invsolve.cli.results import check_diagnostics, encode_trace, json_text, report_json, say_scores

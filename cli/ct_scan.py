@@ -16,7 +16,8 @@ from invsolve.errors import InputError, UsageError, first_line
 from invsolve.files import BOTH, regular_file
 
 if TYPE_CHECKING:
-    from invsolve.ct.scan import AngleRange, Scan
+    from invsolve.ct.description import AngleRange
+    from invsolve.ct.scan import Scan
 
 Array = npt.NDArray[Any]
 
@@ -66,17 +67,18 @@ def interpret(
     size: int | None, pixel_size: float | None, center: str | None, axis: str, mu_water: float,
     i0: float | None, noise: str, bad_bins: str, rings: str, spoiled: npt.NDArray[np.bool_] | None = None,
 ) -> Scan:  # fmt: skip
-    """The scan that the file and the options describe, the options first; see :class:`invsolve.ct.scan.Description`.
+    """The scan that the file and the options describe, the options first; see :class:`invsolve.ct.description.Description`.
 
     ``spoiled`` : in the shape of the numbers, rays that count as not measured.
     """
     from invsolve.ct import scan
+    from invsolve.ct.description import Description
     from invsolve.forward_models.geometry import Geometry
 
     measured = opened.measured
     if spoiled is not None:
         measured = ~spoiled if measured is None else measured & ~spoiled
-    known = scan.Description(
+    known = Description(
         geometry=Geometry.read(geometry_file) if geometry_file else None,
         angles=parse_angles(angles) if angles else opened.angles,
         size=size,
@@ -159,7 +161,7 @@ def parse_angles(text: str) -> AngleRange | tuple[float, ...]:
     InputError : the file cannot be read.
     UsageError : neither a range nor a file.
     """
-    from invsolve.ct.scan import AngleRange
+    from invsolve.ct.description import AngleRange
 
     path = Path(text)
     if ":" in text and not path.exists():

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
+from invsolve.cli.common import Common, with_common
 from invsolve.cli.files import Photo, read_photo
 from invsolve.cli.folders import over_pictures
 from invsolve.cli.limits import finite
-from invsolve.cli.pipeline import Common, PictureJob, read_truth, run_pictures, with_common
+from invsolve.cli.pipeline import PictureJob, read_truth, run_pictures
 from invsolve.cli.psf import PSF, Motion, Sigma, Spread, read_spread
 from invsolve.options import DEBLURRING
 

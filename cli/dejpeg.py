@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
+from invsolve.cli.common import Common, with_common
 from invsolve.cli.console import say
 from invsolve.cli.files import Photo, read_photo
 from invsolve.cli.folders import over_pictures
 from invsolve.cli.formats import eight_bits
-from invsolve.cli.pipeline import Common, PictureJob, read_truth, run_pictures, with_common
+from invsolve.cli.pipeline import PictureJob, read_truth, run_pictures
 from invsolve.errors import UsageError
 from invsolve.options import DEJPEG
 from invsolve.pictures import Pixels

@@ -13,7 +13,7 @@ from invsolve.cli.streams import shown
 from invsolve.options import SolveOptions
 
 if TYPE_CHECKING:
-    from invsolve.cli.pipeline import Common
+    from invsolve.cli.common import Common
     from invsolve.pretrained.network_prior import NetworkPrior
     from invsolve.tasks.task import Task
 

@@ -12,13 +12,14 @@ import typer
 
 from invsolve.atomic import write_files
 from invsolve.cli.budget import ASKED
+from invsolve.cli.common import Common, with_common
 from invsolve.cli.console import clean_stdout, percent, say
 from invsolve.cli.files import Photo, check_writable, encode_picture, output_path, provenance, read_photo
 from invsolve.cli.folders import over_pictures
 from invsolve.cli.formats import eight_bits
 from invsolve.cli.masks import Boxes, Grow, InvertMask, MaskColour, MaskFile, MaskSources, MaskThreshold, grown
 from invsolve.cli.options import Fit
-from invsolve.cli.pipeline import Common, PictureJob, read_truth, run_pictures, with_common
+from invsolve.cli.pipeline import PictureJob, read_truth, run_pictures
 from invsolve.errors import UsageError
 from invsolve.options import INPAINTING, NOISY_INPAINTING
 from invsolve.pictures import Pixels, to_pixels

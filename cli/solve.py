@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from invsolve.cli import options
+from invsolve.cli.common import Common
 from invsolve.cli.console import Verbosity, clean_stdout, say
 from invsolve.cli.dry_run import files_among
 from invsolve.cli.files import check_apart, check_writable, provenance
 from invsolve.cli.limits import LARGEST_SEED
-from invsolve.cli.pipeline import Common, Scores, Solved, score_pixels, solve_task
+from invsolve.cli.pipeline import Scores, Solved, score_pixels, solve_task
 from invsolve.cli.problem import ProblemFile, read_problem
 from invsolve.cli.results import (
     ResultPaths,

@@ -23,7 +23,7 @@ from invsolve.cli.formats import FORMATS
 from invsolve.errors import InputError, InvsolveError, OutputError, UsageError
 
 if TYPE_CHECKING:
-    from invsolve.cli.pipeline import Common
+    from invsolve.cli.common import Common
 
 STREAM = Path("-")
 

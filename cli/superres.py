@@ -10,9 +10,10 @@ import numpy as np
 import typer
 from PIL import Image
 
+from invsolve.cli.common import Common, with_common
 from invsolve.cli.files import Photo, check_memory, read_photo
 from invsolve.cli.folders import over_pictures
-from invsolve.cli.pipeline import Common, PictureJob, read_truth, run_pictures, with_common
+from invsolve.cli.pipeline import PictureJob, read_truth, run_pictures
 from invsolve.options import SUPERRESOLUTION
 from invsolve.pictures import to_pixels, to_unit
 

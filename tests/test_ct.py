@@ -13,12 +13,13 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from invsolve.ct.classical import classical
+from invsolve.ct.description import Description
 from invsolve.ct.fbp import FILTERS, angular_weights, fbp, rebin_to_parallel
 from invsolve.ct.iterative import cgls, sirt
 from invsolve.ct.misfit import chi_squared, scan_warning
 from invsolve.ct.noise import estimate_noise
 from invsolve.ct.reconstruction import DROWNS, START_RANGE, first_level, reconstruct_ct
-from invsolve.ct.scan import Description, interpret
+from invsolve.ct.scan import interpret
 from invsolve.ct.simulation import finer, photon_counts, project_slice
 from invsolve.ct.sinogram import check_range, find_axes, find_center, from_counts, normalize, slice_size
 from invsolve.ct.total_variation import gradient, gradient_adjoint, total_variation

@@ -10,8 +10,9 @@ import torch
 from calling import call
 
 from invsolve.ct.classical import classical
+from invsolve.ct.description import Description
 from invsolve.ct.rings import LEAST_VIEWS, find_rings
-from invsolve.ct.scan import Description, interpret
+from invsolve.ct.scan import interpret
 from invsolve.ct.simulation import project_slice
 from invsolve.errors import ExitCode, UsageError
 from invsolve.forward_models import Geometry, even_angles, projector

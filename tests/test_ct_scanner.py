@@ -14,12 +14,13 @@ import torch
 
 from invsolve.cli.main import main
 from invsolve.ct.bad_bins import bad_bins, parse_bins
+from invsolve.ct.description import Description
 from invsolve.ct.dicom import dicom_bytes, read_dicom
 from invsolve.ct.fbp import fbp
 from invsolve.ct.nifti import nifti_bytes
 from invsolve.ct.noise import estimate_noise
 from invsolve.ct.rotation_axis import find_axis
-from invsolve.ct.scan import Description, interpret
+from invsolve.ct.scan import interpret
 from invsolve.ct.simulation import project_slice
 from invsolve.errors import ExitCode, InputError, UsageError
 from invsolve.forward_models import Geometry, even_angles, even_subset, projector

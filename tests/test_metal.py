@@ -12,11 +12,12 @@ import torch
 from calling import call
 from scipy.ndimage import binary_dilation
 
+from invsolve.ct.description import Description
 from invsolve.ct.fbp import fbp
 from invsolve.ct.iterative import cgls
 from invsolve.ct.metal import MOST, closed_over, find_metal, li_mar, masked, metal_traces, put_back, without_metal
 from invsolve.ct.reconstruction import _measurement, reconstruction_task
-from invsolve.ct.scan import Description, Scan, interpret
+from invsolve.ct.scan import Scan, interpret
 from invsolve.ct.simulation import counts_through_metal, photon_counts, project_slice
 from invsolve.ct.units import attenuation_per_unit
 from invsolve.errors import ExitCode, InputError
