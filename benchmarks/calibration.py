@@ -87,7 +87,7 @@ def restorations(chosen: argparse.Namespace, prior: NetworkPrior, path: str) -> 
 def colourless(chosen: argparse.Namespace, prior: NetworkPrior, path: str) -> Iterator[Case]:
     """Photographs without their colours."""
     for index, picture in enumerate(crops(chosen, path, SIZE)):
-        yield colorization_case(f"picture {index}", picture)
+        yield colorization_case(f"picture {index}", picture, index=index)
 
 
 def slices(chosen: argparse.Namespace, prior: NetworkPrior, path: str) -> Iterator[Case]:

@@ -29,6 +29,8 @@ SKIMAGE = ("astronaut", "chelsea", "coffee", "rocket", "stereo_motorcycle", "hub
 """Colour photographs that come with scikit-image, without a download; no prior here was trained on them."""
 
 HALF_LEVEL = 0.5 / 255
+SEEDS_APART = 1000
+"""The first seed of one picture less that of the one before, where pictures have seeds of their own."""
 OPENCV = {"OpenCV Telea": "INPAINT_TELEA", "OpenCV Navier-Stokes": "INPAINT_NS"}
 OPENCV_RADIUS = 5
 
@@ -145,15 +147,17 @@ def colorization_case(
     *,
     hints: Array | None = None,
     reference: Array | None = None,
+    index: int = 0,
 ) -> Case:
-    """A picture without its colours, with ``hints`` or a ``reference`` as :func:`colorization_task` takes them.
+    """A picture without its colours, with ``hints`` or a ``reference`` as :func:`colorization_task` takes them; pictures of
+    different ``index`` are drawn from different seeds.
 
     Truth and grey are rounded, each by itself: samples that all agree, as in black and white, may then miss the truth by
     half a grey level and be right.
     """
     unit = grey_of(truth).astype(np.float32) / 255
     task = colorization_task(unit, table, hints=hints, reference=reference)
-    return Case(name, task, truth, judge=colour_figures, rounding=HALF_LEVEL)
+    return Case(name, task, truth, judge=colour_figures, rounding=HALF_LEVEL, seed=SEEDS_APART * index)
 
 
 def noise_of(shape: tuple[int, ...], index: int) -> Array:

@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         truth = truths[index]
         hints = hint_points(truth, chosen.hints, index) if chosen.hints else None
         reference = None if references is None else references[index] / np.float32(255)
-        return colorization_case(f"picture {index}", truth, table, hints=hints, reference=reference)
+        return colorization_case(f"picture {index}", truth, table, hints=hints, reference=reference, index=index)
 
     def judge(result: Result) -> Rows:
         rows = with_truth_and_all_samples(result)

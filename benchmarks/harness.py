@@ -99,6 +99,8 @@ class Case:
     baselines : classical estimates by name, in the task's units, that stand beside the task's own.
     where : of a posterior, the values (1, C, H, W) whose coverage counts; default the task's open values.
     rounding : how far, in the task's units, the truth may lie outside the samples' range and still count as inside.
+    seed : added to that of the options. With the same noise for all, cases whose samples differ in few ways, as in the casts of
+        colours, are no independent ones.
     """
 
     name: str
@@ -108,6 +110,7 @@ class Case:
     baselines: Callable[[], dict[str, Array]] = dict
     where: Callable[[Posterior], Tensor] | None = None
     rounding: float = 0.0
+    seed: int = 0
 
     @property
     def rounded(self) -> bool:
@@ -169,7 +172,7 @@ def solve_case(case: Case, prior: NetworkPrior, options: SolveOptions, *, baseli
     """Solve one case, with what stands beside it if wanted; only the solution is timed."""
     classical = {**case.task.baselines(), **case.baselines()} if baselines else {}
     started, before = time.perf_counter(), time.process_time()
-    posterior = case.task.solve(prior, options)
+    posterior = case.task.solve(prior, replace(options, seed=options.seed + case.seed))
     seconds, used = time.perf_counter() - started, time.process_time() - before
     ours = {ONE_SAMPLE: _picture(posterior.samples[0, 0])}
     if len(posterior.samples) > 1:
