@@ -49,7 +49,7 @@ from invsolve.options import (
     INPAINTING,
     MRI,
     RECONSTRUCTION,
-    SUPERRESOLUTION,
+    WIDE_SUPERRESOLUTION,
     SolveOptions,
 )
 from invsolve.pictures import Pixels
@@ -116,7 +116,7 @@ class Kind(NamedTuple):
 
 TASKS = {
     "inpaint": Kind(pictures, INPAINTING, "photos", "the missing pixels", ("half",)),
-    "superres": Kind(restorations, SUPERRESOLUTION, "photos", "all values", ("x4", "x2")),
+    "superres": Kind(restorations, WIDE_SUPERRESOLUTION, "photos", "all values", ("x4", "x2")),
     "deblur": Kind(restorations, DEBLURRING, "photos", "all values", ("motion", "gaussian")),
     "denoise": Kind(restorations, DENOISING, "photos", "all values", ("noise 0.1", "noise 0.2")),
     "dejpeg": Kind(restorations, DEJPEG, "photos", "all values", ("jpeg 20", "jpeg 10", "jpeg 40")),
@@ -275,7 +275,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     first = parser.parse_known_args(argv)[0]
     kind = TASKS[first.task]
     case = first.case if first.case in kind.cases else kind.cases[0]
-    defaults = usual(case) if first.task == "ct" else kind.defaults
+    defaults = usual(case) if first.task == "ct" else RESTORATIONS[case][1] if case in RESTORATIONS else kind.defaults
     parser.set_defaults(**{name: getattr(defaults, name) for name in ("steps", "rule", "sampler", "sigma_start")})
     parser.set_defaults(case=kind.cases[0])
     chosen = parser.parse_args(argv)

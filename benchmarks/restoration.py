@@ -19,7 +19,7 @@ from cases import SIZE, centre_crops, deblurring_case, dejpeg_case, denoising_ca
 from harness import Array, Case, Report, Result, arguments, measure, options_of, save_sheet
 
 from invsolve.forward_models import gaussian_psf, motion_psf
-from invsolve.options import AUTO, DEBLURRING, DEJPEG, DENOISING, SUPERRESOLUTION, SolveOptions
+from invsolve.options import AUTO, DEBLURRING, DEJPEG, DENOISING, SUPERRESOLUTION, WIDE_SUPERRESOLUTION, SolveOptions
 from invsolve.pictures import Pixels, channels_last
 from invsolve.pretrained import load_prior
 
@@ -30,7 +30,7 @@ Make = Callable[[str, Pixels, int], Case]
 
 TASKS: dict[str, tuple[Make, SolveOptions]] = {
     "x2": (lambda name, truth, index: superresolution_case(name, truth, 2), SUPERRESOLUTION),
-    "x4": (lambda name, truth, index: superresolution_case(name, truth, 4), SUPERRESOLUTION),
+    "x4": (lambda name, truth, index: superresolution_case(name, truth, 4), WIDE_SUPERRESOLUTION),
     "gaussian": (lambda name, truth, index: deblurring_case(name, truth, gaussian_psf(1.6), 0.01, index), DEBLURRING),
     "motion": (lambda name, truth, index: deblurring_case(name, truth, motion_psf(9, 30), 0.01, index), DEBLURRING),
     "noise 0.1": (lambda name, truth, index: denoising_case(name, truth, 0.1, index), DENOISING),

@@ -120,6 +120,9 @@ NOISY_INPAINTING = replace(INPAINTING, rule="wiener(lam=0.5)", single=ESTIMATE)
 SUPERRESOLUTION = replace(INPAINTING, single=ESTIMATE, several="renoising(momentum=0.7)")
 """Samples spread nearly as they err, where those of ``redrawing`` spread by half of that (docs/lab/restoration.md)."""
 
+WIDE_SUPERRESOLUTION = replace(SUPERRESOLUTION, several="renoising(momentum=0.78)")
+"""The same where a picture becomes three times as large or more (docs/lab/uncertainty-and-calibration.md)."""
+
 DEBLURRING = replace(SUPERRESOLUTION, rule="wiener(lam=0.5)")
 """With the data trusted more than the error's spectrum has it one sample gains 0.7 dB under motion blur and 0.3 dB under a
 Gaussian one, and the mean of eight 0.6 dB (docs/lab/restoration.md)."""

@@ -21,7 +21,7 @@ from invsolve.options import (
     INPAINTING,
     MRI,
     RECONSTRUCTION,
-    SUPERRESOLUTION,
+    WIDE_SUPERRESOLUTION,
 )
 from invsolve.pretrained import Card, find_prior, load_classifier, load_prior, shipped_classifiers, shipped_priors
 from invsolve.pretrained.calibrations import SHIPPED_CALIBRATION, find_scaling
@@ -63,7 +63,7 @@ def test_shipped_priors_are_complete(name: str) -> None:
 
 
 TASKS = {
-    "inpaint": INPAINTING, "superres": SUPERRESOLUTION, "deblur": DEBLURRING, "denoise": DENOISING, "dejpeg": DEJPEG,
+    "inpaint": INPAINTING, "superres": WIDE_SUPERRESOLUTION, "deblur": DEBLURRING, "denoise": DENOISING, "dejpeg": DEJPEG,
     "ct": RECONSTRUCTION, "mri": MRI, "colorize": COLORIZATION,
 }  # fmt: skip
 

@@ -193,7 +193,7 @@ def test_conditional_mean_is_nearer_than_the_samples_mean() -> None:
     """Both against the posterior's mean in closed form, 0: of unit variance E[x0 | x_sigma] keeps 1 / (1 + sigma^2)."""
     prior, sigmas = GaussianPrior(torch.zeros(1, 1, 400), torch.eye(400)), karras(200, 0.01, 20.0)
     nothing, y = ForwardModel(Identity((1, 1, 400)), GaussianNoise(1e3)), torch.zeros(1, 1, 1, 400)
-    expected = ConditionalMean(2.0)
+    expected = ConditionalMean(1.9, 2.1)
     drawn = solve(prior, nothing, y, sampler="ancestral", sigmas=sigmas, samples=8, callback=expected.add)
     assert expected.average is not None
     errors = [float(mean.square().mean()) for mean in (drawn.mean, expected.average)]
@@ -203,13 +203,13 @@ def test_conditional_mean_is_nearer_than_the_samples_mean() -> None:
 
 def test_conditional_mean_counts_every_chain_once() -> None:
     pictures = torch.rand(5, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    whole, parts = ConditionalMean(1.0), ConditionalMean(1.0)
+    whole, parts = ConditionalMean(0.5, 2.0), ConditionalMean(0.5, 2.0)
     assert whole.average is None
-    levels = (3.0, 0.9, 0.2)
+    levels = (3.0, 1.1, 0.7, 0.2)
     for one, batches in ((whole, [pictures]), (parts, [pictures[:3], pictures[3:]])):
         for batch in batches:
             for step, sigma in enumerate(levels):
-                one.add(StepInfo(step + 1, 3, sigma, batch, sigma * batch))
+                one.add(StepInfo(step + 1, 4, sigma, batch, sigma * batch))
     assert whole.average is not None
     assert parts.average is not None
     torch.testing.assert_close(whole.average, 0.9 * pictures.mean(dim=0))

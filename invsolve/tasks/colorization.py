@@ -43,14 +43,21 @@ SIGMA_END = 0.02
 SIGMA_START_LUMA_FIRST, SIGMA_END_LUMA_FIRST = 10.0, 0.02
 """The same for a prior with the luma first, in units of Cb and Cr: a cast over 32 x 32 pixels is some 1.4."""
 
-EXPECTED_AT = 0.7
-"""Noise level, in units of Cb and Cr of a prior with the luma first, at which the chains' estimates make the mean: casts are all but
-decided, their exact size is still a mean. It gains 0.3 dB for the mean of 8 (docs/lab/colorization.md)."""
+EXPECTED_BETWEEN = 0.3, 3.0
+"""Noise levels, in units of Cb and Cr of a prior with the luma first, at which the chains' estimates make the mean: casts are decided
+there, and their exact size is still a mean. It gains 0.3 dB for the mean of 8 (docs/lab/colorization.md)."""
 
 WORKING_SIZE = 64
 """Colours are found with the shorter side at most this long, unless the prior knows whole pictures of another size: the
 whole picture is then within the prior's reach, which measured better than any larger size
 (docs/lab/colorization.md)."""
+
+BEYOND_FRAME = 1.25
+"""The shorter side over that of the whole pictures a prior knows: more pixels tell more of a colour (docs/lab/colorization.md)."""
+
+MULTIPLE = 8
+"""The sides of a picture that is made smaller are multiples of it, its shape changed by little: a network that halves them three
+times takes others with a margin of repeated noise, which is no noise."""
 
 PIXELS_AT_ONCE = 2**20
 """Of a large picture so many are coloured at once."""
@@ -152,7 +159,8 @@ def draw_colours(
     """Colours for a picture that was checked."""
     check_colour_prior(prior)
     y = torch.from_numpy(np.ascontiguousarray(grey))[None, None]
-    size = working_size(grey.shape[0], grey.shape[1], prior.size, prior.frame or WORKING_SIZE)
+    shorter = WORKING_SIZE if prior.frame is None else round(BEYOND_FRAME * prior.frame)
+    size = working_size(grey.shape[0], grey.shape[1], prior.size, shorter)
     small = y
     if size != grey.shape:
         small = F.interpolate(y, size=size, mode="bilinear", align_corners=False, antialias=True)
@@ -168,7 +176,7 @@ def draw_colours(
         enlarged(to_rgb(x.cpu(), prior.colours)[None], small.cpu(), y, out, agree)
         return out
 
-    expected = ConditionalMean(EXPECTED_AT)
+    expected = ConditionalMean(*EXPECTED_BETWEEN)
 
     def report(info: StepInfo) -> None:
         expected.add(info)
@@ -229,7 +237,8 @@ def coordinates(prior: ScoreModel, grey: Tensor, options: SolveOptions) -> tuple
 
 
 def working_size(height: int, width: int, known: int | None = None, shorter: int = WORKING_SIZE) -> tuple[int, int]:
-    """The size at which colours are found: the one size that the prior knows, or shorter side at most ``shorter``.
+    """The size at which colours are found: the one size that the prior knows, or the shorter side at most ``shorter``, both
+    multiples of :data:`MULTIPLE`.
 
     Raises
     ------
@@ -242,8 +251,11 @@ def working_size(height: int, width: int, known: int | None = None, shorter: int
                 hint="crop it to a square, or use a prior of any size such as photos",
             )
         return known, known
-    factor = min(1.0, shorter / min(height, width))
-    return max(1, round(height * factor)), max(1, round(width * factor))
+    factor = shorter / min(height, width)
+    if factor >= 1:
+        return height, width
+    rows, columns = (MULTIPLE * max(1, round(side * factor / MULTIPLE)) for side in (height, width))
+    return rows, columns
 
 
 def guided(chroma: Tensor, small_luma: Tensor, radius: int = 2, epsilon: float = 1e-3) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from invsolve.errors import InputError
 from invsolve.forward_models import Downsample
 from invsolve.forward_models.downsample import FACTORS, Kernel
 from invsolve.models.score_model import ScoreModel
-from invsolve.options import SUPERRESOLUTION, Changes, SolveOptions
+from invsolve.options import SUPERRESOLUTION, WIDE_SUPERRESOLUTION, Changes, SolveOptions
 from invsolve.pictures import UnitPicture, check_picture
 from invsolve.posterior import Posterior
 from invsolve.tasks.restoration import Measurement, check_noise, planes
@@ -33,7 +33,7 @@ def superresolution_task(picture: Any, factor: int, *, kernel: Kernel = "bicubic
     return Task(
         name="superres",
         run=measured.solve,
-        options=SUPERRESOLUTION,
+        options=SUPERRESOLUTION if factor == FACTORS[0] else WIDE_SUPERRESOLUTION,
         operator=operator,
         determined=lambda: factor**-2.0,
         problem={"factor": float(factor), "noise": level},
@@ -46,7 +46,7 @@ def superres(
     picture: UnitPicture,
     factor: int,
     prior: ScoreModel,
-    options: SolveOptions = SUPERRESOLUTION,
+    options: SolveOptions | None = None,
     *,
     kernel: Kernel = "bicubic",
     noise: float = 0.0,
@@ -62,7 +62,8 @@ def superres(
     picture : (h, w, 3) RGB or (h, w) grey floats in [0, 1].
     factor : 2 to 8, how many pixels lie along one of the picture's.
     prior : a prior of RGB photographs in [0, 1].
-    options : how to sample; ``sigma_start`` is the first noise level, in the picture's units.
+    options : how to sample, default ``SUPERRESOLUTION``, from a factor of 3 on ``WIDE_SUPERRESOLUTION``; ``sigma_start`` is the
+        first noise level, in the picture's units.
     kernel : how the picture was made smaller: "bicubic" (as Pillow, MATLAB and most programs do it), "box" (the mean of
         factor x factor pixels, as a sensor does it) or "gaussian"; see :class:`invsolve.forward_models.Downsample`.
     noise : standard deviation of the picture's noise, rounding to 8 bits at least (0.0011).
