@@ -82,11 +82,17 @@ def note_start() -> None:
     BEGAN.set(math.nan)
 
 
+def asked_of(context: typer.Context | None) -> frozenset[str]:
+    """The options that were given, on the command line or in a file; of a command that another calls, none."""
+    if context is None:
+        return frozenset()
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return frozenset(name for name, source in sources.items() if source is not None and source.name != "DEFAULT")
+
+
 def note_asked(context: typer.Context | None) -> None:
-    """Remember which options were given, on the command line or in a file; of a command that another calls, none."""
-    given = () if context is None else context.params
-    sources = {name: context.get_parameter_source(name) for name in given} if context is not None else {}
-    ASKED.set(frozenset(name for name, source in sources.items() if source is not None and source.name != "DEFAULT"))
+    """Remember which options were given."""
+    ASKED.set(asked_of(context))
 
 
 def now() -> Moment:

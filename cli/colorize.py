@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
+from invsolve.cli.budget import ASKED, asked_of
 from invsolve.cli.common import Common, with_common
 from invsolve.cli.console import say
 from invsolve.cli.files import Photo, luma, read_photo
@@ -48,7 +49,6 @@ def colorize(
             rich_help_panel="Problem",
         ),
     ] = None,
-    context: typer.Context = None,  # type: ignore[assignment]  # none where another command calls
     *,
     common: Common,
 ) -> list[Path]:
@@ -75,7 +75,7 @@ def colorize(
     if reference is not None:
         steering = steering._replace(reference=in_colour(read_photo(reference, "reference").pixels))
     if hints is not None or reference is not None:
-        common = steered(common, context)
+        common = steered(common, ASKED.get())
     truth = read_truth(common.truth, (*grey.shape, 3), "colour picture", "give the same picture in colour")
     facts = {name: str(path) for name, path in (("hints", hints), ("reference", reference)) if path is not None}
     return run_pictures(
@@ -116,17 +116,12 @@ def with_opacity(photo: Photo) -> npt.NDArray[np.float32]:
     return np.concatenate([colours, to_unit(photo.alpha)[..., None]], axis=2)
 
 
-def steered(common: Common, context: typer.Context | None) -> Common:
-    """``common`` with the way of solving for hints, as far as the command line did not ask for another."""
-
-    def asked(name: str) -> bool:
-        source = None if context is None else context.get_parameter_source(name)
-        return source is not None and source.name != "DEFAULT"
-
-    if asked("rule") or asked("sampler"):  # another way of solving, whose steps are its own
+def steered(common: Common, asked: frozenset[str]) -> Common:
+    """``common`` with the way of solving for hints, as far as no other was ``asked`` for."""
+    if asked & {"rule", "sampler"}:  # another way of solving, whose steps are its own
         return common
     wanted = HINTED_COLORIZATION
-    steps = common.steps if asked("steps") else wanted.steps
+    steps = common.steps if "steps" in asked else wanted.steps
     return replace(common, steps=steps, rule=str(wanted.rule), sampler=str(wanted.sampler))
 
 
@@ -136,7 +131,7 @@ def defaults_in_force(context: typer.Context) -> dict[str, Any]:
     if given["hints"] is None and given["reference"] is None:
         return {}
     names = ("steps", "rule", "sampler")
-    common = steered(replace(Common(), **{name: given[name] for name in names}), context)
+    common = steered(replace(Common(), **{name: given[name] for name in names}), asked_of(context))
     return {name: getattr(common, name) for name in names}
 
 

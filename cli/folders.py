@@ -135,7 +135,7 @@ class Many:
         """What decides on the results beside the pictures; a file by its content, a prior by its weights."""
         found: dict[str, Any] = {"task": self.task(options), "version": __version__}
         for name, value in options.items():
-            if value is None or name in SAID | MATCHED | {"context", "model"}:
+            if value is None or name in SAID | MATCHED | {"model"}:
                 continue
             if name in self.beside and not is_word(value):
                 value = "a file for each picture"
@@ -159,19 +159,17 @@ def over_pictures(
         signature = inspect.signature(command)
         first, *others = signature.parameters.values()
         many = Many(command, first.name, beside, endings)
-        takes_context = "context" in signature.parameters
         parameters = [first.replace(annotation=several(first.annotation)), *others]
         keyword = inspect.Parameter.KEYWORD_ONLY
         parameters += [
             inspect.Parameter("shard", keyword, default=None, annotation=ShardOption),
             inspect.Parameter("fail_fast", keyword, default=False, annotation=FailFast),
+            inspect.Parameter("context", keyword, default=None, annotation=typer.Context),
         ]
-        if not takes_context:
-            parameters.append(inspect.Parameter("context", keyword, default=None, annotation=typer.Context))
 
         @functools.wraps(command)
         def run(*arguments: Any, **given: Any) -> Any:
-            context = given.get("context") if takes_context else given.pop("context", None)
+            context = given.pop("context", None)
             prior_of.cache_clear()
             note_asked(context)
             try:
