@@ -21,6 +21,7 @@ from invsolve.options import (
     INPAINTING,
     MRI,
     RECONSTRUCTION,
+    SUPERRESOLUTION,
     WIDE_SUPERRESOLUTION,
 )
 from invsolve.pretrained import Card, find_prior, load_classifier, load_prior, shipped_classifiers, shipped_priors
@@ -70,14 +71,15 @@ TASKS = {
 
 @pytest.mark.parametrize("file", sorted(SHIPPED.glob("*/calibrations/*.json")), ids=lambda file: file.stem)
 def test_shipped_calibrations_fit_what_the_commands_do(file: Path) -> None:
-    """One for the weights beside it, for the command's own settings with 19 samples, and no larger than a card."""
+    """One for the weights beside it, for the command's own settings with 19 samples, no larger than a card, and documented."""
     found = Calibration.load(file)
     assert found.prior_sha256 == Card.read(file.parents[1] / CARD).sha256
-    usual = replace(TASKS[found.task], samples=19).settled
+    usual = replace(SUPERRESOLUTION if found.problem.get("factor") == 2 else TASKS[found.task], samples=19).settled
     assert (found.samples, found.steps) == (19, usual.steps)
     assert (found.rule, found.sampler) == (usual.rule, usual.sampler) or file.stem.endswith("-samples")
     assert (found.level, found.after) == (0.9, pytest.approx(0.9, abs=0.01))
     assert file.stat().st_size < 8_000
+    assert f"{found.factor:.3f}" in (ROOT / "docs" / "uncertainty.md").read_text()
     run = replace(usual, rule=found.rule, sampler=found.sampler)
     chosen = find_scaling(Path(SHIPPED_CALIBRATION), found.task, found.problem, found.prior_sha256, run)
     assert (chosen.applied, chosen.warning) == (found, None)
