@@ -114,6 +114,26 @@ def test_an_enlarged_picture_made_smaller_is_the_picture(grey: bool, kernel: Any
     assert float((again - planes(picture)).abs().max()) < 6 * ROUNDING
 
 
+def test_the_mean_of_enlarged_samples_is_nearer_to_the_closed_form_than_their_average() -> None:
+    """And is none of a single sample's business; a grey picture's is grey."""
+    prior = smooth_gaussian_prior((3, 8, 8))
+    generator = torch.Generator().manual_seed(1)
+    model = ForwardModel(Downsample(prior.shape, 2), GaussianNoise(0.01))
+    y = model.simulate(prior.sample(1, generator), generator)
+    known = FunctionPrior(lambda x, s: prior.denoise(x.double(), s.double()).to(x), channels=3, size=8)
+    known.error_covariance = lambda x0, s: prior.error_covariance(x0.double(), s)  # type: ignore[method-assign]
+    picture = array(y.clamp(0, 1))
+    options = {"noise": 0.01, "rule": "wiener(tolerance=0.001)", "sampler": "renoising(momentum=0.5)"}
+    found = superres(picture, 2, known, samples=6, steps=30, antithetic=False, **options)
+    exact = prior.posterior(model, planes(picture)).mean
+    assert found.estimate is not None
+    errors = [float((mean - exact).square().mean()) for mean in (found.estimate, found.samples.mean(dim=0))]
+    assert errors[0] < 0.6 * errors[1]
+    assert superres(picture, 2, known, steps=3, **options).estimate is None
+    grey = superres(picture.mean(axis=2), 2, known, samples=2, steps=3, **options)
+    assert grey.mean.shape == (1, 1, 8, 8)
+
+
 @pytest.mark.parametrize("grey", [False, True])
 def test_a_deblurred_picture_blurred_again_is_the_picture(grey: bool, photo: np.ndarray) -> None:
     picture = unit(photo).mean(axis=2) if grey else unit(photo)

@@ -20,6 +20,7 @@ from invsolve.samplers import StepInfo
 from invsolve.samplers.noise import SeededNoise
 from invsolve.solver import solve, task_ladder
 from invsolve.tasks.task import Progress, check_colour_prior, in_memory, tell
+from invsolve.uncertainty.conditional_mean import ConditionalMean
 
 SIGMA_END = 0.005
 
@@ -47,6 +48,8 @@ class Measurement:
     repeated : of a grey picture every channel counts as measured instead, each under sqrt(3) times the noise, see
         :func:`in_three_channels`. For an operator without channels of its own, the identity.
     finish : what is done to the samples (n, C, H, W), a grey picture's of one channel, before the rest is cut off.
+    expected : lowest and highest noise level at which the chains' estimates make the mean of several samples, see
+        :mod:`invsolve.uncertainty.conditional_mean`; None where their samples make it.
     """
 
     y: Tensor
@@ -57,6 +60,7 @@ class Measurement:
     kept: tuple[slice, slice] = (slice(None), slice(None))
     repeated: bool = False
     finish: Callable[[Tensor], Tensor] = lambda samples: samples
+    expected: tuple[float, float] | None = None
 
     def solve(self, prior: ScoreModel, options: SolveOptions, progress: Progress) -> Posterior:
         """Sample x given y; samples (n, 1, C, H, W) of what is kept."""
@@ -75,10 +79,14 @@ class Measurement:
         elif grey:
             model = replace(model, operator=self.operator @ Grayscale(tuple(start.shape[1:])))
         pixels = start.shape[-2] * start.shape[-1]
+        average = ConditionalMean(*(self.expected or (0.0, 0.0)))
 
-        def shown(info: StepInfo) -> Tensor:
-            clean = info.denoised[:1]
-            return (Grayscale(tuple(clean.shape[1:]))(clean) if grey else clean)[0, :, self.kept[0], self.kept[1]]
+        def pictures(samples: Tensor) -> Tensor:
+            return Grayscale(tuple(samples.shape[1:]))(samples) if grey else samples
+
+        def report(info: StepInfo) -> None:
+            average.add(info)
+            tell(progress, info.step / info.steps, lambda: self._kept(pictures(info.denoised[:1]))[0])
 
         solved = solve(
             prior,
@@ -88,16 +96,19 @@ class Measurement:
             sigmas=task_ladder(options, SIGMA_END, max(first, SIGMA_END), start[0].numel()),
             start=start.to(prior.device),
             turn=True,
-            callback=lambda info: tell(progress, info.step / info.steps, lambda: shown(info)),
+            callback=report,
         )
-        samples = solved.samples[:, 0]
-        if grey:
-            samples = Grayscale(tuple(samples.shape[1:]))(samples)
-        samples = self.finish(samples)[:, None, :, self.kept[0], self.kept[1]]
+        samples = self._kept(self.finish(pictures(solved.samples[:, 0])))[:, None]
+        mean = None if options.samples == 1 else average.average
+        estimate = None if mean is None else self._kept(self.finish(pictures(mean[None].cpu())))
         # Rounding is no Gaussian noise: where there is no other, chi-squared has nothing to judge. And a mean is nearer to
         # the measurement than the truth is.
         judged = level is not None and level > ROUNDING and solved.settings["sampler"] != "posterior_mean"
-        return replace(solved, samples=samples, chi2=solved.chi2 if judged else torch.empty(0))
+        return replace(solved, samples=samples, chi2=solved.chi2 if judged else torch.empty(0), estimate=estimate)
+
+    def _kept(self, pictures: Tensor) -> Tensor:
+        """What of (n, C, H, W) is the result."""
+        return pictures[..., self.kept[0], self.kept[1]]
 
 
 def in_three_channels(grey: Tensor, noise: float, random: SeededNoise) -> Tensor:
