@@ -53,7 +53,8 @@ whole picture is then within the prior's reach, which measured better than any l
 (docs/lab/colorization.md)."""
 
 BEYOND_FRAME = 1.25
-"""The shorter side over that of the whole pictures a prior knows: more pixels tell more of a colour (docs/lab/colorization.md)."""
+"""The shorter side over that of the whole pictures a prior knows: more pixels tell more of a colour. Hints carry farther without
+(docs/lab/colorization.md)."""
 
 MULTIPLE = 8
 """The sides of a picture that is made smaller are multiples of it, its shape changed by little: a network that halves them three
@@ -159,14 +160,14 @@ def draw_colours(
     """Colours for a picture that was checked."""
     check_colour_prior(prior)
     y = torch.from_numpy(np.ascontiguousarray(grey))[None, None]
-    shorter = WORKING_SIZE if prior.frame is None else round(BEYOND_FRAME * prior.frame)
-    size = working_size(grey.shape[0], grey.shape[1], prior.size, shorter)
+    steered = hints is not None or reference is not None
+    beyond = 1.0 if steered or prior.frame is None else BEYOND_FRAME
+    size = working_size(grey.shape[0], grey.shape[1], prior.size, round(beyond * (prior.frame or WORKING_SIZE)))
     small = y
     if size != grey.shape:
         small = F.interpolate(y, size=size, mode="bilinear", align_corners=False, antialias=True)
     small = small.to(prior.device)
     operator, start, levels = coordinates(prior, small, options)
-    steered = hints is not None or reference is not None
     forward_model, measured = ForwardModel(operator), small
     if steered:
         forward_model, measured = measurement(small, prior.colours, hints, reference)
