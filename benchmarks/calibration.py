@@ -43,13 +43,8 @@ from invsolve.evaluation.ranks import ideal_ranks, rank_error, rank_histogram, r
 from invsolve.forward_models import projector
 from invsolve.options import (
     COLORIZATION,
-    DEBLURRING,
-    DEJPEG,
-    DENOISING,
     INPAINTING,
     MRI,
-    RECONSTRUCTION,
-    WIDE_SUPERRESOLUTION,
     SolveOptions,
 )
 from invsolve.pictures import Pixels
@@ -84,6 +79,11 @@ def restorations(chosen: argparse.Namespace, prior: NetworkPrior, path: str) -> 
         yield make(f"picture {index}", picture, index)
 
 
+def usual_restoration(case: str) -> SolveOptions:
+    """How the command solves a case of benchmarks/restoration.py."""
+    return RESTORATIONS[case][1]
+
+
 def colourless(chosen: argparse.Namespace, prior: NetworkPrior, path: str) -> Iterator[Case]:
     """Photographs without their colours."""
     for index, picture in enumerate(crops(chosen, path, SIZE)):
@@ -105,24 +105,24 @@ def scans(chosen: argparse.Namespace, prior: NetworkPrior, path: str) -> Iterato
 
 
 class Kind(NamedTuple):
-    """A task: its cases of a file, how it is solved, by which prior, what counts, and its measurements, the first by default."""
+    """A task: its cases of a file, how a measurement is usually solved, by which prior, what counts, and its measurements, the first by default."""
 
     make: Callable[[argparse.Namespace, NetworkPrior, str], Iterator[Case]]
-    defaults: SolveOptions
+    usual: Callable[[str], SolveOptions]
     model: str
     where: str
     cases: tuple[str, ...]
 
 
 TASKS = {
-    "inpaint": Kind(pictures, INPAINTING, "photos", "the missing pixels", ("half",)),
-    "superres": Kind(restorations, WIDE_SUPERRESOLUTION, "photos", "all values", ("x4", "x2")),
-    "deblur": Kind(restorations, DEBLURRING, "photos", "all values", ("motion", "gaussian")),
-    "denoise": Kind(restorations, DENOISING, "photos", "all values", ("noise 0.1", "noise 0.2")),
-    "dejpeg": Kind(restorations, DEJPEG, "photos", "all values", ("jpeg 20", "jpeg 10", "jpeg 40")),
-    "colorize": Kind(colourless, COLORIZATION, "thumbnails", "all values", ("grey",)),
-    "ct": Kind(slices, RECONSTRUCTION, "ct", "the body's pixels", tuple(SCANS)),
-    "mri": Kind(scans, MRI, "mri", "the head's pixels", ("1 coil, R 3", *(name for name in MRI_SCANS if name != "1 coil, R 3"))),
+    "inpaint": Kind(pictures, lambda case: INPAINTING, "photos", "the missing pixels", ("half",)),
+    "superres": Kind(restorations, usual_restoration, "photos", "all values", ("x4", "x2")),
+    "deblur": Kind(restorations, usual_restoration, "photos", "all values", ("motion", "gaussian")),
+    "denoise": Kind(restorations, usual_restoration, "photos", "all values", ("noise 0.1", "noise 0.2")),
+    "dejpeg": Kind(restorations, usual_restoration, "photos", "all values", ("jpeg 20", "jpeg 10", "jpeg 40")),
+    "colorize": Kind(colourless, lambda case: COLORIZATION, "thumbnails", "all values", ("grey",)),
+    "ct": Kind(slices, usual, "ct", "the body's pixels", tuple(SCANS)),
+    "mri": Kind(scans, lambda case: MRI, "mri", "the head's pixels", ("1 coil, R 3", *(name for name in MRI_SCANS if name != "1 coil, R 3"))),
 }  # fmt: skip
 
 
@@ -275,7 +275,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     first = parser.parse_known_args(argv)[0]
     kind = TASKS[first.task]
     case = first.case if first.case in kind.cases else kind.cases[0]
-    defaults = usual(case) if first.task == "ct" else RESTORATIONS[case][1] if case in RESTORATIONS else kind.defaults
+    defaults = kind.usual(case)
     parser.set_defaults(**{name: getattr(defaults, name) for name in ("steps", "rule", "sampler", "sigma_start")})
     parser.set_defaults(case=kind.cases[0])
     chosen = parser.parse_args(argv)

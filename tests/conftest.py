@@ -25,9 +25,8 @@ from invsolve.pretrained import Card, save_prior
 
 ROOT = Path(__file__).resolve().parents[1]
 
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # as in a shell's background job, whose children would not hear Ctrl-C
+# In a shell's background job Ctrl-C is ignored, and the programs that the tests start would not hear it either.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

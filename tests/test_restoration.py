@@ -104,6 +104,14 @@ def test_denoised_samples_are_the_posterior() -> None:
     assert float(found.samples.var(dim=0).mean()) == pytest.approx(variance, rel=0.1)
 
 
+def of_photographs(prior: GaussianPrior) -> FunctionPrior:
+    """A Gaussian in double precision as a prior of square photographs."""
+    size = prior.shape[-1]
+    known = FunctionPrior(lambda x, s: prior.denoise(x.double(), s.double()).to(x), channels=3, size=size)
+    known.error_covariance = lambda x0, s: prior.error_covariance(x0.double(), s)  # type: ignore[method-assign]
+    return known
+
+
 @pytest.mark.parametrize("kernel", ["bicubic", "box", "gaussian"])
 @pytest.mark.parametrize("grey", [False, True])
 def test_an_enlarged_picture_made_smaller_is_the_picture(grey: bool, kernel: Any, photo: np.ndarray) -> None:
@@ -120,8 +128,7 @@ def test_the_mean_of_enlarged_samples_is_nearer_to_the_closed_form_than_their_av
     generator = torch.Generator().manual_seed(1)
     model = ForwardModel(Downsample(prior.shape, 2), GaussianNoise(0.01))
     y = model.simulate(prior.sample(1, generator), generator)
-    known = FunctionPrior(lambda x, s: prior.denoise(x.double(), s.double()).to(x), channels=3, size=8)
-    known.error_covariance = lambda x0, s: prior.error_covariance(x0.double(), s)  # type: ignore[method-assign]
+    known = of_photographs(prior)
     picture = array(y.clamp(0, 1))
     options = {"noise": 0.01, "rule": "wiener(tolerance=0.001)", "sampler": "renoising(momentum=0.5)"}
     found = superres(picture, 2, known, samples=6, steps=30, antithetic=False, **options)
@@ -162,8 +169,7 @@ def test_the_samples_of_a_blurred_picture_are_the_closed_form() -> None:
     generator = torch.Generator().manual_seed(1)
     model = ForwardModel(Blur(psf, prior.shape, "reflect"), GaussianNoise(0.05))
     y = model.simulate(prior.sample(1, generator), generator)
-    known = FunctionPrior(lambda x, s: prior.denoise(x.double(), s.double()).to(x), channels=3, size=6)
-    known.error_covariance = lambda x0, s: prior.error_covariance(x0.double(), s)  # type: ignore[method-assign]
+    known = of_photographs(prior)
     options = replace(INPAINTING, samples=400, batch=400, steps=8, rule="wiener(tolerance=0.001)", sigma_start=5.0)
     found = deblur(array(y), psf.numpy(), known, options, noise=0.05)
     exact = prior.posterior(model, y)

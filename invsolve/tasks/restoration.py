@@ -49,7 +49,7 @@ class Measurement:
         :func:`in_three_channels`. For an operator without channels of its own, the identity.
     finish : what is done to the samples (n, C, H, W), a grey picture's of one channel, before the rest is cut off.
     expected : lowest and highest noise level at which the chains' estimates make the mean of several samples, see
-        :mod:`invsolve.uncertainty.conditional_mean`; None where their samples make it.
+        :mod:`invsolve.uncertainty.conditional_mean`; by default none, and their samples make it.
     """
 
     y: Tensor
@@ -60,7 +60,7 @@ class Measurement:
     kept: tuple[slice, slice] = (slice(None), slice(None))
     repeated: bool = False
     finish: Callable[[Tensor], Tensor] = lambda samples: samples
-    expected: tuple[float, float] | None = None
+    expected: tuple[float, float] = (0.0, 0.0)
 
     def solve(self, prior: ScoreModel, options: SolveOptions, progress: Progress) -> Posterior:
         """Sample x given y; samples (n, 1, C, H, W) of what is kept."""
@@ -79,7 +79,7 @@ class Measurement:
         elif grey:
             model = replace(model, operator=self.operator @ Grayscale(tuple(start.shape[1:])))
         pixels = start.shape[-2] * start.shape[-1]
-        average = ConditionalMean(*(self.expected or (0.0, 0.0)))
+        average = ConditionalMean(*self.expected)
 
         def pictures(samples: Tensor) -> Tensor:
             return Grayscale(tuple(samples.shape[1:]))(samples) if grey else samples
