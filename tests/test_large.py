@@ -19,8 +19,9 @@ from invsolve.cli.memory import memory_size
 from invsolve.errors import InputError
 from invsolve.models.score_model import FunctionPrior
 from invsolve.options import INPAINTING
-from invsolve.tasks.inpainting import inpainting_task, missing_pixels_task, plan
+from invsolve.tasks.inpainting import inpainting_task, missing_pixels_task
 from invsolve.tasks.memory import Allocations, Bytes, bytes_per_pixel, plan_memory
+from invsolve.tasks.parts import plan
 from invsolve.tasks.regions import CONTEXT
 
 ROOT = Path(__file__).resolve().parents[1]
