@@ -3,7 +3,7 @@
     pip install bm3d
     python benchmarks/restoration.py --data photos-val.npz
     python benchmarks/restoration.py --data photos-val.npz --size 96 --first 10 --pictures 6 --only x4 gaussian
-    python benchmarks/restoration.py --data photos-val.npz --size 64 --first 10 --pictures 6 --only "jpeg 10" "jpeg 20" "jpeg 40"
+    python benchmarks/restoration.py --data photos-val.npz --size 64 --pictures 20 --only "jpeg 10" "jpeg 20" "jpeg 40"
 
 Rows: what a classical method makes of it; "invsolve single estimate", what the command makes of it by default; one sample of
 several, which are draws of the posterior, and their mean; how often the range of the samples holds the truth.

@@ -246,6 +246,8 @@ def test_turned_files_are_restored_upright(photo: np.ndarray, small_prior: objec
         sample = found.samples[0, 0].permute(1, 2, 0).numpy()
         assert sample.shape == pixels.shape
         assert np.abs(sample - pixels / 255).max() < 0.02  # at this quality the cells leave nothing open
+        mean = dejpeg(buffer.getvalue(), prior, steps=1, samples=2, sigma_start=0.1).mean[0].permute(1, 2, 0).numpy()
+        assert np.abs(mean - pixels / 255).max() < 0.02
         task = dejpeg_task(file, to_unit(pixels), orientation=orientation)
         x = torch.from_numpy(sample).permute(2, 0, 1)[None].double()
         v = torch.rand((1, *task.operator.output_shape), dtype=torch.float64)

@@ -28,6 +28,10 @@ from invsolve.tasks.task import Progress, Task, seen_through
 SIGMA_START = 0.25
 """First noise level on the decoded picture: above what strong compression gets wrong."""
 
+EXPECTED_BETWEEN = (0.0, 0.15)
+"""Noise levels at which the chains' estimates make the mean of several samples: it gains 0.04 to 0.1 dB, what momentum costs it
+(docs/lab/uncertainty-and-calibration.md)."""
+
 BASELINE_SHARE = 0.6
 """Noise that non-local means are told, over the rms error of rounding luma's slowest waves (docs/lab/restoration.md)."""
 
@@ -93,6 +97,7 @@ def dejpeg_task(file: JpegFile, decoded: Any, *, orientation: int = 0) -> Task:
         sigma_start=SIGMA_START,
         kept=(slice(file.height), slice(file.width)),
         finish=lambda samples: operator.project(samples, y),
+        expected=EXPECTED_BETWEEN,
     )
     told = (y[0] - operator.offset).abs() > 0.5
     shape = planes(unit).shape[1:]
@@ -100,7 +105,9 @@ def dejpeg_task(file: JpegFile, decoded: Any, *, orientation: int = 0) -> Task:
 
     def run(prior: ScoreModel, options: SolveOptions, progress: Progress) -> Posterior:
         found = measured.solve(prior, options, seen_through(progress, lambda picture: turn(picture, orientation)))
-        return replace(found, samples=torch.stack([turn(sample, orientation) for sample in found.samples]))
+        samples = torch.stack([turn(sample, orientation) for sample in found.samples])
+        estimate = None if found.estimate is None else turn(found.estimate, orientation)
+        return replace(found, samples=samples, estimate=estimate)
 
     return Task(
         name="dejpeg",
