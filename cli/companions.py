@@ -7,42 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from invsolve.cli.formats import ARRAYS, PICTURES
 from invsolve.errors import InputError
 from invsolve.finding import Picture
 
-PICTURES = frozenset(
-    [
-        ".png",
-        ".jpg",
-        ".jpeg",
-        ".tif",
-        ".tiff",
-        ".webp",
-        ".bmp",
-        ".gif",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".jp2",
-        ".j2k",
-        ".heic",
-        ".heif",
-        ".avif",
-    ]
-)
-"""Endings of the files that are taken from a folder."""
-
-ARRAYS = frozenset({".npy", ".npz", ".h5"})
-SINOGRAMS, KSPACES = frozenset({".npy", ".npz", ".tif", ".tiff"}), frozenset({".npy", ".h5"})
-
 MATCHED = frozenset({"truth"})
 """Options that name a file for each picture in every command, but do not change the result."""
-
-
-def is_folder(path: Path) -> bool:
-    """Whether it holds pictures: a Zarr array is one thing, though a folder on the disk."""
-    return path.is_dir() and not any((path / name).exists() for name in ("zarr.json", ".zarray", ".zgroup"))
 
 
 def is_word(value: Any) -> bool:
@@ -50,14 +20,14 @@ def is_word(value: Any) -> bool:
     return str(value) in ("alpha", "auto", "centre", "espirit")
 
 
-def typed(options: Mapping[str, Any], found: Mapping[str, Path]) -> dict[str, Any]:
+def as_given(options: Mapping[str, Any], found: Mapping[str, Path]) -> dict[str, Any]:
     """Files in the type in which the options named them or their folder."""
     return {name: str(path) if isinstance(options[name], str) else path for name, path in found.items()}
 
 
 def matching(given: Path, picture: Picture, what: str) -> Path:
-    """``given`` itself, or, of a folder, the file in it that belongs to a picture: ``x/a.png`` has ``x/a.*``,
-    ``x/a.mask.*`` or, as ``--scratches`` writes it, ``x/a.scratches.png``.
+    """``given`` itself, or, of a folder, the file in it that belongs to a picture: of ``x/a.png`` and an option ``mask``
+    ``x/a.*``, ``x/a.mask.*`` or, as ``--scratches`` writes it, ``x/a.scratches.png``.
 
     Raises
     ------
@@ -66,7 +36,8 @@ def matching(given: Path, picture: Picture, what: str) -> Path:
     if not given.is_dir():
         return given
     folder, stem = given / picture.folder, Path(picture.name).stem
-    for name in (stem, f"{stem}.{what}", f"{stem}.scratches"):
+    written = (f"{stem}.scratches",) if what == "mask" else ()
+    for name in (stem, f"{stem}.{what}", *written):
         found = [path for path in by_stem(folder).get(name, []) if path != picture.path]
         if len(found) > 1:
             raise InputError(

@@ -11,7 +11,6 @@ import typer
 
 from invsolve.cli import options
 from invsolve.cli.common import Common, with_common
-from invsolve.cli.companions import SINOGRAMS
 from invsolve.cli.console import clean_stdout
 from invsolve.cli.ct_files import read_reference
 from invsolve.cli.ct_methods import plan_slices, reconstruct
@@ -29,6 +28,7 @@ from invsolve.cli.ct_scan import interpret, parse_metal, read_sinogram, read_tra
 from invsolve.cli.dry_run import files_among
 from invsolve.cli.files import check_apart, check_writable
 from invsolve.cli.folders import over_pictures
+from invsolve.cli.formats import SINOGRAMS
 from invsolve.cli.report import report_path, write_page
 from invsolve.cli.report_pages import slice_page
 from invsolve.cli.results import check_diagnostics, encode_trace, json_text, report_json, say_scores

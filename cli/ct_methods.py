@@ -1,4 +1,4 @@
-"""What ``invsolve ct`` does with a scan: the classical methods, and ours."""
+"""What ``invsolve ct`` does with a scan: the classical methods and ours, or what a dry run says of them."""
 
 from __future__ import annotations
 
@@ -6,23 +6,98 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from invsolve.cli.budget import keep_to_budget
 from invsolve.cli.common import Common
 from invsolve.cli.console import say
-from invsolve.cli.ct_results import Classical, Rays, Result
+from invsolve.cli.ct_results import Result
 from invsolve.cli.dry_run import plan_text
 from invsolve.cli.files import provenance
+from invsolve.cli.free_memory import available_memory
 from invsolve.cli.pipeline import Solved, prior_of, solve_task
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
+    from invsolve.ct.metal import Metal
     from invsolve.ct.scan import Scan
+    from invsolve.forward_models import LinearOperator
 
 LI_MAR = "LI-MAR"
 """FBP of a scan whose metal traces are interpolated, as it stands beside the others."""
+
+
+MATRIX_BYTES = 36
+"""For each value that a projector's matrix is expected to have, while it is made: measured 34, of ASTRA's own, a copy, and both ways
+for torch."""
+
+
+class Rays(NamedTuple):
+    """Line integrals with their noise, where the projector is."""
+
+    operator: LinearOperator
+    y: Tensor  # (slices, views, detectors)
+    sigma: float | Tensor  # standard deviation of y, one or one per ray
+
+    @classmethod
+    def of(cls, scan: Scan, where: torch.device, *, cache: bool = True) -> Rays:
+        """Of a scan; from photon counts, rays without a photon have no weight. ``cache`` : as for the projector, whose matrix is
+        not stored where it does not fit into the memory there is: ASTRA, which would build it, ends the program then."""
+        from invsolve.forward_models import projector
+        from invsolve.forward_models.projector import MATRIX_LIMIT
+
+        limit = int(min(MATRIX_LIMIT, available_memory() / MATRIX_BYTES))
+        return cls.through(projector(scan.geometry, where, cache=cache, limit=limit), scan)
+
+    @classmethod
+    def through(cls, operator: LinearOperator, scan: Scan) -> Rays:
+        """Of a scan whose projector there is already."""
+        import torch
+
+        y = torch.from_numpy(np.ascontiguousarray(scan.sinogram, dtype=np.float32)).to(operator.device)
+        sigma = scan.noise if isinstance(scan.noise, float) else torch.from_numpy(scan.noise).to(operator.device)
+        return cls(operator, y, sigma)
+
+    def residual(self, image: Tensor) -> Tensor:
+        """What slices (slices, H, W) do not explain of the line integrals."""
+        return self.operator(image[:, None].to(self.y)) - self.y
+
+    def explained(self, method: str, residual: Tensor) -> str | None:
+        """A warning where a method that fits the data does not; filtered back-projection of few views never does, so
+        that another method tells whether the scan can be fitted."""
+        from invsolve.ct.iterative import cgls
+        from invsolve.ct.misfit import scan_warning
+
+        best = self.residual(cgls(self.operator, self.y)[:, 0]) if method == "fbp" else residual
+        return scan_warning(best, self.y, self.sigma)
+
+
+class Classical(NamedTuple):
+    """The classical methods on one scan."""
+
+    scan: Scan
+    rays: Rays
+
+    def __call__(self, method: str, metal: Metal | None = None) -> Tensor:
+        """(slices, H, W) by a method's name, with metal put in its place."""
+        from invsolve.ct.classical import classical
+        from invsolve.ct.metal import put_back
+
+        found = classical(method, self.rays.operator, self.scan.geometry, self.rays.y, noise=self.rays.sigma)
+        return put_back(found, metal)
+
+    def check_units(self, fbp: Tensor, units: str, mu_water: float) -> None:
+        """Warn, or stop, where the filtered back-projection does not look like a body in the prior's units."""
+        from invsolve.ct.sinogram import check_range, peak
+
+        pixel = self.scan.geometry.pixel_size if units != "pixel" else None
+        warning = check_range(peak(fbp.numpy()), units, pixel, mu_water)
+        if warning:
+            say(f"warning: {warning}")
 
 
 def plan_slices(

@@ -13,18 +13,16 @@ import numpy.typing as npt
 from invsolve.cli.console import say
 from invsolve.cli.ct_files import labelled_row, npy_bytes, residual_picture, tif_bytes, windowed
 from invsolve.cli.files import encode_picture, output_path
-from invsolve.cli.free_memory import available_memory
 from invsolve.errors import UsageError
 from invsolve.pictures import to_pixels
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
+    from invsolve.cli.ct_methods import Rays
     from invsolve.cli.pipeline import Solved
     from invsolve.ct.metal import Metal
     from invsolve.ct.scan import Scan
-    from invsolve.forward_models import LinearOperator
 
 Array = npt.NDArray[Any]
 STD_WHITE_HU = 200.0
@@ -103,75 +101,6 @@ def check_kind(kind: str, *, pixel_known: bool) -> None:
         raise UsageError(
             f"a .{kind} file says how large its pixels are, which is not known", hint="give --pixel-size MM"
         )
-
-
-MATRIX_BYTES = 36
-"""For each value that a projector's matrix is expected to have, while it is made: measured 34, of ASTRA's own, a copy, and both ways
-for torch."""
-
-
-class Rays(NamedTuple):
-    """Line integrals with their noise, where the projector is."""
-
-    operator: LinearOperator
-    y: Tensor  # (slices, views, detectors)
-    sigma: float | Tensor  # standard deviation of y, one or one per ray
-
-    @classmethod
-    def of(cls, scan: Scan, where: torch.device, *, cache: bool = True) -> Rays:
-        """Of a scan; from photon counts, rays without a photon have no weight. ``cache`` : as for the projector, whose matrix is
-        not stored where it does not fit into the memory there is: ASTRA, which would build it, ends the program then."""
-        from invsolve.forward_models import projector
-        from invsolve.forward_models.projector import MATRIX_LIMIT
-
-        limit = int(min(MATRIX_LIMIT, available_memory() / MATRIX_BYTES))
-        return cls.through(projector(scan.geometry, where, cache=cache, limit=limit), scan)
-
-    @classmethod
-    def through(cls, operator: LinearOperator, scan: Scan) -> Rays:
-        """Of a scan whose projector there is already."""
-        import torch
-
-        y = torch.from_numpy(np.ascontiguousarray(scan.sinogram, dtype=np.float32)).to(operator.device)
-        sigma = scan.noise if isinstance(scan.noise, float) else torch.from_numpy(scan.noise).to(operator.device)
-        return cls(operator, y, sigma)
-
-    def residual(self, image: Tensor) -> Tensor:
-        """What slices (slices, H, W) do not explain of the line integrals."""
-        return self.operator(image[:, None].to(self.y)) - self.y
-
-    def explained(self, method: str, residual: Tensor) -> str | None:
-        """A warning where a method that fits the data does not; filtered back-projection of few views never does, so
-        that another method tells whether the scan can be fitted."""
-        from invsolve.ct.iterative import cgls
-        from invsolve.ct.misfit import scan_warning
-
-        best = self.residual(cgls(self.operator, self.y)[:, 0]) if method == "fbp" else residual
-        return scan_warning(best, self.y, self.sigma)
-
-
-class Classical(NamedTuple):
-    """The classical methods on one scan."""
-
-    scan: Scan
-    rays: Rays
-
-    def __call__(self, method: str, metal: Metal | None = None) -> Tensor:
-        """(slices, H, W) by a method's name, with metal put in its place."""
-        from invsolve.ct.classical import classical
-        from invsolve.ct.metal import put_back
-
-        found = classical(method, self.rays.operator, self.scan.geometry, self.rays.y, noise=self.rays.sigma)
-        return put_back(found, metal)
-
-    def check_units(self, fbp: Tensor, units: str, mu_water: float) -> None:
-        """Warn, or stop, where the filtered back-projection does not look like a body in the prior's units."""
-        from invsolve.ct.sinogram import check_range, peak
-
-        pixel = self.scan.geometry.pixel_size if units != "pixel" else None
-        warning = check_range(peak(fbp.numpy()), units, pixel, mu_water)
-        if warning:
-            say(f"warning: {warning}")
 
 
 class Result(NamedTuple):

@@ -17,7 +17,7 @@ import typer
 from invsolve.atomic import make_folder
 from invsolve.cli.common import Common
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
-from invsolve.cli.ct_results import Classical, Rays
+from invsolve.cli.ct_methods import Classical, Rays
 from invsolve.cli.ct_scan import Opened, interpret
 from invsolve.cli.files import provenance
 from invsolve.cli.results import json_text

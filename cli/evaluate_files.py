@@ -12,7 +12,7 @@ import tifffile
 
 from invsolve.cli.ct_files import ENDINGS as ARRAYS
 from invsolve.cli.ct_files import quiet_libraries, read_array
-from invsolve.cli.formats import ENDINGS
+from invsolve.cli.formats import PICTURES
 from invsolve.errors import InputError, InvsolveError, UsageError
 from invsolve.files import read_json, regular_file
 from invsolve.named import nearest
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from invsolve.evaluation.comparison import Scale
 
 Array = npt.NDArray[Any]
-
-PICTURES = (*ENDINGS, ".bmp", ".gif", ".ppm", ".pgm", ".avif", ".jp2", ".heic", ".heif")
 
 COMPANIONS = ("std", "std-prior", "low", "high", "compare", "residual", "samples", "shown", "error")
 """Last part of the name of files that stand beside a result and are none; skipped in folders."""

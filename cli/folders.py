@@ -22,11 +22,11 @@ import typer
 
 from invsolve._version import __version__
 from invsolve.cli.budget import note_asked
-from invsolve.cli.companions import MATCHED, PICTURES, by_stem, is_folder, is_word, matching, typed
+from invsolve.cli.companions import MATCHED, as_given, by_stem, is_word, matching
 from invsolve.cli.console import Verbosity, clean_stdout, report, say
 from invsolve.cli.dry_run import duration
 from invsolve.cli.files import COMMAND, Folder
-from invsolve.cli.formats import ENDINGS
+from invsolve.cli.formats import ENDINGS, PICTURES
 from invsolve.cli.options import Quality
 from invsolve.cli.pipeline import prior_of
 from invsolve.errors import PicturesError, UsageError
@@ -179,7 +179,7 @@ def dispatch(many: Many, context: Any, options: dict[str, Any]) -> None:
     picture = Picture(one, one.name)
     found = many.companions(picture, options)
     with said_alone(many, context, picture, found):
-        many.command(one, **{**options, **typed(options, found)})
+        many.command(one, **{**options, **as_given(options, found)})
 
 
 def run_many(
@@ -217,7 +217,7 @@ def run_many(
 
     def work(picture: Picture, folder: Path, force: bool) -> Sequence[Path]:
         found = many.companions(picture, options)
-        changed = {**options, **typed(options, found), "output": Path(folder), "force": force}
+        changed = {**options, **as_given(options, found), "output": Path(folder), "force": force}
         with said_alone(many, context, picture, found), briefly():
             return many.command(picture.path, **changed)
 
@@ -329,6 +329,11 @@ def chosen_shard(given: str | None, environment: Mapping[str, str]) -> Shard | N
             hint="say it with --shard I/N, the same N as before where some tasks are run again",
         )
     return Shard((task - first) // max(step, 1) % count + 1, count)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether it holds pictures: a Zarr array is one thing, though a folder on the disk."""
+    return path.is_dir() and not any((path / name).exists() for name in ("zarr.json", ".zarray", ".zgroup"))
 
 
 @contextmanager

@@ -13,12 +13,12 @@ import typer
 from invsolve.cli import options
 from invsolve.cli.budget import keep_to_budget
 from invsolve.cli.common import Common, with_common
-from invsolve.cli.companions import KSPACES
 from invsolve.cli.console import clean_stdout, say
 from invsolve.cli.ct_files import labelled_row, npy_bytes
 from invsolve.cli.dry_run import files_among, plan_text
 from invsolve.cli.files import check_apart, check_writable, encode_picture, output_path
 from invsolve.cli.folders import over_pictures
+from invsolve.cli.formats import KSPACES
 from invsolve.cli.pipeline import Solved, prior_of, solve_task
 from invsolve.cli.report import report_path, write_page
 from invsolve.cli.report_pages import magnitude_page

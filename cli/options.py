@@ -64,7 +64,7 @@ Seed = Annotated[
     typer.Option(
         min=0,
         max=LARGEST_SEED,
-        help="First seed; every other sample takes the one's before with opposite noise.",
+        help="Seed of the first sample. Samples come in pairs: the second takes the first one's noise negated.",
         rich_help_panel=_SAMPLER,
     ),
 ]

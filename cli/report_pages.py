@@ -143,7 +143,7 @@ def magnitude_page(title: str, images: Mapping[str, Array], solved: Solved, whit
 
 def explanation(solved: Solved, *, unit: str, factor: float = 1.0) -> list[str]:
     """What samples, spread and interval of a run mean, in paragraphs."""
-    summary, count = solved.summary, solved.summary.samples
+    summary, count, sampler = solved.summary, solved.summary.samples, str(solved.posterior.settings.get("sampler"))
     if count > 1:
         spread = (
             f"Each of the {count} samples is one answer that fits the data and that the model finds likely. Where they "
@@ -154,8 +154,10 @@ def explanation(solved: Solved, *, unit: str, factor: float = 1.0) -> list[str]:
             spread,
             "The mean of the samples is closer to the truth than any of them, and smoother than the truth.",
         ]
-    elif solved.posterior.settings.get("sampler") == "posterior_mean":
+    elif sampler == "posterior_mean":
         found = ["The result is the mean of all answers that fit the data: closest to the truth, and smoother than it."]
+    elif sampler == "renoising" or "averaging" in sampler:  # what single results are made by, no draws
+        found = ["The result is a best estimate, smoother than the truth. One result does not say how sure it is."]
     else:
         found = ["The result is one answer of many that fit the data. One sample does not say how sure it is."]
     if summary.interval is not None:

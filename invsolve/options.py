@@ -36,7 +36,7 @@ class SolveOptions:
     sampler : likewise; see :mod:`invsolve.samplers`. In a task's options also "auto": ``single`` for one sample and
         ``several`` for several.
     single, several : the samplers that "auto" stands for: the one with the best single estimate, and the one whose samples are
-        most like draws of the posterior at no loss of their mean.
+        most like draws of the posterior at no loss of the mean that a task makes of them.
     budget : seconds in which a task is to be done; it then chooses its levels and samples, see :mod:`invsolve.tasks.budget`.
     pace : what keeps a run in time once they are chosen.
     sigma_start : first noise level, in the units of x; None lets the task choose.
@@ -128,7 +128,8 @@ DEBLURRING = replace(SUPERRESOLUTION, rule="wiener(lam=0.5)")
 Gaussian one, and the mean of eight 0.6 dB (docs/lab/restoration.md)."""
 
 DEJPEG = replace(SUPERRESOLUTION, rule="wiener(lam=0.25)", several="renoising(momentum=0.68)")
-"""With the data trusted more one sample gains 0.2 dB, the mean of eight 0.1 dB (docs/lab/restoration.md)."""
+"""With the data trusted more one sample gains 0.2 dB, the mean of eight 0.1 dB (docs/lab/restoration.md). With the momentum samples
+of quality 20 spread as they err; more would spread those of better quality too far (docs/lab/uncertainty-and-calibration.md)."""
 
 DENOISING = SolveOptions(steps=8, rule="merged", sampler=AUTO, single="posterior_mean")
 """The rule is exact; 16 levels measured no better than 8 (docs/lab/restoration.md)."""
@@ -142,7 +143,7 @@ HINTED_COLORIZATION = SolveOptions(steps=30, rule="moment_matching(steps=1)", sa
 strokes alone at every level (docs/lab/colorization.md). One step: more of them measured worse."""
 
 RECONSTRUCTION = SolveOptions(samples=8, sampler=AUTO, several="renoising(momentum=0.7)")
-"""The momentum gains spread that is that of the errors, and a mean nearer to the truth (docs/lab/ct.md)."""
+"""With the momentum samples spread as much as they err, and their mean is nearer to the truth (docs/lab/ct.md)."""
 
 EXACT_RECONSTRUCTION = replace(RECONSTRUCTION, steps=100, several="renoising(momentum=0.65)")
 """Of a scan without noise twice as many levels gain 0.4 to 0.6 dB; with noise a quarter of that (docs/lab/ct.md)."""

@@ -17,8 +17,10 @@ import pytest
 from calling import call
 from PIL import Image
 
+from invsolve.cli.companions import by_stem, matching
 from invsolve.cli.folders import chosen_shard
-from invsolve.errors import ExitCode, UsageError
+from invsolve.errors import ExitCode, InputError, UsageError
+from invsolve.finding import Picture
 from invsolve.manifests import Manifest, Shard
 from invsolve.pretrained import loading
 
@@ -117,6 +119,17 @@ def test_a_broken_picture_in_the_middle_is_listed_and_mended(
     assert call(monkeypatch, *given) == 0
     assert "3 pictures of out were done before" in capfd.readouterr().err
     assert len(results("out")) == 5 and call(monkeypatch, "merge", "out") == 0
+
+
+def test_a_picture_of_found_scratches_is_a_mask_and_no_truth(tmp_path: Path) -> None:
+    picture = Picture(tmp_path / "a.png", "a.png")
+    (tmp_path / "beside").mkdir()
+    found = tmp_path / "beside/a.scratches.png"
+    found.touch()
+    by_stem.cache_clear()
+    assert matching(tmp_path / "beside", picture, "mask") == found
+    with pytest.raises(InputError, match="no truth for a.png"):
+        matching(tmp_path / "beside", picture, "truth")
 
 
 def test_a_rerun_with_other_settings_says_so(

@@ -21,7 +21,7 @@ from invsolve.models.score_model import FunctionPrior
 from invsolve.options import INPAINTING
 from invsolve.tasks.inpainting import inpainting_task, missing_pixels_task
 from invsolve.tasks.memory import Allocations, Bytes, bytes_per_pixel, plan_memory
-from invsolve.tasks.parts import plan
+from invsolve.tasks.parts import hole_parts
 from invsolve.tasks.regions import CONTEXT
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,7 +88,7 @@ def test_what_was_filled_before_counts_as_known() -> None:
     """The second box of a cut hole sees each sample as the first box left it: no seam."""
     y, x = np.mgrid[:400, :400]
     missing = abs(y - x) < 3
-    parts = plan(missing)
+    parts = hole_parts(missing)
     assert len(parts) > 1
     seen: list[torch.Tensor] = []
 

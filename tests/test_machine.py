@@ -18,7 +18,7 @@ from calling import call
 from PIL import Image
 
 from invsolve.cache import cache_folder, models_folder
-from invsolve.cli import ct_files, ct_results, free_memory
+from invsolve.cli import ct_files, ct_methods, free_memory
 from invsolve.cli.console import exit_code_of, open_standard_streams
 from invsolve.cli.ct_files import read_array
 from invsolve.cli.files import read_photo
@@ -328,9 +328,9 @@ def test_a_size_without_end_is_refused() -> None:
 def test_a_projector_that_does_not_fit_into_memory_is_not_stored(monkeypatch: Patch) -> None:
     known = scan.interpret(np.full((20, 40), 5.0), scan.Description(noise=0.1))
     where = torch.device("cpu")
-    assert isinstance(ct_results.Rays.of(known, where, cache=False).operator, SparseProjector)
-    monkeypatch.setattr(ct_results, "available_memory", lambda: 1e5)
-    small = ct_results.Rays.of(known, where, cache=False)
+    assert isinstance(ct_methods.Rays.of(known, where, cache=False).operator, SparseProjector)
+    monkeypatch.setattr(ct_methods, "available_memory", lambda: 1e5)
+    small = ct_methods.Rays.of(known, where, cache=False)
     assert isinstance(small.operator, AstraProjector)
     assert torch.isfinite(small.residual(torch.zeros(1, 40, 40))).all()
 

@@ -137,6 +137,22 @@ def test_a_picture_command_writes_its_page(tmp_path: Path, photo: np.ndarray, sm
     assert "exists" in str(again.exception)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ((), "best estimate"),
+        (("--sampler", "redrawing"), "one answer of many"),
+        (("--samples", "2"), "Each of the 2 samples"),
+    ],
+)
+def test_a_page_says_what_its_result_is(
+    given: tuple[str, ...], said: str, tmp_path: Path, photo: np.ndarray, small_prior: Path
+) -> None:
+    Image.fromarray(photo).save(tmp_path / "a.png")
+    run("superres", tmp_path / "a.png", "--model", small_prior, "--steps", 2, "--report", tmp_path / "r.html", *given)
+    assert said in Parsed((tmp_path / "r.html").read_bytes()).text
+
+
 @pytest.mark.parametrize(("name", "message"), [("r.txt", ".html"), ("a.denoise.html", "")])
 def test_names_of_pages(name: str, message: str, tmp_path: Path, photo: np.ndarray, small_prior: Path) -> None:
     Image.fromarray(photo).save(tmp_path / "a.png")

@@ -186,6 +186,7 @@ def test_spread_is_proportional_to_the_temperature() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
+        *({"eta": value} for value in (-0.1, 1.5, math.nan)),
         *({"momentum": value} for value in (-0.1, 1.0)),
         *({"averaging": value} for value in (-0.1, math.nan)),
         *({"temperature": value} for value in (0.0, math.nan)),

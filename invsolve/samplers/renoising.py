@@ -4,8 +4,8 @@ At each level the posterior's estimate x0 replaces the picture and noise of the 
 
     x' = x0 + sigma' (sqrt(1 - eta^2) z_hat + eta z)
 
-with z_hat the noise the prior found in x. eta = 1 is full re-noising (DiffPIR, Zhu et al. 2023, zeta = 1): the best
-single estimate, under-dispersed. eta^2 = 1 - (sigma'/sigma)^2 is ancestral sampling (Song et al. 2021, appendix F; DDIM's
+with z_hat the noise the prior found in x. eta = 1 is full re-noising (DiffPIR, Zhu et al. 2023, zeta = 1): the least
+error of all eta, under-dispersed. eta^2 = 1 - (sigma'/sigma)^2 is ancestral sampling (Song et al. 2021, appendix F; DDIM's
 eta = 1 for variance-exploding noise): the reverse SDE, close to calibrated.
 
 Full re-noising is a Langevin chain with half of the noise it should have: by Tweedie's formula x0 moves by h times the posterior's
@@ -60,7 +60,7 @@ def renoising(
     sigmas : falling levels ending in 0; where they end above 0, so does x.
     noise : source of standard normal noise.
     eta : share of fresh noise in [0, 1]; None for the ancestral share of each step.
-    momentum : share of x0's last change that goes on, in [0, 1): 0 for the best single estimate, 1/2 for the posterior's spread.
+    momentum : share of x0's last change that goes on, in [0, 1): 0 for one estimate, 1/2 for the posterior's spread.
     averaging : p, 0 or more: how many levels the picture is a mean of. With 1/2 a single sample is the best estimate; with more
         than 1 the last levels no longer count.
     temperature : T, above 0: how much of the noise that a level says is put back.
@@ -72,8 +72,10 @@ def renoising(
 
     Raises
     ------
-    UsageError : momentum outside [0, 1), averaging below 0, a temperature that is not above 0.
+    UsageError : eta outside [0, 1], momentum outside [0, 1), averaging below 0, a temperature that is not above 0.
     """
+    if eta is not None and not 0 <= eta <= 1:
+        raise UsageError(f"eta {eta}", hint="wanted 0 to 1, the share of fresh noise")
     if not 0 <= momentum < 1:
         raise UsageError(f"momentum {momentum}", hint="wanted 0 to 1, 1 excluded")
     if not averaging >= 0:

@@ -29,7 +29,7 @@ SIGMA_START = 0.25
 """First noise level on the decoded picture: above what strong compression gets wrong."""
 
 EXPECTED_BETWEEN = (0.0, 0.15)
-"""Noise levels at which the chains' estimates make the mean of several samples: it gains 0.04 to 0.1 dB, what momentum costs it
+"""Noise levels at which the chains' estimates make the mean of several samples: that gains 0.05 to 0.2 dB, about what momentum costs
 (docs/lab/uncertainty-and-calibration.md)."""
 
 BASELINE_SHARE = 0.6

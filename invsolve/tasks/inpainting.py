@@ -22,7 +22,7 @@ from invsolve.samplers import StepInfo
 from invsolve.tasks.baselines import biharmonic
 from invsolve.tasks.filling import STEPS_GIVEN_LAYOUT, Filling
 from invsolve.tasks.missing import MissingPixels
-from invsolve.tasks.parts import Fit, Part, plan, square_parts, whole_picture
+from invsolve.tasks.parts import Fit, Part, hole_parts, square_parts, whole_picture
 from invsolve.tasks.regions import Region
 from invsolve.tasks.restoration import planes
 from invsolve.tasks.task import Estimate, Progress, Task, check_colour_prior, tell
@@ -61,7 +61,7 @@ def inpainting_task(picture: Any, missing: Any, *, noise: float = 0.0, fit: Fit 
     unit = check_picture(picture, where=~holes)
     unit = np.where(holes[..., None] if unit.ndim == 3 else holes, np.float32(0), unit)
     known = torch.from_numpy(~holes)[None]
-    parts = [whole_picture(holes)] if noise else plan(holes)
+    parts = [whole_picture(holes)] if noise else hole_parts(holes)
     return Task(
         name="inpaint",
         run=partial(fill_noisy, unit, holes, noise, parts[0]) if noise else partial(fill, unit, holes, parts, fit),
@@ -90,7 +90,7 @@ def missing_pixels_task(pixels: Pixels, missing: Missing, *, fit: Fit | None = N
     holes = check_missing(missing, np.shape(pixels))
     if pixels.dtype.kind == "f":
         check_picture(pixels, where=~holes)
-    parts, share = plan(holes), float(holes.mean())
+    parts, share = hole_parts(holes), float(holes.mean())
     channels, count = (1 if pixels.ndim == 2 else 3), int(holes.sum())
     return Task(
         name="inpaint",

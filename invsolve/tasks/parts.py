@@ -70,7 +70,7 @@ class Part:
         return samples
 
 
-def plan(missing: Missing) -> list[Part]:
+def hole_parts(missing: Missing) -> list[Part]:
     """Boxes that cover the holes, for a prior of any size; wide holes first, so that what is beside them goes with them."""
     parts = []
     for region, core in hole_boxes(missing):
@@ -87,7 +87,9 @@ def plan(missing: Missing) -> list[Part]:
 
 
 def whole_picture(missing: Missing, prior: ScoreModel | None = None) -> Part:
-    """One part for all: where known pixels are noisy, and wrong everywhere, or the ``prior`` knows one size."""
+    """One part for the whole picture: where the known pixels are noisy too, or where a ``prior`` of one size, or in patches, sees
+    all of it at once. With a ``prior`` wide holes start at its ``sigma_max``, at one resolution.
+    """
     scales, region = resolutions(missing), Region(0, 0, *missing.shape)
     wide = SIGMA_START_WIDE if prior is None else prior.sigma_max
     return Part(region, scales if prior is None else 1, SIGMA_START if scales == 1 else wide)

@@ -3,8 +3,9 @@
 By the tower property the mean of p(x0 | y) is that of E[x0 | x_sigma, y] over p(x_sigma | y), at any noise level, and so over any
 of them together; and by Rao & Blackwell (1945, 1947) the average of so many of the latter varies less, as each is a mean already.
 It costs nothing: the sampler has denoised at every level. Where samples differ as a whole, such as in a picture's colours, a few of
-them leave much of that to gain; where they differ pixel by pixel, draws in pairs have gained it already
-(docs/lab/colorization.md).
+them leave much of that to gain (docs/lab/colorization.md); where they differ pixel by pixel, draws in pairs have gained it already.
+With momentum a chain swings about its mean, and the average of its estimates has back what that costs
+(docs/lab/uncertainty-and-calibration.md).
 """
 
 from __future__ import annotations

@@ -117,7 +117,8 @@ class PsnrBound:
 
 
 def expected_error(samples: Tensor, *, antithetic: bool = False) -> float:
-    """The mean squared error of the samples' mean, if the samples were the posterior's.
+    """The mean squared error of the samples' average, if the samples were the posterior's; a task's estimate of the mean may be
+    nearer (:attr:`invsolve.posterior.Posterior.estimate`), and a bound is learned from that.
 
     The posterior's variance and that of the mean of so few samples (Fortin, Abaza, Anctil & Turcotte 2014), averaged over
     all values; where the samples agree, as in known pixels, there is none.
