@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -47,7 +48,7 @@ from invsolve.cli.superres import superres
 from invsolve.cli.train import train
 from invsolve.cli.ui import ui
 from invsolve.cli.verify import verify
-from invsolve.errors import ExitCode
+from invsolve.errors import ExitCode, UsageError
 
 EXIT_CODES = (
     "Exit codes: 0 ok; 1 the solve failed; 2 usage; 3 bad input; 4 model or device; 5 output exists or cannot be "
@@ -150,6 +151,7 @@ def run() -> int:
     hide_warnings()
     try:
         error: BaseException
+        check_words(sys.argv[1:])
         code = app(standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else int(ExitCode.OK)
@@ -171,6 +173,20 @@ def run() -> int:
     except OSError:
         forget_stdout()
     return code
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Refuse an empty word: as a path it would be the folder one is in, with all that is below it.
+
+    Raises
+    ------
+    UsageError : there is one.
+    """
+    for before, word in zip(["", *words], words, strict=False):
+        empty = word.rstrip("=") if word.startswith("--") and word.partition("=")[1:] == ("=", "") else None
+        if not word or empty:
+            after = f" after {empty or before}" if empty or before else ""
+            raise UsageError(f"an empty word{after}", hint="is a variable of the shell not set?")
 
 
 def _exit_code_of_usage(error: Any) -> int:

@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from invsolve.cli import options
+from invsolve.cli.budget import ASKED
 from invsolve.cli.common import Common, with_common
-from invsolve.cli.console import clean_stdout
+from invsolve.cli.console import clean_stdout, say
 from invsolve.cli.ct_files import read_reference
 from invsolve.cli.ct_methods import plan_slices, reconstruct
 from invsolve.cli.ct_results import (
@@ -36,6 +37,9 @@ from invsolve.cli.uncertainty import check_interval, say_uncertainty, uncertaint
 from invsolve.errors import UsageError
 from invsolve.files import regular_file
 from invsolve.options import RECONSTRUCTION
+
+SAMPLING = ("samples", "steps", "seed", "rule", "sampler", "schedule")
+"""Options that only ``--method score`` has a use for."""
 
 METHODS = ("score", "fbp", "sirt", "cgls", "tv")
 _SCAN, _OUT, _VOLUME = "Scan", "Output", "Volumes"
@@ -317,6 +321,9 @@ def check_method(method: str, common: Common, *, baselines: bool) -> None:
         raise UsageError(
             f"--budget with --method {method}", hint="only --method score has levels and samples to choose"
         )
+    idle = [f"--{name.replace('_', '-')}" for name in SAMPLING if name in ASKED.get()]
+    if method != "score" and idle:
+        say(f"--method {method} draws no samples: {', '.join(idle)} left aside")
     if method != "score" and baselines:
         raise UsageError(f"--baselines with --method {method}", hint="they stand beside the result of --method score")
     common.in_patches("ct")

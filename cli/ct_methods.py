@@ -92,8 +92,9 @@ class Classical(NamedTuple):
 
     def check_units(self, fbp: Tensor, units: str, mu_water: float) -> None:
         """Warn, or stop, where the filtered back-projection does not look like a body in the prior's units."""
-        from invsolve.ct.sinogram import check_range, peak
+        from invsolve.ct.sinogram import check_range, check_sign, peak
 
+        check_sign(self.scan.sinogram)
         pixel = self.scan.geometry.pixel_size if units != "pixel" else None
         warning = check_range(peak(fbp.numpy()), units, pixel, mu_water)
         if warning:
@@ -114,6 +115,7 @@ def plan_slices(
         check_ct_prior(prior)
         operator = Rays.of(scan, where, cache=False).operator
         task = reconstruction_task(scan.sinogram, scan.geometry, noise=scan.noise, operator=operator)
+        task = replace(task, problem={**task.problem, "photons": scan.i0 or 0.0})
         common = common.with_levels_of(task)
         common, task = keep_to_budget(common, task, prior, least=2)
     return plan_text(f"ct {reads[0].name}", about, reads, writes, common, task, prior)

@@ -227,7 +227,8 @@ def spread(paths: Mapping[str, Path], result: Result) -> dict[str, Array]:
 def say_slices(paths: Mapping[str, Path], result: Result, samples: int, asked: str = "npy") -> None:
     """Where the results are, the one ``asked`` for first, and what they are."""
     method = str(result.facts["method"])
-    what = f"the mean of {samples} samples" if method == "score" else method.upper()
+    drawn = "one sample" if samples == 1 else f"the mean of {samples} samples"
+    what = drawn if method == "score" else method.upper()
     chi2 = "unknown (no noise)" if result.chi2 is None else f"{result.chi2:.2f}"
     say(f"wrote {paths[asked]} in HU, {what} ({result.seconds:.1f} s, {result.calls} network calls)")
     unfitted = (

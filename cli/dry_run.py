@@ -95,13 +95,15 @@ def solving(task: Task, prior: NetworkPrior, common: Common) -> dict[str, Any]:
 
     Raises
     ------
-    UsageError : no such rule or sampler.
+    UsageError, InputError : no such rule or sampler, or no calibration that fits.
     """
+    from invsolve.pretrained.calibrations import find_scaling
     from invsolve.rules import find_rule
 
     wanted = common.solve_options(task)
     if isinstance(wanted.rule, str):
         find_rule(wanted.rule)
+    find_scaling(common.calibration, task.name, task.problem, prior.card.sha256, wanted)
     found = estimate(task, prior, wanted)
     return {
         "model": prior.card.name, "device": str(prior.device), "rule": str(wanted.rule), "sampler": str(wanted.sampler),

@@ -23,7 +23,7 @@ import typer
 from invsolve._version import __version__
 from invsolve.cli.budget import note_asked
 from invsolve.cli.companions import MATCHED, as_given, by_stem, is_word, matching
-from invsolve.cli.console import Verbosity, clean_stdout, report, say
+from invsolve.cli.console import Verbosity, clean_stdout, one_line, report, say
 from invsolve.cli.dry_run import duration
 from invsolve.cli.files import COMMAND, Folder
 from invsolve.cli.formats import ENDINGS, PICTURES
@@ -232,11 +232,10 @@ def run_many(
         began = True
         if step.ended is None:
             left = f", about {duration(step.seconds_left)}" if step.seconds_left is not None else ""
-            say(
-                f"picture {step.number} of {step.total}: {step.picture.name}; {step.total - step.number + 1} left{left}"
-            )
+            name = one_line(step.picture.name)
+            say(f"picture {step.number} of {step.total}: {name}; {step.total - step.number + 1} left{left}")
         elif step.ended.error is not None:
-            say(f"failed: {step.picture.name}: {step.ended.error}")
+            say(f"failed: {one_line(f'{step.picture.name}: {step.ended.error}')}")
         else:
             done += 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -183,15 +184,20 @@ def transparent(photo: Photo, threshold: float) -> Missing:
 def painted(photo: Photo, colour: str) -> Missing:
     """Where a picture has this colour, to ``COLOUR_TOLERANCE``."""
     bare = len(colour) in (3, 6) and set(colour.lower()) <= set("0123456789abcdef")  # as copied out of a paint program
-    try:
-        wanted = np.array(ImageColor.getrgb(f"#{colour}" if bare else colour)[:3], dtype=np.int16)
-    except ValueError:
-        raise UsageError(f"--mask-color {colour!r}", hint="wanted a colour such as '#ff00ff' or magenta") from None
+    named: tuple[int, ...] = ()
+    with suppress(ValueError):
+        named = ImageColor.getrgb(f"#{colour}" if bare else colour)
+    if len(named) != 3 or max(named) > 255:
+        raise UsageError(f"--mask-color {colour!r}", hint="wanted a colour such as '#ff00ff' or magenta")
+    wanted = np.array(named, dtype=np.int16)
     levels = eight_bits(photo.pixels)
     pixels = levels if levels.ndim == 3 else levels[..., None]
     found = (np.abs(pixels.astype(np.int16) - wanted) <= COLOUR_TOLERANCE).all(axis=2)
     if not found.any():
-        raise InputError(f"no pixel of the picture is {colour}", hint="paint the damage in exactly that colour")
+        raise InputError(
+            f"no pixel of the picture is {colour}, within {COLOUR_TOLERANCE} levels of 255 in every channel",
+            hint="paint the damage in that colour, without transparency",
+        )
     return found
 
 

@@ -203,4 +203,6 @@ def make_folder(folder: Path, hint: str = "choose another place") -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make the folder {folder}: {error.strerror or str(error)}", hint=hint) from error
+        files = [one for one in (folder, *folder.parents) if one.exists() and not one.is_dir()]
+        reason = f"{files[0]} is a file" if files else error.strerror or str(error)
+        raise OutputError(f"cannot make the folder {folder}: {reason}", hint=hint) from error

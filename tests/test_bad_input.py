@@ -118,6 +118,9 @@ COMMANDS: dict[str, Kinds] = {
     },
     "denoise": {f"{file} --sigma 0.1": answer for file, answer in NO_PICTURES.items()} | {
         "photo.png --sigma 0.1 -o photo.png": (OUTPUT, "exists"),
+        "photo.png --sigma 0.1 --output=": (USAGE, "an empty word after --output"),
+        "photo.png --sigma 0.1 --samples 2 --calibration absent.json --dry-run": (INPUT, "no such file"),
+        "photo.png --sigma 0.1 --samples 2 --calibration shipped --dry-run": (USAGE, "no calibration is shipped"),
     },
     "dejpeg": NO_PICTURES | {"photo.png": (INPUT, "is not a JPEG file"), "web.jpg -o photo.png": (OUTPUT, "exists")},
     "stroke": NO_PICTURES | {
@@ -219,6 +222,14 @@ def all_complaints(
     for line, (code, said) in kinds.items():
         found += complaints((*command, *line.split(), *more), code, said, monkeypatch, capfd)
     return found
+
+
+@pytest.mark.parametrize("given", [("denoise", ""), ("denoise", "photo.png", "-o", ""), ("train", "", "-o", "x")])
+def test_an_empty_word_is_no_folder(
+    given: tuple[str, ...], folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As a path it would be the one that the shell is in, and all pictures below it."""
+    assert not complaints(given, USAGE, "an empty word", monkeypatch, capfd)
 
 
 @pytest.mark.parametrize("name", SIMULATIONS)

@@ -415,6 +415,7 @@ BAD = {
     ),
     "wrong unit": (lambda f, s: [_write(f, "u.npy", s * 0.04)], ExitCode.BAD_INPUT, "--units attenuation"),
     "hounsfield unit sinogram": (lambda f, s: [_write(f, "u.npy", s * 2000)], ExitCode.BAD_INPUT, "bright end"),
+    "sign turned": (lambda f, s: [_write(f, "n.npy", -s)], ExitCode.BAD_INPUT, "on average"),
     "no pixel size": (lambda f, s: ["sino.npy", "--units", "attenuation"], ExitCode.USAGE, "--pixel-size"),
     "unknown units": (lambda f, s: ["sino.npy", "--units", "furlongs"], ExitCode.USAGE, "furlongs"),
     "unknown method": (lambda f, s: ["sino.npy", "--method", "magic"], ExitCode.USAGE, "magic"),

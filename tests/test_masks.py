@@ -152,6 +152,8 @@ def test_what_is_given_is_in_the_provenance() -> None:
         (MaskSources(), UsageError, "nothing says what is missing"),
         (MaskSources("alpha", invert=True), UsageError, "--invert-mask without"),
         (MaskSources(colour="pinkish"), UsageError, "pinkish"),
+        (MaskSources(colour="#ff00ff80"), UsageError, "#ff00ff80"),
+        (MaskSources(colour="rgb(255,255,300)"), UsageError, "300"),
         (MaskSources(colour="#ff00ff"), InputError, "no pixel of the picture"),
         (MaskSources(boxes=("1,2,3",)), UsageError, "four whole numbers"),
         (MaskSources(boxes=("1,2,x,4",)), UsageError, "four whole numbers"),

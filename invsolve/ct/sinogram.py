@@ -20,6 +20,9 @@ Array = npt.NDArray[np.floating]
 Units = Literal["pixel", "attenuation", "counts"]
 UNITS: tuple[Units, ...] = ("pixel", "attenuation", "counts")
 
+NEGATIVE = 0.2
+"""How far below 0 line integrals may be on average, in their standard deviations: noise where there is no object."""
+
 EXPECTED_PEAK = (0.3, 1.6)
 """Where the bright end of a slice lies in the units of n: from soft tissue (0.5) to metal-free bone (1) and some streaks."""
 
@@ -132,6 +135,16 @@ def from_counts(counts: Array, i0: float, scale: float) -> tuple[Array, Array]:
 def peak(slice_n: Array) -> float:
     """The bright end of a slice: its 99.5th percentile."""
     return float(np.percentile(slice_n, 99.5))
+
+
+def check_sign(sinogram: Array) -> None:
+    """Raise an InputError for line integrals that are negative on average, by more than noise around 0 is."""
+    mean = float(sinogram.mean())
+    if mean < -NEGATIVE * float(sinogram.std()):
+        raise InputError(
+            f"the line integrals are {mean:.3g} on average",
+            hint="wanted 0 beside the object and more behind it: turn the sign, or say --units counts of what a detector counts",
+        )
 
 
 def check_range(bright: float, units: str, pixel_size: float | None, mu_water: float) -> str | None:

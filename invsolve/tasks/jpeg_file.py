@@ -106,6 +106,8 @@ def read_jpeg(data: bytes, name: str = "the file") -> JpegFile:
     try:
         for marker, start, end in _segments(data):
             _take(reading, data, marker, start, end, name)
+    except InputError:  # sound, but of another kind
+        raise
     except (ScanError, IndexError, KeyError, ValueError) as error:
         raise InputError(f"{name} is damaged: {error}", hint="copy it again from the original") from None
     if reading.size is None or set(reading.steps) != set(reading.planes):
