@@ -203,6 +203,6 @@ def make_folder(folder: Path, hint: str = "choose another place") -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        files = [one for one in (folder, *folder.parents) if one.exists() and not one.is_dir()]
-        reason = f"{files[0]} is a file" if files else error.strerror or str(error)
+        files = [one for one in (folder, *folder.parents) if os.path.lexists(one) and not one.is_dir()]
+        reason = f"{files[0]} is no folder" if files else error.strerror or str(error)
         raise OutputError(f"cannot make the folder {folder}: {reason}", hint=hint) from error

@@ -143,7 +143,7 @@ def check_sign(sinogram: Array) -> None:
     if mean < -NEGATIVE * float(sinogram.std()):
         raise InputError(
             f"the line integrals are {mean:.3g} on average",
-            hint="wanted 0 beside the object and more behind it: turn the sign, or say --units counts of what a detector counts",
+            hint="wanted 0 beside the object and more behind it: turn the sign, or give the sinogram, not a slice in HU",
         )
 
 
