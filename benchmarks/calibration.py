@@ -41,12 +41,7 @@ from invsolve.evaluation.coverage import Reliability
 from invsolve.evaluation.crps import crps, spread_skill
 from invsolve.evaluation.ranks import ideal_ranks, rank_error, rank_histogram, rank_picture
 from invsolve.forward_models import projector
-from invsolve.options import (
-    COLORIZATION,
-    INPAINTING,
-    MRI,
-    SolveOptions,
-)
+from invsolve.options import COLORIZATION, INPAINTING, MRI, SolveOptions
 from invsolve.pictures import Pixels
 from invsolve.pretrained import NetworkPrior, load_prior
 from invsolve.rules import rule_name

@@ -182,11 +182,11 @@ def check_words(words: Sequence[str]) -> None:
     ------
     UsageError : there is one.
     """
-    for before, word in zip(["", *words], words, strict=False):
-        empty = word.rstrip("=") if word.startswith("--") and word.partition("=")[1:] == ("=", "") else None
-        if not word or empty:
-            after = f" after {empty or before}" if empty or before else ""
-            raise UsageError(f"an empty word{after}", hint="is a variable of the shell not set?")
+    parts = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    if "" in parts:
+        at = parts.index("")
+        after = f" after {parts[at - 1]}" if at else ""
+        raise UsageError(f"an empty word{after}", hint="is a variable of the shell not set?")
 
 
 def _exit_code_of_usage(error: Any) -> int:

@@ -13,7 +13,7 @@ from invsolve.cli import options
 from invsolve.cli.budget import ASKED
 from invsolve.cli.common import Common, with_common
 from invsolve.cli.console import clean_stdout, say
-from invsolve.cli.ct_files import read_reference
+from invsolve.cli.ct_files import ENDINGS, read_reference
 from invsolve.cli.ct_methods import plan_slices, reconstruct
 from invsolve.cli.ct_results import (
     HU_PER_UNIT,
@@ -29,7 +29,6 @@ from invsolve.cli.ct_scan import interpret, parse_metal, read_sinogram, read_tra
 from invsolve.cli.dry_run import files_among
 from invsolve.cli.files import check_apart, check_writable
 from invsolve.cli.folders import over_pictures
-from invsolve.cli.formats import SINOGRAMS
 from invsolve.cli.report import report_path, write_page
 from invsolve.cli.report_pages import slice_page
 from invsolve.cli.results import check_diagnostics, encode_trace, json_text, report_json, say_scores
@@ -67,7 +66,7 @@ Truth = Annotated[
 Output = Annotated[Path | None, options.output("Result (.npy, .tif, .png, .dcm or .nii.gz) or folder.")]
 
 
-@over_pictures(endings=SINOGRAMS)
+@over_pictures(endings=frozenset(ENDINGS))
 @with_common(Common.of(RECONSTRUCTION, model="ct"), truth=Truth, output=Output, without=("quality", "format", "memory"))
 def ct(
     sinogram: Annotated[
@@ -321,7 +320,7 @@ def check_method(method: str, common: Common, *, baselines: bool) -> None:
         raise UsageError(
             f"--budget with --method {method}", hint="only --method score has levels and samples to choose"
         )
-    idle = [f"--{name.replace('_', '-')}" for name in SAMPLING if name in ASKED.get()]
+    idle = [f"--{name}" for name in SAMPLING if name in ASKED.get()]
     if method != "score" and idle:
         say(f"--method {method} draws no samples: {', '.join(idle)} left aside")
     if method != "score" and baselines:

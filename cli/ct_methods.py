@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from invsolve.ct.metal import Metal
     from invsolve.ct.scan import Scan
     from invsolve.forward_models import LinearOperator
+    from invsolve.tasks.task import Task
 
 LI_MAR = "LI-MAR"
 """FBP of a scan whose metal traces are interpolated, as it stands beside the others."""
-
 
 MATRIX_BYTES = 36
 """For each value that a projector's matrix is expected to have, while it is made: measured 34, of ASTRA's own, a copy, and both ways
@@ -101,11 +101,20 @@ class Classical(NamedTuple):
             say(f"warning: {warning}")
 
 
+def score_task(scan: Scan, operator: LinearOperator, **how: Any) -> Task:
+    """The reconstruction of a scan; its photons are part of what a calibration is for. ``how`` : further arguments of
+    :func:`invsolve.ct.reconstruction.reconstruction_task`."""
+    from invsolve.ct.reconstruction import reconstruction_task
+
+    task = reconstruction_task(scan.sinogram, scan.geometry, operator=operator, **{"noise": scan.noise, **how})
+    return replace(task, problem={**task.problem, "photons": scan.i0 or 0.0})
+
+
 def plan_slices(
     scan: Scan, method: str, common: Common, where: torch.device, reads: list[Path], writes: Iterable[Path]
 ) -> str:
     """What a run would do; the projector is made, but not kept in the cache."""
-    from invsolve.ct.reconstruction import check_ct_prior, reconstruction_task
+    from invsolve.ct.reconstruction import check_ct_prior
 
     rows, columns = scan.geometry.shape
     about = f"{len(scan.sinogram)} of {columns} x {rows} from {scan.geometry.views} views, method {method}"
@@ -113,9 +122,7 @@ def plan_slices(
     if method == "score":
         prior = prior_of(common.model, str(where), common.in_patches("ct"))
         check_ct_prior(prior)
-        operator = Rays.of(scan, where, cache=False).operator
-        task = reconstruction_task(scan.sinogram, scan.geometry, noise=scan.noise, operator=operator)
-        task = replace(task, problem={**task.problem, "photons": scan.i0 or 0.0})
+        task = score_task(scan, Rays.of(scan, where, cache=False).operator)
         common = common.with_levels_of(task)
         common, task = keep_to_budget(common, task, prior, least=2)
     return plan_text(f"ct {reads[0].name}", about, reads, writes, common, task, prior)
@@ -131,7 +138,7 @@ def reconstruct(
     With a budget TV is left out, unless its file is wanted.
     """
     from invsolve.ct.metal import about, covered, put_back, without_metal
-    from invsolve.ct.reconstruction import check_ct_prior, reconstruction_task
+    from invsolve.ct.reconstruction import check_ct_prior
 
     prior = prior_of(common.model, common.device, common.in_patches("ct")) if method == "score" else None
     if prior is not None:
@@ -160,15 +167,7 @@ def reconstruct(
         say(f"{len(rays.y)} slice{'s' if len(rays.y) > 1 else ''} of {columns} x {rows}, on {where}")
         if common.budget is None or baselines:  # it takes as long as many noise levels
             images["TV"] = classical("tv", metal)
-        task = reconstruction_task(
-            scan.sinogram,
-            scan.geometry,
-            noise=scan.noise,
-            operator=rays.operator,
-            through_plane=through_plane,
-            metal=metal,
-        )
-        task = replace(task, problem={**task.problem, "photons": scan.i0 or 0.0})
+        task = score_task(scan, rays.operator, through_plane=through_plane, metal=metal)
         common = common.with_levels_of(task)
         # The pseudo-inverse takes some hundred projections: all samples only where their map is asked for.
         most = None if common.wants_interval else 2

@@ -17,7 +17,7 @@ import typer
 from invsolve.atomic import make_folder
 from invsolve.cli.common import Common
 from invsolve.cli.console import Verbosity, clean_stdout, progress_bar, say
-from invsolve.cli.ct_methods import Classical, Rays
+from invsolve.cli.ct_methods import Classical, Rays, score_task
 from invsolve.cli.ct_scan import Opened, interpret
 from invsolve.cli.files import provenance
 from invsolve.cli.results import json_text
@@ -155,19 +155,17 @@ def solving(
     volume: Measured, rays: Rays, method: str, common: Common
 ) -> tuple[SolveOptions, Calibration | None, str | None]:
     """How the slices are solved, what scales their intervals, and the hash of the prior's weights."""
-    from invsolve.ct.reconstruction import check_ct_prior, reconstruction_task
+    from invsolve.ct.reconstruction import check_ct_prior
     from invsolve.pretrained.calibrations import find_scaling
     from invsolve.pretrained.loading import load_prior
 
-    scan = volume.scan
-    task = reconstruction_task(scan.sinogram, scan.geometry, noise=volume.noise, operator=rays.operator)
+    task = score_task(volume.scan, rays.operator, noise=volume.noise)
     options = common.with_levels_of(task).solve_options(task)
     if method != "score":
         return options, None, None
     prior = load_prior(common.model, "cpu")
     check_ct_prior(prior)
-    problem = {**task.problem, "photons": scan.i0 or 0.0}
-    scaling = find_scaling(common.calibration, task.name, problem, prior.card.sha256, options)
+    scaling = find_scaling(common.calibration, task.name, task.problem, prior.card.sha256, options)
     if scaling.warning:
         say(f"warning: {scaling.warning}")
     return options, scaling.applied, prior.card.sha256

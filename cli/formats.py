@@ -22,33 +22,15 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tif
 ENDINGS = tuple(FORMATS)
 
 PICTURES = frozenset(
-    [
-        ".png",
-        ".jpg",
-        ".jpeg",
-        ".tif",
-        ".tiff",
-        ".webp",
-        ".bmp",
-        ".gif",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".jp2",
-        ".j2k",
-        ".heic",
-        ".heif",
-        ".avif",
-    ]
+    [*ENDINGS, ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".heic", ".heif", ".avif"]
 )
 """Endings of the files that are taken from a folder."""
 
 ARRAYS = frozenset({".npy", ".npz", ".h5"})
 """Endings of files that hold numbers."""
 
-SINOGRAMS, KSPACES = frozenset({".npy", ".npz", ".tif", ".tiff"}), frozenset({".npy", ".h5"})
-"""What ``ct`` and ``mri`` take from a folder."""
+KSPACES = frozenset({".npy", ".h5"})
+"""What ``mri`` takes from a folder."""
 
 LARGEST_SIDE = {"JPEG": 65_500, "WebP": 16_383}
 """Pixels on a side that a file can have."""

@@ -20,7 +20,7 @@ ALLOWED: Mapping[str, tuple[int, ...]] = {"square": tuple(range(8)), "flips": (0
 
 
 def turn(x: Tensor, orientation: int) -> Tensor:
-    """Orientation 0-7 of (B, C, H, W): bits for transposing, flipping vertically, flipping horizontally."""
+    """Orientation 0-7 of (..., H, W): bits for transposing, flipping vertically, flipping horizontally."""
     if orientation & 1:
         x = x.transpose(-2, -1)
     if orientation & 2:

@@ -105,9 +105,8 @@ def dejpeg_task(file: JpegFile, decoded: Any, *, orientation: int = 0) -> Task:
 
     def run(prior: ScoreModel, options: SolveOptions, progress: Progress) -> Posterior:
         found = measured.solve(prior, options, seen_through(progress, lambda picture: turn(picture, orientation)))
-        samples = torch.stack([turn(sample, orientation) for sample in found.samples])
         estimate = None if found.estimate is None else turn(found.estimate, orientation)
-        return replace(found, samples=samples, estimate=estimate)
+        return replace(found, samples=turn(found.samples, orientation), estimate=estimate)
 
     return Task(
         name="dejpeg",
